@@ -1,0 +1,1 @@
+//! Reading a ledger over gRPC, and trusting only what verifies.

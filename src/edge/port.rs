@@ -1,0 +1,63 @@
+//! The port through which the edge speaks to the ledger.
+//!
+//! Small on purpose: record what a source claims, ask what a tag is. The service implements it in process; a gateway on
+//! another machine can implement it over gRPC.
+
+use std::future::Future;
+
+use crate::ledger::names::{Digest, TagRef};
+use crate::proto;
+
+/// What the edge needs of a ledger.
+pub trait LedgerPort: Send + Sync + 'static {
+    /// Records statements in order, all or none, and returns once they are durable. Statements whose event id is known
+    /// already are answered with their first entry.
+    fn record(&self, claims: Vec<Claim>) -> impl Future<Output = Result<Vec<proto::Receipt>, PortError>> + Send;
+
+    /// What the ledger holds about a tag now.
+    fn tag(&self, tag: &TagRef) -> impl Future<Output = Result<TagView, PortError>> + Send;
+}
+
+/// A statement and who vouches for it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Claim {
+    /// "webhook/<source>".
+    pub principal: String,
+    /// How far the edge could tell who spoke.
+    pub assurance: proto::Assurance,
+    /// What is claimed.
+    pub statement: proto::Statement,
+    /// Record it only if the tag's history still has this many entries; otherwise [`PortError::Changed`].
+    pub only_at_version: Option<u64>,
+}
+
+/// A tag as the ledger has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TagView {
+    /// Number of entries in its history.
+    pub version: u64,
+    /// What it points to.
+    pub digest: Option<Digest>,
+}
+
+/// Why the ledger did not do as asked.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PortError {
+    /// A statement is not valid. Asking again will not help.
+    #[error("refused: {0}")]
+    Invalid(String),
+    /// The event id was used for other bytes. Asking again will not help.
+    #[error("the event id {event_id:?} is already taken by entry {index}, for other content")]
+    Conflict {
+        /// The id.
+        event_id: String,
+        /// Its first entry.
+        index: u64,
+    },
+    /// The tag has new entries since the caller looked.
+    #[error("the tag changed in the meantime")]
+    Changed,
+    /// The ledger cannot write now. Ask again later.
+    #[error("the ledger is unavailable: {0}")]
+    Unavailable(String),
+}

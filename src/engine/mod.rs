@@ -1,0 +1,1 @@
+//! The sequencer that writes, and the queries that read.

@@ -1,0 +1,1 @@
+//! Checking answers against their evidence, and saying in words what was checked.

@@ -1,0 +1,1 @@
+//! Checking evidence: entries that are leaves of the tree of one signed checkpoint.

@@ -1,0 +1,19 @@
+//! The ledger itself: names, formats, rules and proofs.
+//!
+//! Pure: bytes and values in, bytes and values out. Time, randomness, files and sockets arrive as arguments, so all of it can
+//! be tested without a runtime and used by server and verifier alike. `docs/SPEC.md` describes the same things for people
+//! who write a verifier in another language.
+
+pub mod answer;
+pub mod checkpoint;
+pub mod entry;
+pub mod evidence;
+pub mod merkle;
+pub mod names;
+pub mod note;
+pub mod policy;
+pub mod signature;
+pub mod statement;
+pub mod subject;
+pub mod time;
+pub mod transition;

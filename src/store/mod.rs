@@ -1,0 +1,1 @@
+//! Rows on disk, behind one narrow trait.
