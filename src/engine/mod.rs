@@ -176,33 +176,37 @@ impl Ledger {
 
     /// Records statements, all or none, and returns when they are durable, in a signed checkpoint and provable.
     pub async fn append(&self, submissions: Vec<Submission>) -> Result<Appended, AppendError> {
-        let now_us = self.now_us();
-        let late = |(position, submission): (usize, &Submission)| {
-            submission.statement.check_time(now_us).err().map(|mut violation| {
-                violation.field = format!("submissions[{position}].statement.{}", violation.field);
-                violation
-            })
-        };
-        let violations: Vec<Violation> = submissions.iter().enumerate().filter_map(late).collect();
-        if !violations.is_empty() {
-            return Err(AppendError::Invalid(violations));
-        }
-        let stopped = || AppendError::Stopped(self.health().err().unwrap_or_else(|| "it is shutting down".into()));
+        self.check_times(&submissions)?;
         let (reply, answer) = oneshot::channel();
         self.queue.try_send(Waiting { submissions, reply }).map_err(|error| match error {
             mpsc::error::TrySendError::Full(_) => AppendError::Overloaded,
-            mpsc::error::TrySendError::Closed(_) => stopped(),
+            mpsc::error::TrySendError::Closed(_) => self.stopped_error(),
         })?;
-        let (accepted, committed) = answer.await.map_err(|_| stopped())??;
-        let receipts = accepted
-            .into_iter()
-            .map(|accepted| match accepted {
-                Accepted::New(receipt) => Ok(receipt),
-                Accepted::Duplicate(event) => self.first_receipt(&event),
-            })
-            .collect::<Result<_, ReadError>>()
-            .map_err(|error| AppendError::Stopped(error.to_string()))?;
-        Ok(Appended { receipts, committed })
+        InQueue { ledger: self.clone(), answer }.decided().await
+    }
+
+    /// Puts statements into the queue, once there is room, and returns with their place taken: what is put in later is
+    /// recorded later. For streams, whose flow control this is.
+    pub async fn enqueue(&self, submissions: Vec<Submission>) -> Result<InQueue, AppendError> {
+        self.check_times(&submissions)?;
+        let (reply, answer) = oneshot::channel();
+        self.queue.send(Waiting { submissions, reply }).await.map_err(|_| self.stopped_error())?;
+        Ok(InQueue { ledger: self.clone(), answer })
+    }
+
+    /// Nothing may have occurred more than a day from now.
+    fn check_times(&self, submissions: &[Submission]) -> Result<(), AppendError> {
+        let now_us = self.now_us();
+        let late = |(position, submission): (usize, &Submission)| {
+            let violation = submission.statement.check_time(now_us).err()?;
+            Some(violation.at_statement(position, submissions.len()))
+        };
+        let violations: Vec<Violation> = submissions.iter().enumerate().filter_map(late).collect();
+        if violations.is_empty() { Ok(()) } else { Err(AppendError::Invalid(violations)) }
+    }
+
+    fn stopped_error(&self) -> AppendError {
+        AppendError::Stopped(self.health().err().unwrap_or_else(|| "it is shutting down".into()))
     }
 
     /// The receipt of a statement recorded before.
@@ -252,6 +256,25 @@ impl Ledger {
             entries: indexes.iter().map(entry).collect::<Result<_, ReadError>>()?,
             proof: multi_proof(&nodes, indexes, committed.head.size)?.into_iter().map(Vec::from).collect(),
         })
+    }
+}
+
+/// A request whose place in the order of entries is taken.
+pub struct InQueue {
+    ledger: Ledger,
+    answer: oneshot::Receiver<Result<Decided, AppendError>>,
+}
+
+impl InQueue {
+    /// Returns when the statements are durable, in a signed checkpoint and provable.
+    pub async fn decided(self) -> Result<Appended, AppendError> {
+        let (accepted, committed) = self.answer.await.map_err(|_| self.ledger.stopped_error())??;
+        let receipt = |accepted| match accepted {
+            Accepted::New(receipt) => Ok(receipt),
+            Accepted::Duplicate(event) => self.ledger.first_receipt(&event),
+        };
+        let receipts = accepted.into_iter().map(receipt).collect::<Result<_, ReadError>>();
+        Ok(Appended { receipts: receipts.map_err(|error| AppendError::Stopped(error.to_string()))?, committed })
     }
 }
 

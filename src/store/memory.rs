@@ -1,7 +1,7 @@
 //! A store in memory, for tests: it fails when told to, in the two ways a disk fails a commit.
 
 use std::collections::BTreeMap;
-use std::ops::{Bound, ControlFlow};
+use std::ops::Bound;
 use std::sync::{Mutex, MutexGuard};
 
 use super::{Batch, CommitError, Read, ReadError, Store, Table, Visit, rows};

@@ -1,6 +1,5 @@
 //! The embedded store: RocksDB, one column family a table, every commit synced.
 
-use std::ops::ControlFlow;
 use std::path::Path;
 
 use rocksdb::{
