@@ -5,11 +5,14 @@
 //! edge. Beyond that, trees of up to 2^63 leaves whose leaves are all alike: their hashes depend on the number of leaves
 //! only, so the definitions can still be followed to the letter. Every proof is corrupted hash by hash and must be refused.
 
+mod random;
+
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::ops::Range;
 
-use tagledger::ledger::merkle::hash::{Rfc6962, empty_root, leaf_hash, node_hash};
+use sha2::{Digest as _, Sha256};
+use tagledger::ledger::merkle::hash::{Rfc6962, empty_root};
 use tagledger::ledger::merkle::multi::{multi_proof, verify_multi};
 use tagledger::ledger::merkle::proof::{
     ProofError, consistency_proof, inclusion_proof, path_length, root_from_inclusion, verify_consistency,
@@ -17,6 +20,8 @@ use tagledger::ledger::merkle::proof::{
 };
 use tagledger::ledger::merkle::tree::{MemoryNodes, MissingNode, Node};
 use tagledger::ledger::merkle::{Hash, Nodes, Tree};
+
+use random::Random;
 
 /// Largest tree that is tested exhaustively.
 const LARGEST: u64 = 300;
@@ -517,6 +522,15 @@ fn at(index: u64) -> usize {
     usize::try_from(index).expect("small")
 }
 
+/// `MTH({d})`
+fn leaf_hash(leaf: &[u8]) -> Hash {
+    Sha256::digest([&[0], leaf].concat()).into()
+}
+
+fn node_hash(left: &Hash, right: &Hash) -> Hash {
+    Sha256::digest([&[1][..], left, right].concat()).into()
+}
+
 /// RFC 6962's k: the largest power of two smaller than n.
 fn k(n: u64) -> u64 {
     let mut k = 1;
@@ -708,25 +722,5 @@ impl Nodes for Alike {
 
     fn node(&self, level: u8, _index: u64) -> Result<Hash, Self::Error> {
         Ok(self.root(1 << level))
-    }
-}
-
-/// SplitMix64: small, and the same everywhere. Prints its seed, which a failing test shows; `TAGLEDGER_TEST_SEED` sets it.
-struct Random(u64);
-
-impl Random {
-    fn new() -> Self {
-        let given = std::env::var("TAGLEDGER_TEST_SEED").ok().map(|seed| seed.parse().expect("a decimal number"));
-        let seed = given.unwrap_or_else(|| getrandom::u64().expect("the system has random numbers"));
-        println!("TAGLEDGER_TEST_SEED={seed}");
-        Self(seed)
-    }
-
-    fn below(&mut self, limit: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (z ^ (z >> 31)) % limit
     }
 }
