@@ -124,19 +124,15 @@ impl FromStr for Registry {
         };
         let canonical = text.to_ascii_lowercase();
         let (host, port) = split_port(&canonical).ok_or_else(refuse)?;
-        let host_is_valid = match host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
-            Some(address) => address.parse::<std::net::Ipv6Addr>().is_ok(),
-            None => host.split('.').all(is_host_label),
-        };
-        if !host_is_valid {
-            return Err(refuse());
-        }
-        let host = match host {
-            "index.docker.io" | "registry-1.docker.io" => "docker.io",
-            host => host,
+        let host = match host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
+            // An address has many spellings; this writes the one of RFC 5952.
+            Some(address) => format!("[{}]", address.parse::<std::net::Ipv6Addr>().map_err(|_| refuse())?),
+            None if matches!(host, "index.docker.io" | "registry-1.docker.io") => "docker.io".to_owned(),
+            None if host.split('.').all(is_host_label) => host.to_owned(),
+            None => return Err(refuse()),
         };
         let canonical = match port.map(|digits| digits.parse::<u16>()) {
-            None | Some(Ok(443)) => host.to_owned(),
+            None | Some(Ok(443)) => host,
             Some(Ok(port)) if port > 0 => format!("{host}:{port}"),
             Some(_) => return Err(refuse()),
         };
@@ -391,6 +387,17 @@ mod tests {
         }
         assert!("a".repeat(128).parse::<Tag>().is_ok());
         assert_eq!("a".repeat(129).parse::<Tag>(), Err(NameError::TooLong { length: 129, limit: 128 }));
+    }
+
+    #[test]
+    fn ipv6_registries_have_one_spelling() {
+        assert!("[2001:db8::1]:5000".parse::<Registry>().is_ok());
+        for other in
+            ["[2001:db8:0:0:0:0:0:1]:5000", "[2001:0db8::1]:5000", "[2001:db8:0::1]:5000", "[2001:DB8::1]:5000"]
+        {
+            let refused = Err(NameError::NotCanonical("[2001:db8::1]:5000".into()));
+            assert_eq!(other.parse::<Registry>(), refused, "{other}");
+        }
     }
 
     #[test]
