@@ -149,8 +149,9 @@ impl Repository {
         bounded(text, MAX_NAME_LENGTH)?;
         if !text.split('/').all(is_repository_component) {
             let lower = text.to_ascii_lowercase();
-            if lower != text && lower.split('/').all(is_repository_component) {
-                return Err(NameError::NotCanonical(lower));
+            if lower.split('/').all(is_repository_component) {
+                // What is wrong with the lower case too is said at once; else that is the canonical form.
+                return Err(Self::parse(registry, &lower).err().unwrap_or(NameError::NotCanonical(lower)));
             }
             return Err(NameError::Grammar {
                 what: "repository",
@@ -159,7 +160,9 @@ impl Repository {
             });
         }
         if registry.as_str() == "docker.io" && !text.contains('/') {
-            return Err(NameError::NotCanonical(format!("library/{text}")));
+            let written_out = format!("library/{text}");
+            bounded(&written_out, MAX_NAME_LENGTH)?;
+            return Err(NameError::NotCanonical(written_out));
         }
         Ok(Self(text.to_owned()))
     }
@@ -368,6 +371,9 @@ mod tests {
         let hub = "docker.io".parse().expect("canonical");
         assert_eq!(Repository::parse(&hub, "nginx"), Err(NameError::NotCanonical("library/nginx".into())));
         assert_eq!(Repository::parse(&hub, "Library/Nginx"), Err(NameError::NotCanonical("library/nginx".into())));
+        assert_eq!(Repository::parse(&hub, "Nginx"), Err(NameError::NotCanonical("library/nginx".into())));
+        let too_long = Err(NameError::TooLong { length: 263, limit: 255 });
+        assert_eq!(Repository::parse(&hub, &"n".repeat(255)), too_long);
     }
 
     #[test]
