@@ -191,38 +191,25 @@ impl FromStr for Digest {
 
     fn from_str(text: &str) -> Result<Self, NameError> {
         bounded(text, 7 + 128)?;
-        let Some((algorithm, digits)) = text.split_once(':') else {
-            return Err(NameError::Grammar {
-                what: "digest",
-                found: shown(text),
-                expected: "sha256: and 64, or sha512: and 128, lower-case hexadecimal digits",
-            });
-        };
-        let (algorithm, expected) = match algorithm {
-            "sha256" => ("sha256", 64),
-            "sha512" => ("sha512", 128),
-            other => {
-                let lower = other.to_ascii_lowercase();
-                if matches!(lower.as_str(), "sha256" | "sha512") {
-                    return Err(NameError::NotCanonical(text.to_ascii_lowercase()));
-                }
-                return Err(NameError::DigestAlgorithm(shown(other)));
-            }
-        };
-        if digits.len() != expected {
-            return Err(NameError::DigestLength { algorithm, expected, found: digits.chars().count() });
-        }
-        if digits.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b)) {
-            return Ok(Self(text.to_owned()));
-        }
-        if digits.bytes().all(|b| b.is_ascii_hexdigit()) {
-            return Err(NameError::NotCanonical(text.to_ascii_lowercase()));
-        }
-        Err(NameError::Grammar {
+        let refuse = || NameError::Grammar {
             what: "digest",
             found: shown(text),
             expected: "sha256: and 64, or sha512: and 128, lower-case hexadecimal digits",
-        })
+        };
+        let canonical = text.to_ascii_lowercase();
+        let (algorithm, digits) = canonical.split_once(':').ok_or_else(refuse)?;
+        let (algorithm, expected) = match algorithm {
+            "sha256" => ("sha256", 64),
+            "sha512" => ("sha512", 128),
+            other => return Err(NameError::DigestAlgorithm(shown(other))),
+        };
+        if !digits.bytes().all(|b| b.is_ascii_hexdigit()) {
+            return Err(refuse());
+        }
+        if digits.len() != expected {
+            return Err(NameError::DigestLength { algorithm, expected, found: digits.len() });
+        }
+        if canonical == text { Ok(Self(canonical)) } else { Err(NameError::NotCanonical(canonical)) }
     }
 }
 
@@ -421,6 +408,12 @@ mod tests {
         );
         assert_eq!(format!("md5:{hex}").parse::<Digest>(), Err(NameError::DigestAlgorithm("md5".into())));
         assert!(format!("sha256:{}g", &hex[..63]).parse::<Digest>().is_err());
+        // 64 characters in 65 bytes: not "64 digits expected, 64 found".
+        let accented = format!("sha256:{}é", &hex[..63]).parse::<Digest>();
+        assert!(matches!(accented, Err(NameError::Grammar { .. })), "{accented:?}");
+        // Lower case would not mend the length.
+        let short = Err(NameError::DigestLength { algorithm: "sha256", expected: 64, found: 2 });
+        assert_eq!("SHA256:AB".parse::<Digest>(), short);
         assert!("sha256".parse::<Digest>().is_err());
     }
 
