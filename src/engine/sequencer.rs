@@ -112,7 +112,9 @@ impl Sequencer {
             self.outcomes.add(receipt.outcome());
             let (index, rule, detail) = (receipt.index, &receipt.rule, &receipt.detail);
             match receipt.outcome() {
-                proto::Outcome::Violation => tracing::error!(index, rule, detail, "violation: it happened against policy"),
+                proto::Outcome::Violation => {
+                    tracing::error!(index, rule, detail, "violation: it happened against policy")
+                }
                 proto::Outcome::Drift => tracing::warn!(index, detail, "drift: the world differs from the record"),
                 _ => {}
             }
