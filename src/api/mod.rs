@@ -1,1 +1,3 @@
 //! gRPC and HTTP.
+
+pub mod http;
