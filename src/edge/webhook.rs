@@ -252,7 +252,7 @@ impl<P: LedgerPort> Receiver<P> {
         let mut refused = Vec::new();
         for reading in readings {
             match reading {
-                Reading::Claim(statement) => claims.push(statement),
+                Reading::Claim { statement, event } => claims.push((statement, event)),
                 Reading::Ignored(why) => {
                     tally.ignored += 1;
                     self.metrics.ignored(source.name(), why.as_str());
@@ -271,14 +271,14 @@ impl<P: LedgerPort> Receiver<P> {
     async fn record(
         &self,
         source: &Source,
-        statements: &[proto::Statement],
+        claims: &[(proto::Statement, String)],
         refused: &mut Vec<Refused>,
         tally: &mut Tally,
     ) -> Result<(), Unavailable> {
-        let claims = statements.iter().map(|statement| claim(source, statement)).collect();
-        let (reason, why) = match self.port.record(claims).await {
+        let together = claims.iter().map(|(statement, _)| claim(source, statement)).collect();
+        let (reason, why) = match self.port.record(together).await {
             Ok(receipts) => {
-                for (statement, receipt) in statements.iter().zip(&receipts) {
+                for ((statement, _), receipt) in claims.iter().zip(&receipts) {
                     self.note(source, statement, receipt, tally);
                 }
                 return Ok(());
@@ -292,12 +292,12 @@ impl<P: LedgerPort> Receiver<P> {
                 return Err(Unavailable);
             }
         };
-        if let [statement] = statements {
-            refused.push(Refused { event: as_json(statement), reason, why });
+        if let [(_, event)] = claims {
+            refused.push(Refused { event: event.clone(), reason, why });
             return Ok(());
         }
-        for statement in statements {
-            Box::pin(self.record(source, std::slice::from_ref(statement), refused, tally)).await?;
+        for claim in claims {
+            Box::pin(self.record(source, std::slice::from_ref(claim), refused, tally)).await?;
         }
         Ok(())
     }
@@ -382,11 +382,6 @@ fn tag_of(statement: &proto::Statement) -> Option<TagRef> {
         Kind::TagPush { tag, .. } | Kind::TagDelete { tag, .. } => Some(tag),
         _ => None,
     }
-}
-
-/// A statement that the ledger refused, for people: what was pushed or deleted, and the event's id.
-fn as_json(statement: &proto::Statement) -> String {
-    serde_json::json!({ "event_id": statement.event_id, "statement": format!("{statement:?}") }).to_string()
 }
 
 fn now_us() -> u64 {
