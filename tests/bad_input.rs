@@ -538,7 +538,7 @@ fn a_name_is_taken_as_it_is_or_refused_and_the_canonical_form_that_is_offered_is
             text += pieces[usize::try_from(random.below(32)).expect("small")];
         }
         let registry = registry.parse().unwrap_or_else(|_| "docker.io".parse::<Registry>().expect("canonical"));
-        let parsers: [&dyn Fn(&str) -> Result<String, NameError>; 4] = [
+        let parsers: [&Parser; 4] = [
             &|text| text.parse().map(|name: Registry| name.to_string()),
             &|text| Repository::parse(&registry, text).map(|name| name.to_string()),
             &|text| text.parse().map(|name: Tag| name.to_string()),
@@ -557,6 +557,9 @@ fn a_name_is_taken_as_it_is_or_refused_and_the_canonical_form_that_is_offered_is
     }
     assert!(offered > 1000, "canonical forms were offered: {offered}");
 }
+
+/// Parses a name and writes it again.
+type Parser<'a> = dyn Fn(&str) -> Result<String, NameError> + 'a;
 
 /// Sets a field in a statement of the kind that has it, and parses that.
 fn violations_with(path: &str, value: &str) -> Vec<Violation> {
