@@ -5,5 +5,6 @@
 
 pub mod door;
 pub mod grpc;
+pub mod http;
 pub mod principals;
 pub mod status;

@@ -10,7 +10,7 @@ pub mod recovery;
 pub mod sequencer;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -57,6 +57,19 @@ struct Shared {
     stopped: watch::Receiver<Option<String>>,
     /// Set by the sequencer after each commit.
     clock_alarm: Arc<AtomicBool>,
+    outcomes: Arc<Tally>,
+}
+
+/// Counts by outcome.
+#[derive(Default)]
+struct Tally([AtomicU64; 8]);
+
+impl Tally {
+    fn add(&self, outcome: proto::Outcome) {
+        if let Some(count) = usize::try_from(i32::from(outcome)).ok().and_then(|at| self.0.get(at)) {
+            count.fetch_add(1, Ordering::Relaxed);
+        }
+    }
 }
 
 /// A commit, as readers see it: the state of the log, and what it takes to prove its newest entries from memory.
@@ -114,6 +127,7 @@ impl Ledger {
         let (stopped_sender, stopped) = watch::channel(None);
         let (queue, waiting) = mpsc::channel(sequencer::QUEUE_LENGTH);
         let clock_alarm = Arc::new(AtomicBool::new(false));
+        let outcomes = Arc::new(Tally::default());
         let shared = Shared {
             store,
             vkey,
@@ -121,6 +135,7 @@ impl Ledger {
             newest,
             stopped,
             clock_alarm: Arc::clone(&clock_alarm),
+            outcomes: Arc::clone(&outcomes),
         };
         let sequencer = sequencer::Sequencer {
             store: options.store,
@@ -133,6 +148,7 @@ impl Ledger {
             newest: newest_sender,
             stopped: stopped_sender,
             clock_alarm,
+            outcomes,
         };
         std::thread::Builder::new()
             .name("sequencer".into())
@@ -172,6 +188,16 @@ impl Ledger {
     /// Whether the machine's clock was beyond its bounds at the last commit.
     pub fn clock_alarm(&self) -> bool {
         self.shared.clock_alarm.load(Ordering::Relaxed)
+    }
+
+    /// Statements recorded since the start, by outcome.
+    pub fn outcomes(&self) -> Vec<(&'static str, u64)> {
+        let named = |(at, count): (usize, &AtomicU64)| {
+            let outcome = proto::Outcome::try_from(i32::try_from(at).ok()?).ok()?;
+            let name = outcome.as_str_name().strip_prefix("OUTCOME_")?;
+            (outcome != proto::Outcome::Unspecified).then(|| (name, count.load(Ordering::Relaxed)))
+        };
+        self.shared.outcomes.0.iter().enumerate().filter_map(named).collect()
     }
 
     /// Records statements, all or none, and returns when they are durable, in a signed checkpoint and provable.

@@ -10,11 +10,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::sync::{mpsc, watch};
 
 use super::clock::{Bounds, Oddity, ReadClock};
-use super::plan::{Base, Plan, plan};
-use super::{AppendError, Committed, Waiting};
+use super::plan::{Accepted, Base, Plan, Rejected, plan};
+use super::{AppendError, Committed, Tally, Waiting};
 use crate::ledger::merkle::Tree;
 use crate::ledger::note::Skey;
 use crate::ledger::policy::Policy;
+use crate::proto;
 use crate::store::Store;
 
 /// Most requests that wait; past that they are refused as overload.
@@ -39,6 +40,8 @@ pub(super) struct Sequencer {
     pub(super) stopped: watch::Sender<Option<String>>,
     /// Whether the clock was beyond its bounds at the last commit.
     pub(super) clock_alarm: Arc<AtomicBool>,
+    /// Statements recorded since the start, by outcome.
+    pub(super) outcomes: Arc<Tally>,
 }
 
 impl Sequencer {
@@ -98,7 +101,22 @@ impl Sequencer {
         self.last_time_us = plan.head.recorded_at_us;
         let committed = Arc::new(Committed { head: plan.head, first, entries: plan.entries, nodes: plan.nodes });
         self.newest.send_replace(Arc::clone(&committed));
+        self.tell(&plan.decisions);
         Ok((plan.decisions, committed))
+    }
+
+    /// Counts outcomes, and raises the alarm for what policy forbids and what drifted.
+    fn tell(&self, decisions: &[Result<Vec<Accepted>, Rejected>]) {
+        for accepted in decisions.iter().flatten().flatten() {
+            let Accepted::New(receipt) = accepted else { continue };
+            self.outcomes.add(receipt.outcome());
+            let (index, rule, detail) = (receipt.index, &receipt.rule, &receipt.detail);
+            match receipt.outcome() {
+                proto::Outcome::Violation => tracing::error!(index, rule, detail, "violation: it happened against policy"),
+                proto::Outcome::Drift => tracing::warn!(index, detail, "drift: the world differs from the record"),
+                _ => {}
+            }
+        }
     }
 
     fn report(&self, oddity: Option<Oddity>) {
@@ -128,7 +146,7 @@ impl Sequencer {
     }
 }
 
-type Written = (Vec<Result<Vec<super::Accepted>, super::Rejected>>, Arc<Committed>);
+type Written = (Vec<Result<Vec<Accepted>, Rejected>>, Arc<Committed>);
 
 /// Waits for a request, and takes with it what else is waiting. `None`: nobody can append any more.
 fn next_batch(waiting: &mut mpsc::Receiver<Waiting>) -> Option<Vec<Waiting>> {
