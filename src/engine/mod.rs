@@ -1,1 +1,322 @@
-//! The sequencer that writes, and the queries that read.
+//! The engine: one sequencer that writes, and questions that read.
+//!
+//! [`Ledger`] is the handle that everything above holds. Its pieces: [`plan`] (what to write: pure), [`sequencer`] (the one
+//! thread that writes it), [`recovery`] (what must hold before it may), [`query`] (answers, as of a time), [`clock`].
+
+pub mod clock;
+pub mod plan;
+pub mod query;
+pub mod recovery;
+pub mod sequencer;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use tokio::sync::{mpsc, oneshot, watch};
+
+use crate::ledger::entry::SignedEntry;
+use crate::ledger::merkle::multi::multi_proof;
+use crate::ledger::merkle::tree::MemoryNodes;
+use crate::ledger::merkle::{Hash, Nodes};
+use crate::ledger::note::{Skey, Vkey};
+use crate::ledger::policy::Policy;
+use crate::ledger::statement::Violation;
+use crate::proto;
+use crate::store::rows::{self, Head, StoredNodes};
+use crate::store::{ReadError, Store};
+use plan::{Accepted, Rejected, Submission};
+use query::Reader;
+
+/// What a ledger is opened with.
+pub struct Options {
+    /// Where the rows are.
+    pub store: Arc<dyn Store>,
+    /// The ledger's key.
+    pub skey: Skey,
+    /// The rules in force.
+    pub policy: Policy,
+    /// Reads the machine's clock.
+    pub clock: clock::ReadClock,
+    /// When the clock is an alarm.
+    pub clock_bounds: clock::Bounds,
+}
+
+/// A running ledger. Cheap to clone; the sequencer stops when the last clone is gone.
+#[derive(Clone)]
+pub struct Ledger {
+    shared: Arc<Shared>,
+    queue: mpsc::Sender<Waiting>,
+}
+
+struct Shared {
+    store: Arc<dyn Store>,
+    vkey: Vkey,
+    clock: clock::ReadClock,
+    newest: watch::Receiver<Arc<Committed>>,
+    /// Why appends are refused for good, once they are.
+    stopped: watch::Receiver<Option<String>>,
+    /// Set by the sequencer after each commit.
+    clock_alarm: Arc<AtomicBool>,
+    outcomes: Arc<Tally>,
+}
+
+/// Counts by outcome.
+#[derive(Default)]
+struct Tally([AtomicU64; 8]);
+
+impl Tally {
+    fn add(&self, outcome: proto::Outcome) {
+        if let Some(count) = usize::try_from(i32::from(outcome)).ok().and_then(|at| self.0.get(at)) {
+            count.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
+/// A commit, as readers see it: the state of the log, and what it takes to prove its newest entries from memory.
+pub struct Committed {
+    /// Size, time and signed checkpoint.
+    pub head: Head,
+    /// Index of the first of `entries`.
+    first: u64,
+    entries: Vec<Vec<u8>>,
+    nodes: MemoryNodes,
+}
+
+/// A request in the sequencer's queue.
+struct Waiting {
+    submissions: Vec<Submission>,
+    reply: oneshot::Sender<Result<Decided, AppendError>>,
+}
+
+/// What became of a request's statements, and the commit that holds them.
+type Decided = (Vec<Accepted>, Arc<Committed>);
+
+/// Why statements were not recorded. Unless said otherwise, nothing of the request is on disk.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum AppendError {
+    /// A statement is refused.
+    #[error("{}", .0.iter().map(Violation::to_string).collect::<Vec<_>>().join("; "))]
+    Invalid(Vec<Violation>),
+    /// The ledger's state forbids it.
+    #[error(transparent)]
+    Rejected(#[from] Rejected),
+    /// The queue is full.
+    #[error("the ledger has more requests waiting than it can hold; try again in a moment")]
+    Overloaded,
+    /// The sequencer has stopped. Whether this very request is on disk is not known; with an event id, asking again after
+    /// the restart answers that.
+    #[error("the ledger does not accept entries: {0}; reads go on, and a restart recovers")]
+    Stopped(String),
+}
+
+/// The answer to an append.
+pub struct Appended {
+    /// One for each statement.
+    pub receipts: Vec<proto::Receipt>,
+    /// The commit that made them durable, or a later one.
+    pub committed: Arc<Committed>,
+}
+
+impl Ledger {
+    /// Recovers the ledger from its store, or begins a new one, and starts its sequencer.
+    pub fn open(options: Options) -> Result<Self, recovery::OpenError> {
+        let vkey = options.skey.vkey();
+        let recovered = recovery::recover(&options)?;
+        let store = Arc::clone(&options.store);
+        let (newest_sender, newest) = watch::channel(Arc::new(recovered.committed));
+        let (stopped_sender, stopped) = watch::channel(None);
+        let (queue, waiting) = mpsc::channel(sequencer::QUEUE_LENGTH);
+        let clock_alarm = Arc::new(AtomicBool::new(false));
+        let outcomes = Arc::new(Tally::default());
+        let shared = Shared {
+            store,
+            vkey,
+            clock: Arc::clone(&options.clock),
+            newest,
+            stopped,
+            clock_alarm: Arc::clone(&clock_alarm),
+            outcomes: Arc::clone(&outcomes),
+        };
+        let sequencer = sequencer::Sequencer {
+            store: options.store,
+            skey: options.skey,
+            policy: options.policy,
+            clock: options.clock,
+            bounds: options.clock_bounds,
+            tree: recovered.tree,
+            last_time_us: recovered.last_time_us,
+            newest: newest_sender,
+            stopped: stopped_sender,
+            clock_alarm,
+            outcomes,
+        };
+        std::thread::Builder::new()
+            .name("sequencer".into())
+            .spawn(move || sequencer.run(waiting))
+            .map_err(|error| recovery::OpenError::Thread(error.to_string()))?;
+        Ok(Self { shared: Arc::new(shared), queue })
+    }
+
+    /// The ledger's public key.
+    pub fn vkey(&self) -> &Vkey {
+        &self.shared.vkey
+    }
+
+    /// The clock's reading, microseconds since the Unix epoch.
+    pub fn now_us(&self) -> u64 {
+        (self.shared.clock)()
+    }
+
+    /// The newest commit, and notice of every one after it.
+    pub fn newest(&self) -> watch::Receiver<Arc<Committed>> {
+        self.shared.newest.clone()
+    }
+
+    /// Why appends are refused, if they are.
+    pub fn health(&self) -> Result<(), String> {
+        match &*self.shared.stopped.borrow() {
+            Some(reason) => Err(reason.clone()),
+            None => Ok(()),
+        }
+    }
+
+    /// Notice of the sequencer's end.
+    pub fn stopped(&self) -> watch::Receiver<Option<String>> {
+        self.shared.stopped.clone()
+    }
+
+    /// Whether the machine's clock was beyond its bounds at the last commit.
+    pub fn clock_alarm(&self) -> bool {
+        self.shared.clock_alarm.load(Ordering::Relaxed)
+    }
+
+    /// Statements recorded since the start, by outcome.
+    pub fn outcomes(&self) -> Vec<(&'static str, u64)> {
+        let named = |(at, count): (usize, &AtomicU64)| {
+            let outcome = proto::Outcome::try_from(i32::try_from(at).ok()?).ok()?;
+            let name = outcome.as_str_name().strip_prefix("OUTCOME_")?;
+            (outcome != proto::Outcome::Unspecified).then(|| (name, count.load(Ordering::Relaxed)))
+        };
+        self.shared.outcomes.0.iter().enumerate().filter_map(named).collect()
+    }
+
+    /// Records statements, all or none, and returns when they are durable, in a signed checkpoint and provable.
+    pub async fn append(&self, submissions: Vec<Submission>) -> Result<Appended, AppendError> {
+        self.check_times(&submissions)?;
+        let (reply, answer) = oneshot::channel();
+        self.queue.try_send(Waiting { submissions, reply }).map_err(|error| match error {
+            mpsc::error::TrySendError::Full(_) => AppendError::Overloaded,
+            mpsc::error::TrySendError::Closed(_) => self.stopped_error(),
+        })?;
+        InQueue { ledger: self.clone(), answer }.decided().await
+    }
+
+    /// Puts statements into the queue, once there is room, and returns with their place taken: what is put in later is
+    /// recorded later. For streams, whose flow control this is.
+    pub async fn enqueue(&self, submissions: Vec<Submission>) -> Result<InQueue, AppendError> {
+        self.check_times(&submissions)?;
+        let (reply, answer) = oneshot::channel();
+        self.queue.send(Waiting { submissions, reply }).await.map_err(|_| self.stopped_error())?;
+        Ok(InQueue { ledger: self.clone(), answer })
+    }
+
+    /// Nothing may have occurred more than a day from now.
+    fn check_times(&self, submissions: &[Submission]) -> Result<(), AppendError> {
+        let now_us = self.now_us();
+        let late = |(position, submission): (usize, &Submission)| {
+            let violation = submission.statement.check_time(now_us).err()?;
+            Some(violation.at_statement(position, submissions.len()))
+        };
+        let violations: Vec<Violation> = submissions.iter().enumerate().filter_map(late).collect();
+        if violations.is_empty() { Ok(()) } else { Err(AppendError::Invalid(violations)) }
+    }
+
+    fn stopped_error(&self) -> AppendError {
+        AppendError::Stopped(self.health().err().unwrap_or_else(|| "it is shutting down".into()))
+    }
+
+    /// The receipt of a statement recorded before.
+    fn first_receipt(&self, event: &rows::Event) -> Result<proto::Receipt, ReadError> {
+        let damaged = |what: String| ReadError::Damaged { table: "entries", what };
+        let bytes = rows::entry(&*self.shared.store, event.index)?;
+        let entry = SignedEntry::decode(&bytes).map_err(|e| damaged(format!("entry {}: {e}", event.index)))?;
+        let crate::ledger::entry::Body::Record(record, _) = entry.body else {
+            return Err(damaged(format!("entry {} is not a record", event.index)));
+        };
+        Ok(proto::Receipt {
+            index: event.index,
+            entry_count: event.entry_count,
+            outcome: record.outcome,
+            rule: record.rule,
+            detail: record.detail,
+            duplicate: true,
+            binding: None,
+        })
+    }
+
+    /// Asks something of one state of the ledger: the newest commit and the rows that go with it.
+    ///
+    /// Blocks on the disk; on an async worker the runtime moves other work away meanwhile.
+    pub fn read<T>(&self, ask: impl FnOnce(&Reader<'_>) -> T) -> Result<T, ReadError> {
+        let answer = || Ok(ask(&Reader::new(self.shared.store.snapshot())?));
+        match tokio::runtime::Handle::try_current().map(|handle| handle.runtime_flavor()) {
+            Ok(tokio::runtime::RuntimeFlavor::MultiThread) => tokio::task::block_in_place(answer),
+            _ => answer(),
+        }
+    }
+
+    /// Proves entries, most of them from a commit that is still in memory.
+    pub fn prove(&self, committed: &Committed, indexes: &[u64]) -> Result<proto::Evidence, ReadError> {
+        let nodes = NewestFirst { newest: &committed.nodes, rest: StoredNodes(&*self.shared.store) };
+        let entry = |&index: &u64| {
+            let known =
+                index.checked_sub(committed.first).and_then(|at| committed.entries.get(usize::try_from(at).ok()?));
+            let entry = match known {
+                Some(bytes) => bytes.clone(),
+                None => rows::entry(&*self.shared.store, index)?,
+            };
+            Ok(proto::LogEntry { index, entry })
+        };
+        Ok(proto::Evidence {
+            checkpoint: committed.head.checkpoint.clone(),
+            entries: indexes.iter().map(entry).collect::<Result<_, ReadError>>()?,
+            proof: multi_proof(&nodes, indexes, committed.head.size)?.into_iter().map(Vec::from).collect(),
+        })
+    }
+}
+
+/// A request whose place in the order of entries is taken.
+pub struct InQueue {
+    ledger: Ledger,
+    answer: oneshot::Receiver<Result<Decided, AppendError>>,
+}
+
+impl InQueue {
+    /// Returns when the statements are durable, in a signed checkpoint and provable.
+    pub async fn decided(self) -> Result<Appended, AppendError> {
+        let (accepted, committed) = self.answer.await.map_err(|_| self.ledger.stopped_error())??;
+        let receipt = |accepted| match accepted {
+            Accepted::New(receipt) => Ok(receipt),
+            Accepted::Duplicate(event) => self.ledger.first_receipt(&event),
+        };
+        let receipts = accepted.into_iter().map(receipt).collect::<Result<_, ReadError>>();
+        Ok(Appended { receipts: receipts.map_err(|error| AppendError::Stopped(error.to_string()))?, committed })
+    }
+}
+
+/// Complete subtrees never change, so a node in memory is as good as one on disk.
+struct NewestFirst<'a> {
+    newest: &'a MemoryNodes,
+    rest: StoredNodes<'a, dyn Store>,
+}
+
+impl Nodes for NewestFirst<'_> {
+    type Error = ReadError;
+
+    fn node(&self, level: u8, index: u64) -> Result<Hash, ReadError> {
+        match self.newest.node(level, index) {
+            Ok(hash) => Ok(hash),
+            Err(_) => self.rest.node(level, index),
+        }
+    }
+}

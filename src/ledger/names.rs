@@ -124,19 +124,15 @@ impl FromStr for Registry {
         };
         let canonical = text.to_ascii_lowercase();
         let (host, port) = split_port(&canonical).ok_or_else(refuse)?;
-        let host_is_valid = match host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
-            Some(address) => address.parse::<std::net::Ipv6Addr>().is_ok(),
-            None => host.split('.').all(is_host_label),
-        };
-        if !host_is_valid {
-            return Err(refuse());
-        }
-        let host = match host {
-            "index.docker.io" | "registry-1.docker.io" => "docker.io",
-            host => host,
+        let host = match host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
+            // An address has many spellings; this writes the one of RFC 5952.
+            Some(address) => format!("[{}]", address.parse::<std::net::Ipv6Addr>().map_err(|_| refuse())?),
+            None if matches!(host, "index.docker.io" | "registry-1.docker.io") => "docker.io".to_owned(),
+            None if host.split('.').all(is_host_label) => host.to_owned(),
+            None => return Err(refuse()),
         };
         let canonical = match port.map(|digits| digits.parse::<u16>()) {
-            None | Some(Ok(443)) => host.to_owned(),
+            None | Some(Ok(443)) => host,
             Some(Ok(port)) if port > 0 => format!("{host}:{port}"),
             Some(_) => return Err(refuse()),
         };
@@ -153,8 +149,9 @@ impl Repository {
         bounded(text, MAX_NAME_LENGTH)?;
         if !text.split('/').all(is_repository_component) {
             let lower = text.to_ascii_lowercase();
-            if lower != text && lower.split('/').all(is_repository_component) {
-                return Err(NameError::NotCanonical(lower));
+            if lower.split('/').all(is_repository_component) {
+                // What is wrong with the lower case too is said at once; else that is the canonical form.
+                return Err(Self::parse(registry, &lower).err().unwrap_or(NameError::NotCanonical(lower)));
             }
             return Err(NameError::Grammar {
                 what: "repository",
@@ -163,7 +160,9 @@ impl Repository {
             });
         }
         if registry.as_str() == "docker.io" && !text.contains('/') {
-            return Err(NameError::NotCanonical(format!("library/{text}")));
+            let written_out = format!("library/{text}");
+            bounded(&written_out, MAX_NAME_LENGTH)?;
+            return Err(NameError::NotCanonical(written_out));
         }
         Ok(Self(text.to_owned()))
     }
@@ -192,38 +191,25 @@ impl FromStr for Digest {
 
     fn from_str(text: &str) -> Result<Self, NameError> {
         bounded(text, 7 + 128)?;
-        let Some((algorithm, digits)) = text.split_once(':') else {
-            return Err(NameError::Grammar {
-                what: "digest",
-                found: shown(text),
-                expected: "sha256: and 64, or sha512: and 128, lower-case hexadecimal digits",
-            });
-        };
-        let (algorithm, expected) = match algorithm {
-            "sha256" => ("sha256", 64),
-            "sha512" => ("sha512", 128),
-            other => {
-                let lower = other.to_ascii_lowercase();
-                if matches!(lower.as_str(), "sha256" | "sha512") {
-                    return Err(NameError::NotCanonical(text.to_ascii_lowercase()));
-                }
-                return Err(NameError::DigestAlgorithm(shown(other)));
-            }
-        };
-        if digits.len() != expected {
-            return Err(NameError::DigestLength { algorithm, expected, found: digits.chars().count() });
-        }
-        if digits.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b)) {
-            return Ok(Self(text.to_owned()));
-        }
-        if digits.bytes().all(|b| b.is_ascii_hexdigit()) {
-            return Err(NameError::NotCanonical(text.to_ascii_lowercase()));
-        }
-        Err(NameError::Grammar {
+        let refuse = || NameError::Grammar {
             what: "digest",
             found: shown(text),
             expected: "sha256: and 64, or sha512: and 128, lower-case hexadecimal digits",
-        })
+        };
+        let canonical = text.to_ascii_lowercase();
+        let (algorithm, digits) = canonical.split_once(':').ok_or_else(refuse)?;
+        let (algorithm, expected) = match algorithm {
+            "sha256" => ("sha256", 64),
+            "sha512" => ("sha512", 128),
+            other => return Err(NameError::DigestAlgorithm(shown(other))),
+        };
+        if !digits.bytes().all(|b| b.is_ascii_hexdigit()) {
+            return Err(refuse());
+        }
+        if digits.len() != expected {
+            return Err(NameError::DigestLength { algorithm, expected, found: digits.len() });
+        }
+        if canonical == text { Ok(Self(canonical)) } else { Err(NameError::NotCanonical(canonical)) }
     }
 }
 
@@ -372,6 +358,9 @@ mod tests {
         let hub = "docker.io".parse().expect("canonical");
         assert_eq!(Repository::parse(&hub, "nginx"), Err(NameError::NotCanonical("library/nginx".into())));
         assert_eq!(Repository::parse(&hub, "Library/Nginx"), Err(NameError::NotCanonical("library/nginx".into())));
+        assert_eq!(Repository::parse(&hub, "Nginx"), Err(NameError::NotCanonical("library/nginx".into())));
+        let too_long = Err(NameError::TooLong { length: 263, limit: 255 });
+        assert_eq!(Repository::parse(&hub, &"n".repeat(255)), too_long);
     }
 
     #[test]
@@ -394,6 +383,17 @@ mod tests {
     }
 
     #[test]
+    fn ipv6_registries_have_one_spelling() {
+        assert!("[2001:db8::1]:5000".parse::<Registry>().is_ok());
+        for other in
+            ["[2001:db8:0:0:0:0:0:1]:5000", "[2001:0db8::1]:5000", "[2001:db8:0::1]:5000", "[2001:DB8::1]:5000"]
+        {
+            let refused = Err(NameError::NotCanonical("[2001:db8::1]:5000".into()));
+            assert_eq!(other.parse::<Registry>(), refused, "{other}");
+        }
+    }
+
+    #[test]
     fn digests_have_one_spelling_and_the_right_length() {
         let hex = "0123456789abcdef".repeat(4);
         assert!(format!("sha256:{hex}").parse::<Digest>().is_ok());
@@ -408,6 +408,12 @@ mod tests {
         );
         assert_eq!(format!("md5:{hex}").parse::<Digest>(), Err(NameError::DigestAlgorithm("md5".into())));
         assert!(format!("sha256:{}g", &hex[..63]).parse::<Digest>().is_err());
+        // 64 characters in 65 bytes: not "64 digits expected, 64 found".
+        let accented = format!("sha256:{}é", &hex[..63]).parse::<Digest>();
+        assert!(matches!(accented, Err(NameError::Grammar { .. })), "{accented:?}");
+        // Lower case would not mend the length.
+        let short = Err(NameError::DigestLength { algorithm: "sha256", expected: 64, found: 2 });
+        assert_eq!("SHA256:AB".parse::<Digest>(), short);
         assert!("sha256".parse::<Digest>().is_err());
     }
 

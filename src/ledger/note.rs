@@ -256,8 +256,11 @@ fn parse_signature_line(line: &str) -> Result<(&str, Vec<u8>), NoteError> {
 fn split_key(text: &str) -> Option<(&str, [u8; 4], Vec<u8>)> {
     let mut parts = text.splitn(3, '+');
     let (name, hash, encoded) = (parts.next()?, parts.next()?, parts.next()?);
-    let hash = if hash.len() == 8 { hex::decode(hash).ok()?.try_into().ok()? } else { return None };
-    Some((name, hash, BASE64.decode(encoded).ok()?))
+    // One spelling: hexadecimal digits in upper case name the same key, and make a pinned file differ from a served one.
+    if hash.len() != 8 || hash.bytes().any(|b| b.is_ascii_uppercase()) {
+        return None;
+    }
+    Some((name, hex::decode(hash).ok()?.try_into().ok()?, BASE64.decode(encoded).ok()?))
 }
 
 fn ed25519_part(bytes: &[u8]) -> Result<&[u8], KeyError> {
@@ -289,9 +292,10 @@ mod tests {
         let text = skey().vkey().to_string();
         for position in 0..text.len() {
             assert!(text[..position].parse::<Vkey>().is_err(), "cut at {position}");
-            let mut changed = text.clone().into_bytes();
-            changed[position] ^= 1;
-            if let Ok(changed) = String::from_utf8(changed) {
+            for bit in 0..7 {
+                let mut changed = text.clone().into_bytes();
+                changed[position] ^= 1 << bit;
+                let changed = String::from_utf8(changed).expect("still ASCII");
                 assert!(changed.parse::<Vkey>().is_err(), "changed at {position}: {changed}");
             }
         }

@@ -38,6 +38,18 @@ impl Violation {
         Self { field: field.into(), reason, message: message.into() }
     }
 
+    /// The same, as a field of the request that carries the statement: one alone, or one of several.
+    pub fn at_statement(mut self, position: usize, of: usize) -> Self {
+        let request = if of == 1 { "submission".to_owned() } else { format!("submissions[{position}]") };
+        let field = std::mem::take(&mut self.field);
+        self.field = match field.as_str() {
+            "statement" => format!("{request}.statement"),
+            field if field.starts_with("producer") => format!("{request}.{field}"),
+            field => format!("{request}.statement.{field}"),
+        };
+        self
+    }
+
     /// A name that is refused.
     pub fn of_name(field: impl Into<String>, error: &NameError) -> Self {
         Self::new(field, error.reason(), error.to_string())

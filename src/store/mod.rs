@@ -1,1 +1,166 @@
 //! Rows on disk, behind one narrow trait.
+//!
+//! The engine needs four things of a store: one atomic, synced commit, conditional on the tree size it was planned for;
+//! point reads; ordered scans; and snapshots, so that a question reads one state of the world. [`rocks`] is the embedded
+//! store, [`memory`] the double that fails on demand and loses what was not synced. A replicated store would implement the
+//! same trait; so nothing above this module may know RocksDB.
+//!
+//! What the rows mean is in [`rows`]: keys, values and their encoding.
+
+pub mod memory;
+pub mod rocks;
+pub mod rows;
+
+use std::ops::ControlFlow;
+
+/// The tables. Each is a key space of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Table {
+    /// Facts about the ledger: format, origin, newest checkpoint.
+    Meta,
+    /// Index -> entry bytes.
+    Entries,
+    /// Leaf hash -> index.
+    Leaves,
+    /// (level, index) -> complete subtree of the log.
+    Nodes,
+    /// Subject key -> its newest state.
+    Subjects,
+    /// (subject key, version) -> entry of its history.
+    Histories,
+    /// (registry, repository, digest, tag): the tags bound to a digest.
+    Bound,
+    /// (principal, event id) -> its first entry.
+    Events,
+}
+
+impl Table {
+    /// All of them.
+    pub const ALL: [Self; 8] = [
+        Self::Meta,
+        Self::Entries,
+        Self::Leaves,
+        Self::Nodes,
+        Self::Subjects,
+        Self::Histories,
+        Self::Bound,
+        Self::Events,
+    ];
+
+    /// Its name on disk.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Meta => "meta",
+            Self::Entries => "entries",
+            Self::Leaves => "leaves",
+            Self::Nodes => "nodes",
+            Self::Subjects => "subjects",
+            Self::Histories => "histories",
+            Self::Bound => "bound",
+            Self::Events => "events",
+        }
+    }
+}
+
+/// Changes that happen together or not at all.
+#[derive(Debug, Clone, Default)]
+pub struct Batch {
+    /// In order; a later change to a key wins.
+    pub changes: Vec<Change>,
+}
+
+/// One row written or removed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Change {
+    /// Where.
+    pub table: Table,
+    /// Which row.
+    pub key: Vec<u8>,
+    /// What it becomes; `None`: it goes.
+    pub value: Option<Vec<u8>>,
+}
+
+impl Batch {
+    /// Writes a row.
+    pub fn put(&mut self, table: Table, key: impl Into<Vec<u8>>, value: impl Into<Vec<u8>>) {
+        self.changes.push(Change { table, key: key.into(), value: Some(value.into()) });
+    }
+
+    /// Removes a row.
+    pub fn delete(&mut self, table: Table, key: impl Into<Vec<u8>>) {
+        self.changes.push(Change { table, key: key.into(), value: None });
+    }
+}
+
+/// A read failed, or a row is not what was written. Reads of a healthy disk do neither.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ReadError {
+    /// The storage engine says no.
+    #[error("cannot read table {table}: {reason}")]
+    Storage {
+        /// Where.
+        table: &'static str,
+        /// Its words.
+        reason: String,
+    },
+    /// A row that must be there is not, or does not decode.
+    #[error(
+        "table {table} is damaged: {what}; run `tagledgerd serve` on a backup and keep this directory for analysis"
+    )]
+    Damaged {
+        /// Where.
+        table: &'static str,
+        /// Which row, and what is wrong with it.
+        what: String,
+    },
+}
+
+/// Why a batch was not committed. After any of these the caller does not know what is on disk, except after
+/// [`CommitError::Size`]: it must stop writing and recover by opening the store again.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum CommitError {
+    /// Somebody else has written.
+    #[error("the store holds {found} entries, the batch was planned for {expected}")]
+    Size {
+        /// What the caller believed.
+        expected: u64,
+        /// What is there.
+        found: u64,
+    },
+    /// The storage engine says no.
+    #[error("cannot commit: {0}")]
+    Storage(String),
+}
+
+/// Is shown rows, key and value, until it breaks.
+pub type Visit<'a> = dyn FnMut(&[u8], &[u8]) -> ControlFlow<()> + 'a;
+
+/// Reading.
+pub trait Read {
+    /// One row.
+    fn get(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, ReadError>;
+
+    /// The rows from `start` on, in order of their keys, until `visit` breaks.
+    fn scan(&self, table: Table, start: &[u8], visit: &mut Visit<'_>) -> Result<(), ReadError>;
+}
+
+/// Reading, writing, and freezing a moment.
+pub trait Store: Read + Send + Sync {
+    /// Commits a batch atomically and synced to disk, if the store holds `expected_size` entries.
+    fn commit(&self, expected_size: u64, batch: Batch) -> Result<(), CommitError>;
+
+    /// The state as of now, whatever is committed meanwhile.
+    fn snapshot(&self) -> Box<dyn Read + Send + '_>;
+}
+
+/// The rows whose keys begin with `prefix`, in order, until `visit` breaks.
+pub fn scan_prefix(
+    read: &(impl Read + ?Sized),
+    table: Table,
+    prefix: &[u8],
+    visit: &mut Visit<'_>,
+) -> Result<(), ReadError> {
+    read.scan(table, prefix, &mut |key, value| {
+        if key.starts_with(prefix) { visit(key, value) } else { ControlFlow::Break(()) }
+    })
+}

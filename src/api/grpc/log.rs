@@ -1,0 +1,266 @@
+//! Reading the log as a log, over gRPC.
+
+use std::pin::Pin;
+
+use tokio::sync::mpsc;
+use tokio_stream::Stream;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status};
+
+use super::Fields;
+use crate::api::status;
+use crate::engine::Ledger;
+use crate::engine::query::{QueryError, Reader};
+use crate::ledger::entry::{Body, SignedEntry};
+use crate::ledger::statement::{Kind, Violation};
+use crate::ledger::subject::{place_of, tag_of};
+use crate::proto::log_service_server::LogService;
+use crate::proto::{
+    GetCheckpointRequest, GetCheckpointResponse, GetConsistencyProofRequest, GetConsistencyProofResponse,
+    GetEntryRequest, GetEntryResponse, GetInclusionProofRequest, GetInclusionProofResponse, GetLedgerRequest,
+    GetLedgerResponse, GetMultiProofRequest, GetMultiProofResponse, ListEntriesRequest, ListEntriesResponse, LogEntry,
+    Outcome, WatchRequest, WatchResponse, get_entry_request::By,
+};
+
+/// Entries read at once for a stream.
+const CHUNK: u64 = 256;
+/// Entries of a stream on their way to a reader. A slow reader holds up nobody but itself.
+const WINDOW: usize = 256;
+
+pub(super) struct Log {
+    pub(super) ledger: Ledger,
+}
+
+impl Log {
+    fn ask<T>(&self, question: impl FnOnce(&Reader<'_>) -> Result<T, QueryError>) -> Result<Response<T>, Status> {
+        let answer = self.ledger.read(question).map_err(|error| status::of_read(&error))?;
+        answer.map(Response::new).map_err(|error| status::of_query(&error))
+    }
+}
+
+#[tonic::async_trait]
+impl LogService for Log {
+    async fn get_ledger(&self, _: Request<GetLedgerRequest>) -> Result<Response<GetLedgerResponse>, Status> {
+        let vkey = self.ledger.vkey();
+        Ok(Response::new(GetLedgerResponse {
+            origin: vkey.origin().to_string(),
+            vkey: vkey.to_string(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+        }))
+    }
+
+    async fn get_checkpoint(
+        &self,
+        _: Request<GetCheckpointRequest>,
+    ) -> Result<Response<GetCheckpointResponse>, Status> {
+        let checkpoint = self.ledger.newest().borrow().head.checkpoint.clone();
+        Ok(Response::new(GetCheckpointResponse { checkpoint }))
+    }
+
+    async fn get_entry(&self, request: Request<GetEntryRequest>) -> Result<Response<GetEntryResponse>, Status> {
+        let by = request
+            .into_inner()
+            .by
+            .ok_or_else(|| status::invalid(&[Violation::new("by", "REQUIRED", "must be an index or a leaf hash")]))?;
+        self.ask(|reader| {
+            let evidence = match by {
+                By::Index(index) => reader.entry(index)?,
+                By::LeafHash(hash) => reader.entry_by_leaf(&hash)?,
+            };
+            Ok(GetEntryResponse { evidence: Some(evidence) })
+        })
+    }
+
+    type ListEntriesStream = Pin<Box<dyn Stream<Item = Result<ListEntriesResponse, Status>> + Send>>;
+
+    async fn list_entries(
+        &self,
+        request: Request<ListEntriesRequest>,
+    ) -> Result<Response<Self::ListEntriesStream>, Status> {
+        let ListEntriesRequest { begin, end } = request.into_inner();
+        let range = self.ask(|reader| reader.entry_range(begin, end))?.into_inner();
+        let ledger = self.ledger.clone();
+        let (sender, receiver) = mpsc::channel(WINDOW);
+        tokio::spawn(async move {
+            let mut next = range.start;
+            while next < range.end {
+                let chunk = match chunk(&ledger, next, range.end) {
+                    Ok(chunk) => chunk,
+                    Err(failed) => {
+                        let _ = sender.send(Err(failed)).await;
+                        return;
+                    }
+                };
+                for entry in chunk {
+                    let message = ListEntriesResponse { entry: Some(LogEntry { index: next, entry }) };
+                    if sender.send(Ok(message)).await.is_err() {
+                        return;
+                    }
+                    next += 1;
+                }
+            }
+        });
+        Ok(Response::new(Box::pin(ReceiverStream::new(receiver))))
+    }
+
+    async fn get_inclusion_proof(
+        &self,
+        request: Request<GetInclusionProofRequest>,
+    ) -> Result<Response<GetInclusionProofResponse>, Status> {
+        let GetInclusionProofRequest { index, tree_size } = request.into_inner();
+        self.ask(|reader| reader.inclusion(index, tree_size))
+    }
+
+    async fn get_consistency_proof(
+        &self,
+        request: Request<GetConsistencyProofRequest>,
+    ) -> Result<Response<GetConsistencyProofResponse>, Status> {
+        let GetConsistencyProofRequest { first, second } = request.into_inner();
+        self.ask(|reader| reader.consistency(first, second))
+    }
+
+    async fn get_multi_proof(
+        &self,
+        request: Request<GetMultiProofRequest>,
+    ) -> Result<Response<GetMultiProofResponse>, Status> {
+        let GetMultiProofRequest { indexes, tree_size } = request.into_inner();
+        self.ask(|reader| reader.multi(&indexes, tree_size))
+    }
+
+    type WatchStream = Pin<Box<dyn Stream<Item = Result<WatchResponse, Status>> + Send>>;
+
+    async fn watch(&self, request: Request<WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
+        let request = request.into_inner();
+        let filter = Filter::parse(&request)?;
+        let mut newest = self.ledger.newest();
+        let size = newest.borrow().head.size;
+        let mut next = request.begin.unwrap_or(size);
+        if next > size {
+            let allowed = format!("the log has {size} entries; at most {size} is allowed");
+            return Err(status::of_query(&QueryError::OutOfRange { field: "begin", value: next, allowed }));
+        }
+        let ledger = self.ledger.clone();
+        let (sender, receiver) = mpsc::channel(WINDOW);
+        tokio::spawn(async move {
+            loop {
+                let tree_size = newest.borrow_and_update().head.size;
+                while next < tree_size {
+                    let chunk = match chunk(&ledger, next, tree_size) {
+                        Ok(chunk) => chunk,
+                        Err(failed) => {
+                            let _ = sender.send(Err(failed)).await;
+                            return;
+                        }
+                    };
+                    for entry in chunk {
+                        let index = next;
+                        next += 1;
+                        if !filter.wants(&entry) {
+                            continue;
+                        }
+                        let message = WatchResponse { entry: Some(LogEntry { index, entry }), tree_size };
+                        if sender.send(Ok(message)).await.is_err() {
+                            return;
+                        }
+                    }
+                }
+                tokio::select! {
+                    changed = newest.changed() => if changed.is_err() { return },
+                    () = sender.closed() => return,
+                }
+            }
+        });
+        Ok(Response::new(Box::pin(ReceiverStream::new(receiver))))
+    }
+}
+
+fn chunk(ledger: &Ledger, begin: u64, end: u64) -> Result<Vec<Vec<u8>>, Status> {
+    let range = begin..end.min(begin + CHUNK);
+    let entries = ledger.read(|reader| reader.entries(range)).and_then(|entries| entries);
+    entries.map_err(|error| status::of_read(&error))
+}
+
+/// What a watcher wants to see.
+struct Filter {
+    registry: String,
+    repository: String,
+    tag: String,
+    environment: String,
+    outcomes: Vec<Outcome>,
+    commitments: bool,
+}
+
+impl Filter {
+    fn parse(request: &WatchRequest) -> Result<Self, Status> {
+        let mut fields = Fields::default();
+        // A narrower name without the wider one would match by accident.
+        for (field, value, needs, wider) in [
+            ("repository", &request.repository, "registry", &request.registry),
+            ("tag", &request.tag, "repository", &request.repository),
+        ] {
+            if !value.is_empty() && wider.is_empty() {
+                fields.violations.push(Violation::new(field, "INCOMPLETE", format!("needs {needs} with it")));
+            }
+        }
+        let outcomes: Vec<Outcome> = request
+            .outcomes
+            .iter()
+            .filter_map(|&value| match Outcome::try_from(value) {
+                Ok(outcome) if outcome != Outcome::Unspecified => Some(outcome),
+                _ => {
+                    let message = format!("contains {value}; it must be 1 to 7");
+                    fields.violations.push(Violation::new("outcomes", "UNKNOWN_VALUE", message));
+                    None
+                }
+            })
+            .collect();
+        if !request.registry.is_empty() {
+            match request.repository.as_str() {
+                "" => {
+                    fields.name::<crate::ledger::names::Registry>("registry", &request.registry);
+                }
+                repository => {
+                    fields.place(&request.registry, repository);
+                }
+            }
+        }
+        if !request.tag.is_empty() {
+            fields.name::<crate::ledger::names::Tag>("tag", &request.tag);
+        }
+        fields.text("environment", &request.environment, 0);
+        fields.finish(Some(Self {
+            registry: request.registry.clone(),
+            repository: request.repository.clone(),
+            tag: request.tag.clone(),
+            environment: request.environment.clone(),
+            outcomes,
+            commitments: request.commitments,
+        }))
+    }
+
+    fn wants(&self, entry: &[u8]) -> bool {
+        let (record, statement) = match SignedEntry::decode(entry).map(|entry| entry.body) {
+            Ok(Body::Record(record, statement)) => (record, statement),
+            Ok(Body::Commitment(_)) => return self.commitments,
+            // What does not decode is shown: a watcher checks for itself.
+            Err(_) => return true,
+        };
+        if !self.outcomes.is_empty() && !self.outcomes.contains(&record.outcome()) {
+            return false;
+        }
+        let is = |wanted: &str, found: Option<&str>| wanted.is_empty() || found == Some(wanted);
+        let place = place_of(&statement);
+        let environment = match &statement.kind {
+            Kind::Deployment { workload, .. } => Some(workload.environment.as_str()),
+            _ => None,
+        };
+        let names_tag = || {
+            let unbinds = record.subjects.iter().any(|subject| !subject.name.is_empty() && subject.name == self.tag);
+            unbinds || is(&self.tag, tag_of(&statement).as_ref().map(|name| name.tag.as_str()))
+        };
+        is(&self.registry, place.as_ref().map(|(registry, _)| registry.as_str()))
+            && is(&self.repository, place.as_ref().map(|(_, repository)| repository.as_str()))
+            && is(&self.environment, environment)
+            && names_tag()
+    }
+}

@@ -1,0 +1,98 @@
+//! The three services of `tagledger.v1`, with health and reflection.
+
+mod append;
+mod log;
+mod query;
+
+use std::sync::Arc;
+
+use tonic::service::Routes;
+
+use super::principals::Principals;
+use crate::engine::Ledger;
+use crate::ledger::statement::{Violation, check_text};
+use crate::proto;
+use crate::proto::append_service_server::AppendServiceServer;
+use crate::proto::log_service_server::LogServiceServer;
+use crate::proto::query_service_server::QueryServiceServer;
+
+/// Longest request message, in bytes: the statements of a batch, and what is around them.
+pub const MAX_MESSAGE: usize = 6 << 20;
+
+/// Everything gRPC, as routes for the one server.
+pub fn routes(ledger: &Ledger, principals: Arc<Principals>) -> Routes {
+    let append = append::Append { ledger: ledger.clone(), principals };
+    let log = log::Log { ledger: ledger.clone() };
+    let query = query::Query { ledger: ledger.clone() };
+    let reflection = tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(proto::DESCRIPTORS)
+        .build_v1()
+        .expect("the descriptors were made by this build");
+    let mut routes = Routes::builder();
+    routes
+        .add_service(AppendServiceServer::new(append).max_decoding_message_size(MAX_MESSAGE))
+        .add_service(LogServiceServer::new(log).max_decoding_message_size(MAX_MESSAGE))
+        .add_service(QueryServiceServer::new(query).max_decoding_message_size(MAX_MESSAGE))
+        .add_service(reflection)
+        .add_service(health(ledger));
+    routes.routes()
+}
+
+/// `grpc.health.v1`: the whole server and reading serve as long as the process does; appending, until the sequencer stops.
+fn health(
+    ledger: &Ledger,
+) -> tonic_health::pb::health_server::HealthServer<impl tonic_health::pb::health_server::Health> {
+    let (reporter, service) = tonic_health::server::health_reporter();
+    let mut stopped = ledger.stopped();
+    tokio::spawn(async move {
+        reporter.set_serving::<LogServiceServer<log::Log>>().await;
+        reporter.set_serving::<QueryServiceServer<query::Query>>().await;
+        reporter.set_serving::<AppendServiceServer<append::Append>>().await;
+        let _ = stopped.wait_for(Option::is_some).await;
+        reporter.set_not_serving::<AppendServiceServer<append::Append>>().await;
+        reporter.set_service_status("", tonic_health::ServingStatus::NotServing).await;
+    });
+    service
+}
+
+/// Parses the fields of a question, and reports all that are wrong.
+#[derive(Default)]
+struct Fields {
+    violations: Vec<Violation>,
+}
+
+impl Fields {
+    fn name<T: std::str::FromStr<Err = crate::ledger::names::NameError>>(
+        &mut self,
+        field: &str,
+        text: &str,
+    ) -> Option<T> {
+        text.parse().map_err(|error| self.violations.push(Violation::of_name(field, &error))).ok()
+    }
+
+    fn place(
+        &mut self,
+        registry: &str,
+        repository: &str,
+    ) -> Option<(crate::ledger::names::Registry, crate::ledger::names::Repository)> {
+        let registry: crate::ledger::names::Registry = self.name("registry", registry)?;
+        let repository = crate::ledger::names::Repository::parse(&registry, repository)
+            .map_err(|error| self.violations.push(Violation::of_name("repository", &error)))
+            .ok()?;
+        Some((registry, repository))
+    }
+
+    fn text(&mut self, field: &str, value: &str, shortest: usize) {
+        if let Err(violation) = check_text(field, value, shortest, 128) {
+            self.violations.push(violation);
+        }
+    }
+
+    /// What was parsed, or the status that refuses it.
+    fn finish<T>(self, parsed: Option<T>) -> Result<T, tonic::Status> {
+        match parsed {
+            Some(parsed) if self.violations.is_empty() => Ok(parsed),
+            _ => Err(super::status::invalid(&self.violations)),
+        }
+    }
+}

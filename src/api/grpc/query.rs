@@ -1,0 +1,109 @@
+//! Asking what was, over gRPC.
+
+use tonic::{Request, Response, Status};
+
+use super::Fields;
+use crate::api::status;
+use crate::engine::Ledger;
+use crate::engine::query::{QueryError, Reader};
+use crate::ledger::names::{Digest, Registry, Repository};
+use crate::ledger::statement::TagName;
+use crate::proto::query_service_server::QueryService;
+use crate::proto::{
+    DiffEnvironmentRequest, DiffEnvironmentResponse, DiffRepositoryRequest, DiffRepositoryResponse,
+    ListDigestSightingsRequest, ListDigestSightingsResponse, ListRunningRequest, ListRunningResponse,
+    ListTagHistoryRequest, ListTagHistoryResponse, ListTagsRequest, ListTagsResponse, ResolveTagRequest,
+    ResolveTagResponse,
+};
+
+pub(super) struct Query {
+    pub(super) ledger: Ledger,
+}
+
+impl Query {
+    fn ask<T>(&self, question: impl FnOnce(&Reader<'_>) -> Result<T, QueryError>) -> Result<Response<T>, Status> {
+        let answer = self.ledger.read(question).map_err(|error| status::of_read(&error))?;
+        answer.map(Response::new).map_err(|error| status::of_query(&error))
+    }
+}
+
+#[tonic::async_trait]
+impl QueryService for Query {
+    async fn resolve_tag(&self, request: Request<ResolveTagRequest>) -> Result<Response<ResolveTagResponse>, Status> {
+        let request = request.into_inner();
+        let tag = tag(&request.registry, &request.repository, &request.tag)?;
+        self.ask(|reader| reader.resolve(&tag, request.at_us))
+    }
+
+    async fn list_tag_history(
+        &self,
+        request: Request<ListTagHistoryRequest>,
+    ) -> Result<Response<ListTagHistoryResponse>, Status> {
+        let request = request.into_inner();
+        let tag = tag(&request.registry, &request.repository, &request.tag)?;
+        self.ask(|reader| reader.tag_history(&tag, &request))
+    }
+
+    async fn list_tags(&self, request: Request<ListTagsRequest>) -> Result<Response<ListTagsResponse>, Status> {
+        let request = request.into_inner();
+        let (registry, repository) = place(&request.registry, &request.repository)?;
+        self.ask(|reader| reader.tags(&registry, &repository, &request))
+    }
+
+    async fn list_digest_sightings(
+        &self,
+        request: Request<ListDigestSightingsRequest>,
+    ) -> Result<Response<ListDigestSightingsResponse>, Status> {
+        let request = request.into_inner();
+        let mut fields = Fields::default();
+        let digest = fields.name::<Digest>("digest", &request.digest);
+        let digest = fields.finish(digest)?;
+        self.ask(|reader| reader.sightings(&digest, &request))
+    }
+
+    async fn list_running(
+        &self,
+        request: Request<ListRunningRequest>,
+    ) -> Result<Response<ListRunningResponse>, Status> {
+        let request = request.into_inner();
+        let mut fields = Fields::default();
+        fields.text("environment", &request.environment, 0);
+        fields.text("workload", &request.workload, 0);
+        fields.finish(Some(()))?;
+        self.ask(|reader| reader.running(&request))
+    }
+
+    async fn diff_repository(
+        &self,
+        request: Request<DiffRepositoryRequest>,
+    ) -> Result<Response<DiffRepositoryResponse>, Status> {
+        let request = request.into_inner();
+        let (registry, repository) = place(&request.registry, &request.repository)?;
+        self.ask(|reader| reader.diff_repository(&registry, &repository, &request))
+    }
+
+    async fn diff_environment(
+        &self,
+        request: Request<DiffEnvironmentRequest>,
+    ) -> Result<Response<DiffEnvironmentResponse>, Status> {
+        let request = request.into_inner();
+        let mut fields = Fields::default();
+        fields.text("environment", &request.environment, 1);
+        fields.finish(Some(()))?;
+        self.ask(|reader| reader.diff_environment(&request))
+    }
+}
+
+fn tag(registry: &str, repository: &str, tag: &str) -> Result<TagName, Status> {
+    let mut fields = Fields::default();
+    let place = fields.place(registry, repository);
+    let tag = fields.name("tag", tag);
+    let name = place.zip(tag).map(|((registry, repository), tag)| TagName { registry, repository, tag });
+    fields.finish(name)
+}
+
+fn place(registry: &str, repository: &str) -> Result<(Registry, Repository), Status> {
+    let mut fields = Fields::default();
+    let place = fields.place(registry, repository);
+    fields.finish(place)
+}

@@ -1,0 +1,100 @@
+//! The one table from errors to statuses.
+//!
+//! Every refusal of a field is a `google.rpc.BadRequest` that names it; every "later" carries a `google.rpc.RetryInfo`.
+
+use std::time::Duration;
+
+use tonic::{Code, Status};
+use tonic_types::{ErrorDetails, FieldViolation, StatusExt as _};
+
+use super::principals::AuthError;
+use crate::engine::AppendError;
+use crate::engine::plan::Rejected;
+use crate::engine::query::QueryError;
+use crate::ledger::statement::Violation;
+use crate::proto;
+use crate::store::ReadError;
+
+/// When a client may ask again after "too much" or "not now".
+const RETRY_AFTER: Duration = Duration::from_secs(1);
+
+/// Fields that are refused.
+pub fn invalid(violations: &[Violation]) -> Status {
+    let words = violations.iter().map(Violation::to_string).collect::<Vec<_>>().join("; ");
+    bad_request(Code::InvalidArgument, words, violations)
+}
+
+/// An append that was not made.
+pub fn of_append(error: &AppendError) -> Status {
+    match error {
+        AppendError::Invalid(violations) => invalid(violations),
+        AppendError::Rejected(rejected @ Rejected::Conflict { position, .. }) => {
+            let field = format!("submissions[{position}].statement.event_id");
+            let violation = Violation::new(field, "EVENT_ID_TAKEN", rejected.to_string());
+            bad_request(Code::AlreadyExists, rejected.to_string(), &[violation])
+        }
+        AppendError::Rejected(Rejected::Changed { .. }) => Status::aborted(error.to_string()),
+        AppendError::Overloaded => retry(Code::ResourceExhausted, error.to_string()),
+        AppendError::Stopped(_) => retry(Code::Unavailable, error.to_string()),
+    }
+}
+
+/// A question that is not answered.
+pub fn of_query(error: &QueryError) -> Status {
+    match error {
+        QueryError::OutOfRange { field, value, allowed } => {
+            let violation = Violation::new(*field, "OUT_OF_RANGE", format!("is {value}; {allowed}"));
+            bad_request(Code::OutOfRange, error.to_string(), &[violation])
+        }
+        QueryError::Invalid { field, reason, message } => invalid(&[Violation::new(*field, reason, message.clone())]),
+        QueryError::NoSuchLeaf(_) => Status::not_found(error.to_string()),
+        QueryError::Read(error) => of_read(error),
+    }
+}
+
+/// A read that failed.
+pub fn of_read(error: &ReadError) -> Status {
+    match error {
+        ReadError::Storage { .. } => retry(Code::Unavailable, error.to_string()),
+        ReadError::Damaged { .. } => Status::data_loss(error.to_string()),
+    }
+}
+
+/// A caller who may not.
+pub fn of_auth(error: &AuthError) -> Status {
+    match error {
+        AuthError::Missing | AuthError::Unknown => Status::unauthenticated(error.to_string()),
+    }
+}
+
+/// The same, for a statement of a stream, which goes on.
+pub fn refusal(status: &Status) -> proto::Refusal {
+    let violations = status.get_error_details().bad_request().map(|bad| bad.field_violations.clone());
+    let violation = |violation: FieldViolation| proto::FieldViolation {
+        field: violation.field,
+        description: violation.description,
+        reason: violation.reason,
+    };
+    proto::Refusal {
+        code: status.code().into(),
+        message: status.message().to_owned(),
+        violations: violations.unwrap_or_default().into_iter().map(violation).collect(),
+    }
+}
+
+fn bad_request(code: Code, message: String, violations: &[Violation]) -> Status {
+    let violation = |violation: &Violation| FieldViolation {
+        field: violation.field.clone(),
+        description: violation.message.clone(),
+        reason: violation.reason.to_owned(),
+        ..FieldViolation::default()
+    };
+    let details = ErrorDetails::with_bad_request(violations.iter().map(violation).collect::<Vec<_>>());
+    // Headers are bounded; a request can hold thousands of bad fields.
+    let message = if message.len() > 2000 { format!("{} fields are refused", violations.len()) } else { message };
+    Status::with_error_details(code, message, details)
+}
+
+fn retry(code: Code, message: String) -> Status {
+    Status::with_error_details(code, message, ErrorDetails::with_retry_info(Some(RETRY_AFTER)))
+}

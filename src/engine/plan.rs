@@ -1,0 +1,377 @@
+//! Planning a batch: a pure function from what the store holds, a clock reading and the waiting requests to the rows to
+//! commit and the answers to give. It touches nothing, so a model can check it.
+//!
+//! A request is all or none. Its statements are decided in order, each against the state the one before left. The batch
+//! closes with a commitment, and the signed checkpoint over all of it is among the rows: what is on disk after the commit is
+//! provable at once.
+
+use std::collections::{BTreeMap, HashMap};
+
+use sha2::{Digest as _, Sha256};
+
+use super::clock::{self, Bounds, Oddity};
+use crate::ledger::checkpoint::Checkpoint;
+use crate::ledger::entry::{MAX_ENTRY_LENGTH, entry_hash, sign_commitment, sign_record};
+use crate::ledger::merkle::Tree;
+use crate::ledger::merkle::tree::{MemoryNodes, Node};
+use crate::ledger::names::{Digest, Registry, Repository, Tag};
+use crate::ledger::note::Skey;
+use crate::ledger::policy::Policy;
+use crate::ledger::statement::Statement;
+use crate::ledger::subject::{Subject, SubjectKey};
+use crate::ledger::transition::{Binding, Step, SubjectState, Touch, View, transition};
+use crate::proto;
+use crate::store::rows::{self, Event, Head, Version};
+use crate::store::{Batch, Read, ReadError};
+
+/// A statement that passed the door: parsed, authenticated, its signature checked.
+#[derive(Debug, Clone)]
+pub struct Submission {
+    /// What it says.
+    pub statement: Statement,
+    /// Its producer's bytes, which are what is recorded.
+    pub bytes: Vec<u8>,
+    /// Whom the ledger authenticated.
+    pub principal: String,
+    /// How far.
+    pub assurance: proto::Assurance,
+    /// The producer's signature, already checked.
+    pub producer: Option<proto::Producer>,
+    /// Record it only if its tag's history has exactly this many entries.
+    pub only_at_version: Option<u64>,
+}
+
+/// What a batch is planned on.
+pub struct Base<'a> {
+    /// What is committed.
+    pub read: &'a dyn Read,
+    /// The tree over it.
+    pub tree: &'a Tree,
+    /// Time of its last entry; 0 if there is none.
+    pub last_time_us: u64,
+    /// The rules in force.
+    pub policy: &'a Policy,
+    /// The ledger's key.
+    pub skey: &'a Skey,
+}
+
+/// A batch ready to be committed.
+pub struct Plan {
+    /// The rows. Empty if nothing new is to be recorded.
+    pub batch: Batch,
+    /// The tree after the commit.
+    pub tree: Tree,
+    /// The state of the log after the commit.
+    pub head: Head,
+    /// The new entries, from `base.tree.size()` on.
+    pub entries: Vec<Vec<u8>>,
+    /// The subtrees the new entries complete, and the edge they grew on: enough to prove the new entries.
+    pub nodes: MemoryNodes,
+    /// For each request, in order, what became of it.
+    pub decisions: Vec<Result<Vec<Accepted>, Rejected>>,
+    /// What is odd about the clock.
+    pub oddity: Option<Oddity>,
+}
+
+/// What became of one statement.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Accepted {
+    /// Recorded.
+    New(proto::Receipt),
+    /// Its event id was known; this is where.
+    Duplicate(Event),
+}
+
+/// Why a request was refused as a whole.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Rejected {
+    /// An event id is taken.
+    #[error("the event id {event_id:?} was used for another statement, recorded as entry {index}; use a new id")]
+    Conflict {
+        /// Which statement of the request.
+        position: usize,
+        /// The id.
+        event_id: String,
+        /// Its first entry.
+        index: u64,
+    },
+    /// The tag has new entries.
+    #[error("the tag's history has {found} entries, not {expected}")]
+    Changed {
+        /// What the caller saw.
+        expected: u64,
+        /// What there is.
+        found: u64,
+    },
+}
+
+/// Plans the batch for `requests`.
+pub fn plan(base: &Base<'_>, reading_us: u64, bounds: Bounds, requests: &[Vec<Submission>]) -> Result<Plan, ReadError> {
+    let (first_time_us, oddity) = clock::next_time(base.last_time_us, reading_us, bounds);
+    let mut writer = Writer::new(base, first_time_us);
+    let mut decisions = Vec::with_capacity(requests.len());
+    for request in requests {
+        decisions.push(match writer.refusal(request)? {
+            Some(rejected) => Err(rejected),
+            None => Ok(request.iter().map(|submission| writer.accept(submission)).collect::<Result<_, _>>()?),
+        });
+    }
+    writer.finish(decisions, oddity)
+}
+
+/// Plans the first batch of a new ledger: its identity, and a commitment over nothing.
+pub fn plan_genesis(base: &Base<'_>, reading_us: u64) -> Result<Plan, ReadError> {
+    let mut writer = Writer::new(base, reading_us.max(1));
+    rows::put_identity(&mut writer.batch, base.skey.origin().as_str());
+    writer.commit();
+    writer.finish(Vec::new(), None)
+}
+
+/// Collects a batch.
+struct Writer<'a> {
+    base: &'a Base<'a>,
+    next_time_us: u64,
+    batch: Batch,
+    tree: Tree,
+    new_nodes: Vec<Node>,
+    entries: Vec<Vec<u8>>,
+    overlay: Overlay<'a>,
+}
+
+impl<'a> Writer<'a> {
+    fn new(base: &'a Base<'a>, first_time_us: u64) -> Self {
+        Self {
+            base,
+            next_time_us: first_time_us,
+            batch: Batch::default(),
+            tree: base.tree.clone(),
+            new_nodes: base.tree.edge().collect(),
+            entries: Vec::new(),
+            overlay: Overlay {
+                read: base.read,
+                subjects: HashMap::new(),
+                bound: BTreeMap::new(),
+                events: HashMap::new(),
+            },
+        }
+    }
+
+    /// Whether a request can't be recorded. Looks at all of it before anything of it is planned.
+    fn refusal(&self, request: &[Submission]) -> Result<Option<Rejected>, ReadError> {
+        let mut own: HashMap<(&str, &str), [u8; 32]> = HashMap::new();
+        for (position, submission) in request.iter().enumerate() {
+            if let Some(expected) = submission.only_at_version {
+                let found = match crate::ledger::subject::tag_of(&submission.statement) {
+                    Some(tag) => self.overlay.subject(&Subject::Tag(tag).key())?.count,
+                    None => 0,
+                };
+                if found != expected {
+                    return Ok(Some(Rejected::Changed { expected, found }));
+                }
+            }
+            let event_id = submission.statement.event_id.as_str();
+            if event_id.is_empty() {
+                continue;
+            }
+            let hash: [u8; 32] = Sha256::digest(&submission.bytes).into();
+            let known = self.overlay.event(&submission.principal, event_id)?;
+            let conflict = match (&known, own.get(&(submission.principal.as_str(), event_id))) {
+                (Some(event), _) => (event.statement_hash != hash).then_some(event.index),
+                // Twice in one request: the first of them would get the next index.
+                (None, Some(first)) => (*first != hash).then_some(self.tree.size()),
+                (None, None) => None,
+            };
+            if let Some(index) = conflict {
+                return Ok(Some(Rejected::Conflict { position, event_id: event_id.to_owned(), index }));
+            }
+            own.insert((&submission.principal, event_id), hash);
+        }
+        Ok(None)
+    }
+
+    fn accept(&mut self, submission: &Submission) -> Result<Accepted, ReadError> {
+        let event_id = submission.statement.event_id.as_str();
+        if !event_id.is_empty()
+            && let Some(event) = self.overlay.event(&submission.principal, event_id)?
+        {
+            return Ok(Accepted::Duplicate(event));
+        }
+        let index = self.tree.size();
+        let steps = transition(&self.overlay, self.base.policy, &submission.statement, index)?;
+        for step in &steps {
+            self.record(submission, step);
+        }
+        let entry_count = u32::try_from(steps.len()).expect("a statement becomes a bounded number of entries");
+        if !event_id.is_empty() {
+            let statement_hash = Sha256::digest(&submission.bytes).into();
+            let event = Event { index, entry_count, statement_hash };
+            rows::put_event(&mut self.batch, &submission.principal, event_id, &event);
+            self.overlay.events.insert((submission.principal.clone(), event_id.to_owned()), event);
+        }
+        let first = steps.into_iter().next().expect("every statement becomes at least one entry");
+        let binding = first.touches.iter().find(|touch| matches!(touch.subject, Subject::Tag(_))).map(|touch| {
+            let set_by = match touch.after {
+                Binding::Never => 0,
+                Binding::Bound { set_by, .. } | Binding::Unbound { set_by, .. } => set_by,
+            };
+            let digest = touch.after.digest().map(Digest::to_string).unwrap_or_default();
+            proto::Binding { digest, set_by, ever_bound: touch.after != Binding::Never }
+        });
+        Ok(Accepted::New(proto::Receipt {
+            index,
+            entry_count,
+            outcome: first.outcome.into(),
+            rule: first.rule,
+            detail: first.detail,
+            duplicate: false,
+            binding,
+        }))
+    }
+
+    fn record(&mut self, submission: &Submission, step: &Step) {
+        let (index, recorded_at_us) = (self.tree.size(), self.next_time_us);
+        let record = proto::Record {
+            index,
+            recorded_at_us,
+            statement: submission.bytes.clone(),
+            principal: submission.principal.clone(),
+            assurance: submission.assurance.into(),
+            producer: submission.producer.clone(),
+            outcome: step.outcome.into(),
+            rule: step.rule.clone(),
+            detail: step.detail.clone(),
+            subjects: step.touches.iter().map(named).collect(),
+        };
+        for touch in &step.touches {
+            self.touch(touch, index, recorded_at_us);
+        }
+        self.push(sign_record(&record, self.base.skey));
+    }
+
+    fn touch(&mut self, touch: &Touch, index: u64, recorded_at_us: u64) {
+        let key = touch.subject.key();
+        let version = Version { index, recorded_at_us, effective: touch.after.effective() };
+        rows::put_version(&mut self.batch, &key, touch.version, &version);
+        let state = SubjectState { count: touch.version + 1, binding: touch.after.clone() };
+        rows::put_subject(&mut self.batch, &key, &state);
+        self.overlay.subjects.insert(key, state);
+        let Subject::Tag(name) = &touch.subject else { return };
+        if touch.before.digest() == touch.after.digest() {
+            return;
+        }
+        let key = |digest: &Digest| (name.registry.clone(), name.repository.clone(), digest.clone(), name.tag.clone());
+        if let Some(digest) = touch.before.digest() {
+            rows::delete_bound(&mut self.batch, &name.registry, &name.repository, digest, &name.tag);
+            self.overlay.bound.insert(key(digest), false);
+        }
+        if let Some(digest) = touch.after.digest() {
+            rows::put_bound(&mut self.batch, &name.registry, &name.repository, digest, &name.tag);
+            self.overlay.bound.insert(key(digest), true);
+        }
+    }
+
+    /// Appends the commitment that closes the batch.
+    fn commit(&mut self) {
+        let commitment = proto::Commitment {
+            index: self.tree.size(),
+            recorded_at_us: self.next_time_us,
+            // The subject map does not exist yet (docs/SPEC.md, "Commitments").
+            map_root: vec![0; 32],
+            map_size: 0,
+        };
+        self.push(sign_commitment(&commitment, self.base.skey));
+    }
+
+    fn push(&mut self, entry: Vec<u8>) {
+        assert!(entry.len() <= MAX_ENTRY_LENGTH, "the limits on statements and tags keep entries below 65,535 bytes");
+        let leaf = entry_hash(&entry);
+        rows::put_entry(&mut self.batch, self.tree.size(), &leaf, &entry);
+        let (batch, nodes) = (&mut self.batch, &mut self.new_nodes);
+        self.tree.append(leaf, |node| {
+            rows::put_node(batch, &node);
+            nodes.push(node);
+        });
+        self.entries.push(entry);
+        self.next_time_us += 1;
+    }
+
+    fn finish(
+        mut self,
+        decisions: Vec<Result<Vec<Accepted>, Rejected>>,
+        oddity: Option<Oddity>,
+    ) -> Result<Plan, ReadError> {
+        if self.entries.is_empty() {
+            // Nothing but duplicates and refusals: the state of the log stays.
+            let head = rows::head(self.base.read)?
+                .ok_or_else(|| ReadError::Damaged { table: "meta", what: "the head is missing".into() })?;
+            return Ok(self.into_plan(head, decisions, None));
+        }
+        if self.base.tree.size() > 0 {
+            self.commit();
+        }
+        let checkpoint = Checkpoint { size: self.tree.size(), root: self.tree.root() }.sign(self.base.skey);
+        let head = Head { size: self.tree.size(), recorded_at_us: self.next_time_us - 1, checkpoint };
+        rows::put_head(&mut self.batch, &head);
+        Ok(self.into_plan(head, decisions, oddity))
+    }
+
+    fn into_plan(self, head: Head, decisions: Vec<Result<Vec<Accepted>, Rejected>>, oddity: Option<Oddity>) -> Plan {
+        Plan {
+            batch: self.batch,
+            tree: self.tree,
+            head,
+            entries: self.entries,
+            nodes: self.new_nodes.into_iter().collect(),
+            decisions,
+            oddity,
+        }
+    }
+}
+
+fn named(touch: &Touch) -> proto::Subject {
+    proto::Subject { kind: touch.subject.kind().into(), version: touch.version, name: touch.name.clone() }
+}
+
+/// What is committed, and on top of it what this batch has planned so far.
+struct Overlay<'a> {
+    read: &'a dyn Read,
+    subjects: HashMap<SubjectKey, SubjectState>,
+    bound: BTreeMap<(Registry, Repository, Digest, Tag), bool>,
+    events: HashMap<(String, String), Event>,
+}
+
+impl Overlay<'_> {
+    fn event(&self, principal: &str, event_id: &str) -> Result<Option<Event>, ReadError> {
+        match self.events.get(&(principal.to_owned(), event_id.to_owned())) {
+            Some(event) => Ok(Some(event.clone())),
+            None => rows::event(self.read, principal, event_id),
+        }
+    }
+}
+
+impl View for Overlay<'_> {
+    type Error = ReadError;
+
+    fn subject(&self, key: &SubjectKey) -> Result<SubjectState, ReadError> {
+        match self.subjects.get(key) {
+            Some(state) => Ok(state.clone()),
+            None => rows::subject(self.read, key),
+        }
+    }
+
+    fn tags_bound_to(
+        &self,
+        registry: &Registry,
+        repository: &Repository,
+        digest: &Digest,
+    ) -> Result<Vec<Tag>, ReadError> {
+        let committed = rows::bound(self.read, registry, repository, digest)?;
+        let mut tags: BTreeMap<Tag, bool> = committed.into_iter().map(|tag| (tag, true)).collect();
+        for ((of, within, to, tag), is_bound) in &self.bound {
+            if (of, within, to) == (registry, repository, digest) {
+                tags.insert(tag.clone(), *is_bound);
+            }
+        }
+        Ok(tags.into_iter().filter(|(_, is_bound)| *is_bound).map(|(tag, _)| tag).collect())
+    }
+}

@@ -1,0 +1,110 @@
+//! Opening a ledger: what must hold before the sequencer may sign anything.
+
+use super::plan::{Base, plan_genesis};
+use super::{Committed, Options};
+use crate::ledger::checkpoint::{Checkpoint, CheckpointError};
+use crate::ledger::entry::{Body, SignedEntry};
+use crate::ledger::merkle::Tree;
+use crate::ledger::merkle::tree::MemoryNodes;
+use crate::store::rows::{self, FORMAT, StoredNodes};
+use crate::store::{CommitError, ReadError};
+
+/// Why a ledger is not opened.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum OpenError {
+    /// Written by newer software.
+    #[error("the database has format {found}, this version knows up to {FORMAT}; use a newer tagledgerd")]
+    NewerFormat {
+        /// Its format.
+        found: u32,
+    },
+    /// Another ledger's database.
+    #[error("the database belongs to origin {found:?}, not {expected:?}; point --data-dir at the right directory")]
+    OtherOrigin {
+        /// Whose it is.
+        found: String,
+        /// Whose it should be.
+        expected: String,
+    },
+    /// Its newest checkpoint was not signed by this ledger's key.
+    #[error("the newest checkpoint in the database: {0}; is ledger.key the key it was written with?")]
+    Checkpoint(#[from] CheckpointError),
+    /// Its parts contradict each other.
+    #[error("the database is damaged: {0}; restore a backup, and keep this directory for analysis")]
+    Inconsistent(String),
+    /// It can't be read.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    /// The first commitment can't be written.
+    #[error(transparent)]
+    Commit(#[from] CommitError),
+    /// The operating system gives no thread.
+    #[error("cannot start the sequencer's thread: {0}")]
+    Thread(String),
+}
+
+/// A ledger as it was found.
+pub(super) struct Recovered {
+    pub(super) tree: Tree,
+    pub(super) last_time_us: u64,
+    pub(super) committed: Committed,
+}
+
+/// Checks what the store holds; begins a new ledger if it holds nothing.
+///
+/// Every commit writes entries, tree, indexes and checkpoint in one atomic batch, so after a crash they agree, and this only
+/// checks that they do: the checkpoint is this key's, its root is the tree's, its last entry is the commitment that closes
+/// the last batch, and nothing lies beyond it.
+pub(super) fn recover(options: &Options) -> Result<Recovered, OpenError> {
+    let store = &*options.store;
+    match rows::identity(store)? {
+        None => begin(options)?,
+        Some((found, _)) if found > FORMAT => return Err(OpenError::NewerFormat { found }),
+        Some((_, found)) if found != options.skey.origin().as_str() => {
+            return Err(OpenError::OtherOrigin { found, expected: options.skey.origin().to_string() });
+        }
+        Some(_) => {}
+    }
+    let head = rows::head(store)?.ok_or_else(|| OpenError::Inconsistent("it has no checkpoint".into()))?;
+    let checkpoint = Checkpoint::open(&head.checkpoint, &options.skey.vkey())?;
+    let tree = Tree::load(&StoredNodes(store), head.size)?;
+    if checkpoint.size != head.size || checkpoint.root != tree.root() {
+        return Err(OpenError::Inconsistent(format!(
+            "its checkpoint is over {} entries, its tree over {}, or their roots differ",
+            checkpoint.size, head.size
+        )));
+    }
+    check_last_entry(options, &head)?;
+    let committed =
+        Committed { first: head.size, entries: Vec::new(), nodes: MemoryNodes::default(), head: head.clone() };
+    Ok(Recovered { tree, last_time_us: head.recorded_at_us, committed })
+}
+
+fn begin(options: &Options) -> Result<(), OpenError> {
+    let base = Base {
+        read: &*options.store,
+        tree: &Tree::default(),
+        last_time_us: 0,
+        policy: &options.policy,
+        skey: &options.skey,
+    };
+    let plan = plan_genesis(&base, (options.clock)())?;
+    Ok(options.store.commit(0, plan.batch)?)
+}
+
+fn check_last_entry(options: &Options, head: &rows::Head) -> Result<(), OpenError> {
+    let last = head.size.checked_sub(1).ok_or_else(|| OpenError::Inconsistent("it is empty".into()))?;
+    let bytes = rows::entry(&*options.store, last)?;
+    let damaged = |what: String| OpenError::Inconsistent(format!("its last entry, {last}: {what}"));
+    let entry = SignedEntry::decode(&bytes).map_err(|error| damaged(error.to_string()))?;
+    entry.verify(&options.skey.vkey()).map_err(|error| damaged(error.to_string()))?;
+    match &entry.body {
+        Body::Commitment(commitment)
+            if commitment.index == last && commitment.recorded_at_us == head.recorded_at_us => {}
+        _ => return Err(damaged("it is not the commitment that closes the last batch".into())),
+    }
+    if rows::entry(&*options.store, head.size).is_ok() {
+        return Err(OpenError::Inconsistent(format!("an entry lies beyond the checkpoint of size {}", head.size)));
+    }
+    Ok(())
+}

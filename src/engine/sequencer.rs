@@ -1,0 +1,163 @@
+//! The one thread that writes.
+//!
+//! It takes what is waiting (no timer: the batch is what arrived while the last commit was in flight), plans it, commits it
+//! synced, publishes it, and only then answers. A commit that fails leaves it unknown what is on disk; writing on could sign
+//! two histories. So the sequencer stops for good, says why, and a restart recovers from what is there.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use tokio::sync::{mpsc, watch};
+
+use super::clock::{Bounds, Oddity, ReadClock};
+use super::plan::{Accepted, Base, Plan, Rejected, plan};
+use super::{AppendError, Committed, Tally, Waiting};
+use crate::ledger::merkle::Tree;
+use crate::ledger::note::Skey;
+use crate::ledger::policy::Policy;
+use crate::proto;
+use crate::store::Store;
+
+/// Most requests that wait; past that they are refused as overload.
+pub(super) const QUEUE_LENGTH: usize = 8192;
+/// Most statements in one commit. A request is never split, so a batch may exceed this by its last request.
+const BATCH_STATEMENTS: usize = 2048;
+/// Most bytes of statements in one commit, likewise.
+const BATCH_BYTES: usize = 8 << 20;
+
+/// What the thread owns. Nobody else touches any of it.
+pub(super) struct Sequencer {
+    pub(super) store: Arc<dyn Store>,
+    pub(super) skey: Skey,
+    pub(super) policy: Policy,
+    pub(super) clock: ReadClock,
+    pub(super) bounds: Bounds,
+    /// The tree over everything committed.
+    pub(super) tree: Tree,
+    /// Time of the last committed entry.
+    pub(super) last_time_us: u64,
+    pub(super) newest: watch::Sender<Arc<Committed>>,
+    pub(super) stopped: watch::Sender<Option<String>>,
+    /// Whether the clock was beyond its bounds at the last commit.
+    pub(super) clock_alarm: Arc<AtomicBool>,
+    /// Statements recorded since the start, by outcome.
+    pub(super) outcomes: Arc<Tally>,
+}
+
+impl Sequencer {
+    /// Runs until nobody can append any more, or a commit fails.
+    pub(super) fn run(mut self, mut waiting: mpsc::Receiver<Waiting>) {
+        while let Some(batch) = next_batch(&mut waiting) {
+            if let Err(reason) = self.write(batch) {
+                tracing::error!(reason, "the sequencer stops: appends are refused until a restart");
+                self.stopped.send_replace(Some(reason));
+                return;
+            }
+        }
+        self.stopped.send_replace(Some("it was shut down".into()));
+    }
+
+    /// Plans, commits, publishes, answers. An error is fatal.
+    fn write(&mut self, batch: Vec<Waiting>) -> Result<(), String> {
+        let (requests, replies): (Vec<_>, Vec<_>) =
+            batch.into_iter().map(|waiting| (waiting.submissions, waiting.reply)).unzip();
+        let base = Base {
+            read: &*self.store,
+            tree: &self.tree,
+            last_time_us: self.last_time_us,
+            policy: &self.policy,
+            skey: &self.skey,
+        };
+        let outcome = plan(&base, (self.clock)(), self.bounds, &requests)
+            .map_err(|error| error.to_string())
+            .and_then(|plan| self.commit(plan));
+        match outcome {
+            Ok((decisions, committed)) => {
+                for (reply, decision) in replies.into_iter().zip(decisions) {
+                    let answer = decision.map(|accepted| (accepted, Arc::clone(&committed)));
+                    // A client that left has its entry all the same; with an event id it can ask again.
+                    let _ = reply.send(answer.map_err(AppendError::from));
+                }
+                Ok(())
+            }
+            Err(reason) => {
+                for reply in replies {
+                    let _ = reply.send(Err(AppendError::Stopped(reason.clone())));
+                }
+                Err(reason)
+            }
+        }
+    }
+
+    fn commit(&mut self, plan: Plan) -> Result<Written, String> {
+        self.report(plan.oddity);
+        if plan.entries.is_empty() {
+            return Ok((plan.decisions, Arc::clone(&self.newest.borrow())));
+        }
+        let first = self.tree.size();
+        self.store.commit(first, plan.batch).map_err(|error| error.to_string())?;
+        // Durable from here on.
+        self.tree = plan.tree;
+        self.last_time_us = plan.head.recorded_at_us;
+        let committed = Arc::new(Committed { head: plan.head, first, entries: plan.entries, nodes: plan.nodes });
+        self.newest.send_replace(Arc::clone(&committed));
+        self.tell(&plan.decisions);
+        Ok((plan.decisions, committed))
+    }
+
+    /// Counts outcomes, and raises the alarm for what policy forbids and what drifted.
+    fn tell(&self, decisions: &[Result<Vec<Accepted>, Rejected>]) {
+        for accepted in decisions.iter().flatten().flatten() {
+            let Accepted::New(receipt) = accepted else { continue };
+            self.outcomes.add(receipt.outcome());
+            let (index, rule, detail) = (receipt.index, &receipt.rule, &receipt.detail);
+            match receipt.outcome() {
+                proto::Outcome::Violation => tracing::error!(index, rule, detail, "violation: it happened against policy"),
+                proto::Outcome::Drift => tracing::warn!(index, detail, "drift: the world differs from the record"),
+                _ => {}
+            }
+        }
+    }
+
+    fn report(&self, oddity: Option<Oddity>) {
+        match oddity {
+            Some(Oddity::StoodOrSteppedBack { behind_us, alarm: true }) => {
+                tracing::error!(
+                    behind_us,
+                    "clock alarm: the clock is far behind the last entry; check the time source"
+                );
+            }
+            Some(Oddity::StoodOrSteppedBack { behind_us, alarm: false }) => {
+                tracing::warn!(
+                    behind_us,
+                    "the clock stood still or stepped back; the ledger counts on by microseconds"
+                );
+            }
+            Some(Oddity::TooFarAhead { ahead_us }) => {
+                tracing::error!(
+                    ahead_us,
+                    "clock alarm: the clock is far ahead of the last entry; check the time source"
+                );
+            }
+            None => {}
+        }
+        let alarm = matches!(oddity, Some(Oddity::StoodOrSteppedBack { alarm: true, .. } | Oddity::TooFarAhead { .. }));
+        self.clock_alarm.store(alarm, Ordering::Relaxed);
+    }
+}
+
+type Written = (Vec<Result<Vec<Accepted>, Rejected>>, Arc<Committed>);
+
+/// Waits for a request, and takes with it what else is waiting. `None`: nobody can append any more.
+fn next_batch(waiting: &mut mpsc::Receiver<Waiting>) -> Option<Vec<Waiting>> {
+    let mut batch = vec![waiting.blocking_recv()?];
+    let size = |request: &Waiting| request.submissions.iter().map(|s| s.bytes.len()).sum::<usize>();
+    let (mut statements, mut bytes) = (batch[0].submissions.len(), size(&batch[0]));
+    while statements < BATCH_STATEMENTS && bytes < BATCH_BYTES {
+        let Ok(request) = waiting.try_recv() else { break };
+        statements += request.submissions.len();
+        bytes += size(&request);
+        batch.push(request);
+    }
+    Some(batch)
+}

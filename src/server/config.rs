@@ -1,0 +1,246 @@
+//! The configuration file (TOML). None is needed: every setting has a default, and every unknown one is refused.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+use sha2::{Digest as _, Sha256};
+
+use crate::api::principals::Principal;
+use crate::edge::source::{Credentials, RegistryAccess, Secret, SourceConfig};
+use crate::engine::clock::Bounds;
+use crate::ledger::note::Vkey;
+use crate::ledger::policy::PolicyError;
+use crate::ledger::statement::check_text;
+
+/// What the service does unless told otherwise: 127.0.0.1:7420.
+pub const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 7420);
+
+/// All settings.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// Address to listen on.
+    pub listen: SocketAddr,
+    /// Patterns of tags that may not move, `registry/repository:tag`.
+    pub immutable: Vec<String>,
+    /// Who may write, by name.
+    pub principals: BTreeMap<String, PrincipalSettings>,
+    /// Registries that post events, by the last part of their webhook's URL.
+    pub webhooks: BTreeMap<String, WebhookSettings>,
+    /// When the clock is an alarm.
+    pub clock: ClockSettings,
+    /// The folder that relative paths in the file start from.
+    #[serde(skip)]
+    folder: PathBuf,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            listen: DEFAULT_LISTEN,
+            immutable: Vec::new(),
+            principals: BTreeMap::new(),
+            webhooks: BTreeMap::new(),
+            clock: ClockSettings::default(),
+            folder: PathBuf::new(),
+        }
+    }
+}
+
+/// `[principals.NAME]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PrincipalSettings {
+    /// SHA-256 of the token, in hexadecimal.
+    token_sha256: Option<String>,
+    /// A file that holds the token.
+    token_file: Option<PathBuf>,
+    /// Public keys of its signatures, in signed-note form.
+    #[serde(default)]
+    keys: Vec<String>,
+    /// Refuse unsigned statements.
+    #[serde(default)]
+    require_signature: bool,
+}
+
+/// `[webhooks.NAME]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WebhookSettings {
+    /// The registry's canonical name, as it is to stand in entries.
+    registry: String,
+    /// A file that holds the secret of the `Authorization: Bearer` header.
+    secret_file: PathBuf,
+    /// Base URL of the registry, to confirm claims with.
+    confirm: Option<String>,
+    /// User for that, if it needs one.
+    confirm_user: Option<String>,
+    /// A file that holds the user's password.
+    confirm_password_file: Option<PathBuf>,
+}
+
+/// `[clock]`
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ClockSettings {
+    /// How far ahead of the last entry the clock may be.
+    alarm_ahead_seconds: u64,
+    /// How far behind it.
+    alarm_behind_seconds: u64,
+}
+
+impl Default for ClockSettings {
+    fn default() -> Self {
+        let bounds = Bounds::default();
+        Self {
+            alarm_ahead_seconds: bounds.ahead_us / 1_000_000,
+            alarm_behind_seconds: bounds.behind_us / 1_000_000,
+        }
+    }
+}
+
+impl ClockSettings {
+    /// The same in microseconds.
+    pub fn bounds(self) -> Bounds {
+        Bounds {
+            ahead_us: self.alarm_ahead_seconds.saturating_mul(1_000_000),
+            behind_us: self.alarm_behind_seconds.saturating_mul(1_000_000),
+        }
+    }
+}
+
+/// Why a configuration is refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ConfigError {
+    /// A file can't be read.
+    #[error("cannot read {path}: {reason}")]
+    File {
+        /// Which.
+        path: String,
+        /// The system's words.
+        reason: String,
+    },
+    /// Not TOML, or not these settings.
+    #[error("{path}: {reason}")]
+    Syntax {
+        /// Which.
+        path: String,
+        /// What, and where.
+        reason: String,
+    },
+    /// A setting has no sensible value.
+    #[error("{setting}: {reason}")]
+    Setting {
+        /// Its path.
+        setting: String,
+        /// What is wrong.
+        reason: String,
+    },
+    /// A pattern.
+    #[error(transparent)]
+    Policy(#[from] PolicyError),
+}
+
+impl Config {
+    /// Reads a file.
+    pub fn read(path: &Path) -> Result<Self, ConfigError> {
+        let text = read(path)?;
+        let mut config: Self = toml::from_str(&text)
+            .map_err(|error| ConfigError::Syntax { path: path.display().to_string(), reason: error.to_string() })?;
+        config.folder = path.parent().map(Path::to_owned).unwrap_or_default();
+        Ok(config)
+    }
+
+    /// Those who may write.
+    pub fn principals(&self) -> Result<Vec<Principal>, ConfigError> {
+        self.principals.iter().map(|(name, settings)| self.principal(name, settings)).collect()
+    }
+
+    /// The registries that post events.
+    pub fn sources(&self) -> Result<Vec<SourceConfig>, ConfigError> {
+        self.webhooks.iter().map(|(name, settings)| self.source(name, settings)).collect()
+    }
+
+    fn principal(&self, name: &str, settings: &PrincipalSettings) -> Result<Principal, ConfigError> {
+        let refuse = |field: &str, reason: String| ConfigError::Setting {
+            setting: format!("principals.{name}.{field}"),
+            reason,
+        };
+        check_text("name", name, 1, 64).map_err(|violation| refuse("name", violation.message))?;
+        // These names are given by the ledger itself.
+        if name == "operator" || name.starts_with("webhook/") {
+            return Err(refuse("name", "is reserved; choose another".into()));
+        }
+        let token_sha256 = match (&settings.token_sha256, &settings.token_file) {
+            (Some(hash), None) => hex::decode(hash)
+                .ok()
+                .and_then(|bytes| bytes.try_into().ok())
+                .ok_or_else(|| refuse("token_sha256", "is not 64 hexadecimal digits".into()))?,
+            (None, Some(file)) => Sha256::digest(self.secret(file)?).into(),
+            _ => return Err(refuse("token_file", "give either token_file or token_sha256".into())),
+        };
+        let key = |text: &String| {
+            text.parse().map(|vkey: Vkey| *vkey.key()).map_err(|error| refuse("keys", format!("{text:?}: {error}")))
+        };
+        let keys = settings.keys.iter().map(key).collect::<Result<Vec<_>, _>>()?;
+        if settings.require_signature && keys.is_empty() {
+            return Err(refuse("require_signature", "needs at least one of keys".into()));
+        }
+        let require_signature = settings.require_signature;
+        Ok(Principal { name: name.to_owned(), token_sha256, keys, require_signature })
+    }
+
+    fn source(&self, name: &str, settings: &WebhookSettings) -> Result<SourceConfig, ConfigError> {
+        let refuse = |field: &str, reason: String| ConfigError::Setting {
+            setting: format!("webhooks.{name}.{field}"),
+            reason,
+        };
+        let confirm = match &settings.confirm {
+            None => None,
+            Some(url) => Some(RegistryAccess {
+                base: url.parse().map_err(|error| refuse("confirm", format!("{url:?}: {error}")))?,
+                credentials: self.credentials(name, settings)?,
+            }),
+        };
+        Ok(SourceConfig {
+            name: name.parse().map_err(|error| refuse("name", format!("{error}")))?,
+            registry: settings
+                .registry
+                .parse()
+                .map_err(|error| refuse("registry", format!("{:?} {error}", settings.registry)))?,
+            secret: Secret::new(&self.secret(&settings.secret_file)?)
+                .map_err(|error| refuse("secret_file", error.to_string()))?,
+            confirm,
+        })
+    }
+
+    fn credentials(&self, name: &str, settings: &WebhookSettings) -> Result<Option<Credentials>, ConfigError> {
+        match (&settings.confirm_user, &settings.confirm_password_file) {
+            (None, None) => Ok(None),
+            (Some(user), Some(file)) => {
+                Ok(Some(Credentials { user: user.clone(), password: self.secret(file)?.into() }))
+            }
+            _ => Err(ConfigError::Setting {
+                setting: format!("webhooks.{name}.confirm_user"),
+                reason: "needs confirm_password_file with it, and the other way round".into(),
+            }),
+        }
+    }
+
+    /// The content of a file that holds a secret, without the line's end.
+    fn secret(&self, path: &Path) -> Result<String, ConfigError> {
+        let path = self.folder.join(path);
+        let text = read(&path)?.trim_end_matches(['\n', '\r']).to_owned();
+        if text.is_empty() {
+            return Err(ConfigError::File { path: path.display().to_string(), reason: "it is empty".into() });
+        }
+        Ok(text)
+    }
+}
+
+fn read(path: &Path) -> Result<String, ConfigError> {
+    std::fs::read_to_string(path)
+        .map_err(|error| ConfigError::File { path: path.display().to_string(), reason: error.to_string() })
+}

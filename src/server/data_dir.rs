@@ -1,0 +1,261 @@
+//! The data directory: origin, keys, first token, database, and the lock that keeps a second server out.
+//!
+//! It is initialised once. The file `origin` is written last, so a directory that has one is whole; without it there is no
+//! database, and whatever a crash left behind is made anew. A key is never replaced: a ledger without its key can't go on.
+
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io::{Read as _, Seek as _, Write as _};
+use std::net::SocketAddr;
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64;
+use sha2::{Digest as _, Sha256};
+use zeroize::Zeroizing;
+
+use crate::ledger::note::{KeyError, Origin, Skey};
+
+/// An open, locked data directory.
+pub struct DataDir {
+    path: PathBuf,
+    /// Held as long as the directory is in use.
+    lock: File,
+    skey: Skey,
+    is_new: bool,
+}
+
+/// Why a data directory is not used.
+#[derive(Debug, thiserror::Error)]
+pub enum DataDirError {
+    /// Another server has it.
+    #[error("the data directory {path} is in use by {holder}; stop that server, or choose another directory with --data-dir")]
+    InUse {
+        /// Which directory.
+        path: String,
+        /// Who holds it.
+        holder: String,
+    },
+    /// It belongs to another ledger than asked for.
+    #[error("the data directory {path} belongs to origin {found:?}, not {wanted:?}; an origin is chosen once: leave --origin out, or choose another directory with --data-dir")]
+    OtherOrigin {
+        /// Which directory.
+        path: String,
+        /// Whose it is.
+        found: String,
+        /// What was asked for.
+        wanted: String,
+    },
+    /// A database without the files that go with it.
+    #[error("{path} has a database but no {file}; restore that file from a backup: without it the ledger can't be continued")]
+    Incomplete {
+        /// Which directory.
+        path: String,
+        /// What is missing.
+        file: &'static str,
+    },
+    /// Others may read a secret.
+    #[error("{path} may be read by others (mode {mode:04o}); run: chmod 600 {path}")]
+    LoosePermissions {
+        /// Which file.
+        path: String,
+        /// Its mode.
+        mode: u32,
+    },
+    /// A key file, or the origin.
+    #[error("{path}: {reason}")]
+    Key {
+        /// Which file.
+        path: String,
+        /// What is wrong.
+        reason: KeyError,
+    },
+    /// The key is another ledger's.
+    #[error("{path} is the key of origin {found:?}, the directory is of {expected:?}; restore the right key")]
+    OtherKey {
+        /// Which file.
+        path: String,
+        /// Whose key it is.
+        found: String,
+        /// Whose it should be.
+        expected: String,
+    },
+    /// The system says no.
+    #[error("{path}: {reason}")]
+    Io {
+        /// Which file or directory.
+        path: String,
+        /// The system's words.
+        reason: std::io::Error,
+    },
+}
+
+impl DataDir {
+    /// Opens a data directory, and initialises it if it is new. `wanted` names the origin a new one gets.
+    pub fn open(path: &Path, wanted: Option<&Origin>) -> Result<Self, DataDirError> {
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(io(path))?;
+        let lock = lock(path)?;
+        let is_new = !path.join("origin").exists();
+        if is_new {
+            if path.join("db").exists() {
+                return Err(DataDirError::Incomplete { path: shown(path), file: "origin" });
+            }
+            initialise(path, wanted)?;
+        }
+        let origin = read_origin(path)?;
+        if let Some(wanted) = wanted.filter(|wanted| **wanted != origin) {
+            return Err(DataDirError::OtherOrigin {
+                path: shown(path),
+                found: origin.to_string(),
+                wanted: wanted.to_string(),
+            });
+        }
+        let skey = read_key(path, &origin)?;
+        Ok(Self { path: path.to_owned(), lock, skey, is_new })
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// It was made just now.
+    pub fn is_new(&self) -> bool {
+        self.is_new
+    }
+
+    /// The ledger's key, to hand on.
+    pub fn take_key(&self) -> Skey {
+        Skey::from_seed(self.skey.origin().clone(), self.skey.key().as_bytes())
+    }
+
+    /// Where the database is.
+    pub fn database(&self) -> PathBuf {
+        self.path.join("db")
+    }
+
+    /// Where webhook bodies go that can't be understood.
+    pub fn aside(&self) -> PathBuf {
+        self.path.join("aside")
+    }
+
+    /// SHA-256 of the first token; `None` if the operator removed its file.
+    pub fn first_token(&self) -> Result<Option<[u8; 32]>, DataDirError> {
+        let path = self.path.join("token");
+        if !path.exists() {
+            return Ok(None);
+        }
+        let token = read_secret(&path)?;
+        Ok(Some(Sha256::digest(token.trim_end()).into()))
+    }
+
+    /// Writes into the lock file who holds it and where it listens, for whoever finds it locked.
+    pub fn announce(&self, address: SocketAddr) {
+        let text = format!("process {} (serving on {address})\n", std::process::id());
+        let mut lock = &self.lock;
+        // Only a courtesy: the lock holds without it.
+        let written = lock.set_len(0).and_then(|()| lock.rewind()).and_then(|()| lock.write_all(text.as_bytes()));
+        if let Err(error) = written {
+            tracing::debug!(%error, "cannot write into the lock file");
+        }
+    }
+}
+
+fn lock(directory: &Path) -> Result<File, DataDirError> {
+    let path = directory.join("lock");
+    let mut file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(&path)
+        .map_err(io(&path))?;
+    match file.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => {
+            let mut holder = String::new();
+            let _ = file.read_to_string(&mut holder);
+            let holder = match holder.trim() {
+                "" => "another process".to_owned(),
+                holder => holder.to_owned(),
+            };
+            return Err(DataDirError::InUse { path: shown(directory), holder });
+        }
+        Err(TryLockError::Error(error)) => return Err(io(&path)(error)),
+    }
+    let _ = file.set_len(0);
+    let _ = file.write_all(format!("process {}\n", std::process::id()).as_bytes());
+    Ok(file)
+}
+
+/// Makes keys, token and, last, the origin.
+fn initialise(path: &Path, wanted: Option<&Origin>) -> Result<(), DataDirError> {
+    let random = |length: usize| {
+        let mut bytes = Zeroizing::new(vec![0; length]);
+        getrandom::fill(&mut bytes).expect("the system has randomness");
+        bytes
+    };
+    let origin = match wanted {
+        Some(origin) => origin.clone(),
+        // Unique without asking anybody; who wants a telling name gives one.
+        None => format!("tagledger.local/{}", hex::encode(&*random(8))).parse().expect("a valid origin"),
+    };
+    let seed: Zeroizing<[u8; 32]> = Zeroizing::new(random(32).as_slice().try_into().expect("32 bytes"));
+    let skey = Skey::from_seed(origin.clone(), &seed);
+    let token = Zeroizing::new(format!("tlt_{}\n", BASE64.encode(&*random(32))));
+    write_synced(&path.join("ledger.key"), format!("{}\n", *skey.to_text()).as_bytes(), 0o600)?;
+    write_synced(&path.join("ledger.vkey"), format!("{}\n", skey.vkey()).as_bytes(), 0o644)?;
+    write_synced(&path.join("token"), token.as_bytes(), 0o600)?;
+    write_synced(&path.join("origin"), format!("{origin}\n").as_bytes(), 0o644)?;
+    File::open(path).and_then(|directory| directory.sync_all()).map_err(io(path))
+}
+
+fn write_synced(path: &Path, content: &[u8], mode: u32) -> Result<(), DataDirError> {
+    let temporary = path.with_extension("new");
+    let _ = fs::remove_file(&temporary);
+    let mut file =
+        OpenOptions::new().write(true).create_new(true).mode(mode).open(&temporary).map_err(io(&temporary))?;
+    file.write_all(content).and_then(|()| file.sync_all()).map_err(io(&temporary))?;
+    fs::rename(&temporary, path).map_err(io(path))
+}
+
+fn read_origin(directory: &Path) -> Result<Origin, DataDirError> {
+    let path = directory.join("origin");
+    let text = fs::read_to_string(&path).map_err(io(&path))?;
+    text.trim_end_matches('\n').parse().map_err(|reason| DataDirError::Key { path: shown(&path), reason })
+}
+
+fn read_key(directory: &Path, origin: &Origin) -> Result<Skey, DataDirError> {
+    let path = directory.join("ledger.key");
+    if !path.exists() {
+        return Err(DataDirError::Incomplete { path: shown(directory), file: "ledger.key" });
+    }
+    let skey = Skey::from_text(&read_secret(&path)?)
+        .map_err(|reason| DataDirError::Key { path: shown(&path), reason })?;
+    if skey.origin() != origin {
+        return Err(DataDirError::OtherKey {
+            path: shown(&path),
+            found: skey.origin().to_string(),
+            expected: origin.to_string(),
+        });
+    }
+    Ok(skey)
+}
+
+fn read_secret(path: &Path) -> Result<Zeroizing<String>, DataDirError> {
+    let mode = fs::metadata(path).map_err(io(path))?.permissions().mode() & 0o7777;
+    if mode & 0o077 != 0 {
+        return Err(DataDirError::LoosePermissions { path: shown(path), mode });
+    }
+    fs::read_to_string(path).map(Zeroizing::new).map_err(io(path))
+}
+
+fn io(path: &Path) -> impl FnOnce(std::io::Error) -> DataDirError {
+    let path = shown(path);
+    move |reason| DataDirError::Io { path, reason }
+}
+
+fn shown(path: &Path) -> String {
+    path.display().to_string()
+}

@@ -1,0 +1,138 @@
+//! The service: wires store, engine, gRPC, HTTP and webhooks together, and runs them on one port.
+//!
+//! The only module that knows all others. [`config`] says what is wanted, [`data_dir`] where it lives, [`listen`] how
+//! connections are served, [`in_process`] how the edge reaches the ledger.
+
+pub mod config;
+pub mod data_dir;
+pub mod in_process;
+pub mod listen;
+
+use std::future::Future;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use prometheus_client::registry::Registry;
+
+use crate::api::principals::{Principal, Principals};
+use crate::api::{grpc, http};
+use crate::edge::aside::Limits;
+use crate::edge::confirm::Pace;
+use crate::edge::metrics::Metrics;
+use crate::edge::webhook::{WebhookConfig, WebhookError, webhook};
+use crate::engine::{self, Ledger, clock};
+use crate::ledger::note::Vkey;
+use crate::ledger::policy::Policy;
+use crate::store::rocks::RocksStore;
+use config::Config;
+use data_dir::{DataDir, DataDirError};
+
+/// Why the service does not start, or ends.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// The data directory.
+    #[error(transparent)]
+    DataDir(#[from] DataDirError),
+    /// The configuration.
+    #[error(transparent)]
+    Config(#[from] config::ConfigError),
+    /// The database.
+    #[error(transparent)]
+    Store(#[from] crate::store::rocks::OpenError),
+    /// What is in the database.
+    #[error(transparent)]
+    Open(#[from] engine::recovery::OpenError),
+    /// The address.
+    #[error("cannot listen on {address}: {reason}; stop what listens there, or choose another with --listen")]
+    Listen {
+        /// Where.
+        address: SocketAddr,
+        /// The system's words.
+        reason: String,
+    },
+    /// The webhooks.
+    #[error(transparent)]
+    Webhook(#[from] WebhookError),
+    /// The system gives no threads.
+    #[error("cannot start the runtime: {0}")]
+    Runtime(std::io::Error),
+}
+
+/// What is running.
+pub struct Running {
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// The ledger's public key.
+    pub vkey: Vkey,
+    /// The data directory.
+    pub data_dir: PathBuf,
+    /// The data directory was made just now.
+    pub is_new: bool,
+}
+
+/// Serves until `shutdown` completes. Calls `started` once requests are answered.
+pub async fn serve(
+    config: Config,
+    data_dir: DataDir,
+    started: impl FnOnce(&Running),
+    shutdown: impl Future<Output = ()> + Send + 'static,
+) -> Result<(), ServeError> {
+    let principals = Arc::new(principals(&config, &data_dir)?);
+    let policy = Policy::new(&config.immutable).map_err(config::ConfigError::Policy)?;
+    let sources = config.sources()?;
+    let store = RocksStore::open(&data_dir.database())?;
+    let ledger = Ledger::open(engine::Options {
+        store: Arc::new(store),
+        skey: data_dir.take_key(),
+        policy,
+        clock: Arc::new(clock::system_clock),
+        clock_bounds: config.clock.bounds(),
+    })?;
+    let listener = tokio::net::TcpListener::bind(config.listen)
+        .await
+        .map_err(|error| ServeError::Listen { address: config.listen, reason: error.to_string() })?;
+    let address = listener.local_addr().unwrap_or(config.listen);
+    data_dir.announce(address);
+
+    let mut registry = Registry::with_prefix("tagledger");
+    in_process::register_metrics(&mut registry, &ledger);
+    let metrics = Metrics::register(&mut registry);
+    let (stop, stopping) = tokio::sync::watch::channel(false);
+    let stopped = move || {
+        let mut stopping = stopping.clone();
+        async move {
+            let _ = stopping.wait_for(|stop| *stop).await;
+        }
+    };
+    let port = Arc::new(in_process::InProcess::new(ledger.clone()));
+    let receiver = WebhookConfig { sources, aside: data_dir.aside(), aside_limits: Limits::default(), pace: Pace::default() };
+    let (webhooks, confirmer) = webhook(receiver, port, metrics)?;
+    let confirming = tokio::spawn(confirmer.run(stopped()));
+    let source = Arc::new(in_process::EngineSource::new(ledger.clone()));
+    let http = http::routes(source, Arc::new(registry)).merge(webhooks);
+    let grpc = grpc::routes(&ledger, principals);
+
+    started(&Running {
+        address,
+        vkey: ledger.vkey().clone(),
+        data_dir: data_dir.path().to_owned(),
+        is_new: data_dir.is_new(),
+    });
+    tokio::spawn(async move {
+        shutdown.await;
+        stop.send_replace(true);
+    });
+    listen::serve(listener, grpc.into_axum_router(), http, stopped()).await;
+    let _ = confirming.await;
+    Ok(())
+}
+
+fn principals(config: &Config, data_dir: &DataDir) -> Result<Principals, ServeError> {
+    let mut principals = config.principals()?;
+    if let Some(token_sha256) = data_dir.first_token()? {
+        let name = "operator".to_owned();
+        principals.push(Principal { name, token_sha256, keys: Vec::new(), require_signature: false });
+    }
+    Ok(Principals::new(principals))
+}

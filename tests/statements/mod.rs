@@ -1,0 +1,110 @@
+//! One valid statement of each kind, with every field that may be set set.
+
+use tagledger::proto;
+use tagledger::proto::statement::Kind;
+
+/// A digest: `sha256:` and 64 times this digit.
+pub(crate) fn sha256(digit: char) -> String {
+    format!("sha256:{}", digit.to_string().repeat(64))
+}
+
+/// The kinds, by the name of their field.
+pub(crate) fn of_each_kind() -> Vec<(&'static str, proto::Statement)> {
+    [
+        ("tag_push", push()),
+        ("tag_delete", delete()),
+        ("manifest_delete", manifest_delete()),
+        ("tag_observed", observed()),
+        ("deployment", deployment()),
+        ("attestation", attestation()),
+    ]
+    .map(|(name, kind)| (name, full(kind)))
+    .to_vec()
+}
+
+/// A statement with this kind and all the fields that every statement may carry.
+pub(crate) fn full(kind: Kind) -> proto::Statement {
+    let attribute = |key: &str, value: &str| proto::Attribute { key: key.into(), value: value.into() };
+    proto::Statement {
+        event_id: "build-1234/push-1".into(),
+        occurred_at_us: 1_767_225_600_000_000,
+        actor: "robot$ci".into(),
+        source: "ci.example".into(),
+        ci_run: "https://ci.example/runs/1234".into(),
+        trace_id: "4bf92f3577b34da6a3ce929d0e0e4736".into(),
+        attributes: vec![attribute("commit", "9f86d08"), attribute("müsli", "zähne")],
+        kind: Some(kind),
+    }
+}
+
+/// A push that asks.
+pub(crate) fn push() -> Kind {
+    Kind::TagPush(proto::TagPush {
+        registry: "registry.example:5000".into(),
+        repository: "team/app".into(),
+        tag: "v1".into(),
+        digest: sha256('a'),
+        media_type: "application/vnd.oci.image.manifest.v1+json".into(),
+        disposition: proto::Disposition::Requested.into(),
+    })
+}
+
+/// A delete that tells.
+pub(crate) fn delete() -> Kind {
+    Kind::TagDelete(proto::TagDelete {
+        registry: "docker.io".into(),
+        repository: "library/nginx".into(),
+        tag: "1.27".into(),
+        disposition: proto::Disposition::Happened.into(),
+    })
+}
+
+/// A deletion by digest that was refused.
+pub(crate) fn manifest_delete() -> Kind {
+    Kind::ManifestDelete(proto::ManifestDelete {
+        registry: "registry.example:5000".into(),
+        repository: "team/app".into(),
+        digest: format!("sha512:{}", "b".repeat(128)),
+        disposition: proto::Disposition::Refused.into(),
+    })
+}
+
+/// A look at a tag.
+pub(crate) fn observed() -> Kind {
+    Kind::TagObserved(proto::TagObserved {
+        registry: "[::1]:5000".into(),
+        repository: "team/app".into(),
+        tag: "v1".into(),
+        digest: sha256('c'),
+        checks_entry: 300,
+    })
+}
+
+/// A container that started.
+pub(crate) fn deployment() -> Kind {
+    Kind::Deployment(proto::Deployment {
+        environment: "prod".into(),
+        cluster: "eu-1".into(),
+        namespace: "shop".into(),
+        workload: "checkout".into(),
+        container: "web".into(),
+        image: Some(proto::Image {
+            registry: "registry.example:5000".into(),
+            repository: "team/app".into(),
+            tag: "v1".into(),
+            digest: sha256('d'),
+        }),
+        phase: proto::deployment::Phase::Started.into(),
+    })
+}
+
+/// A signature that was checked.
+pub(crate) fn attestation() -> Kind {
+    Kind::Attestation(proto::Attestation {
+        digest: sha256('e'),
+        predicate_type: "https://slsa.dev/provenance/v1".into(),
+        envelope_digest: sha256('f'),
+        signer: "https://ci.example/workflow".into(),
+        result: proto::attestation::Result::Verified.into(),
+    })
+}
