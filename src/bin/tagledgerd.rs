@@ -24,7 +24,9 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     /// Serve the ledger. Makes origin, keys and a first token on the first start.
-    #[command(after_help = "Example:\n  tagledgerd serve --data-dir ./ledger --config ledger.toml\n\nLogs go to standard error; TAGLEDGER_LOG=debug shows more, --log-json makes them JSON.")]
+    #[command(
+        after_help = "Example:\n  tagledgerd serve --data-dir ./ledger --config ledger.toml\n\nLogs go to standard error; TAGLEDGER_LOG=debug shows more, --log-json makes them JSON."
+    )]
     Serve {
         #[command(flatten)]
         place: Place,
@@ -85,10 +87,8 @@ fn run(command: Command) -> Result<(), ServeError> {
             let mut config = config.map_or_else(|| Ok(Config::default()), |path| Config::read(&path))?;
             config.listen = listen.unwrap_or(config.listen);
             let data_dir = place.open()?;
-            let runtime = tokio::runtime::Builder::new_multi_thread()
-                .enable_all()
-                .build()
-                .map_err(ServeError::Runtime)?;
+            let runtime =
+                tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(ServeError::Runtime)?;
             runtime.block_on(serve(config, data_dir, greet, terminated()))
         }
     }
@@ -103,8 +103,8 @@ fn log_to_stderr(json: bool) {
 
 /// Completes when the service is asked to stop.
 async fn terminated() {
-    let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())
-        .expect("a signal handler can be set");
+    let mut terminate =
+        tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()).expect("a signal handler can be set");
     tokio::select! {
         _ = tokio::signal::ctrl_c() => {}
         _ = terminate.recv() => {}

@@ -7,6 +7,7 @@
 
 mod history;
 mod question;
+mod receipt;
 mod state;
 mod verdict;
 
@@ -19,6 +20,7 @@ pub use history::{After, History, HistoryVersion};
 pub use question::{
     Claims, Member, MemberChange, MemberState, Part, Question, RepositoryName, StateClaim, VersionClaim, WorkloadName,
 };
+pub use receipt::{Recorded, check_receipt};
 use state::Named;
 pub use state::{Place, Setting, State};
 pub use verdict::{Verdict, subject_words};
