@@ -41,8 +41,13 @@ const GO_ZERO_TIME: &str = "0001-01-01T00:00:00Z";
 /// What one event comes to.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Reading {
-    /// Something to record; valid by [`Statement::parse`].
-    Claim(proto::Statement),
+    /// Something to record.
+    Claim {
+        /// Valid by [`Statement::parse`].
+        statement: proto::Statement,
+        /// The event, as JSON, should the ledger refuse it all the same.
+        event: String,
+    },
     /// Understood, and nothing to the ledger.
     Ignored(Ignored),
     /// Not understood.
@@ -90,12 +95,16 @@ pub fn read_envelope(registry: &Registry, body: &[u8]) -> Result<Vec<Reading>, E
         events: Vec<serde_json::Value>,
     }
     let envelope: Envelope = serde_json::from_slice(body)?;
-    Ok(envelope.events.into_iter().map(|event| read_event(registry, event)).collect())
+    Ok(envelope.events.iter().map(|event| read_event(registry, event)).collect())
 }
 
-fn read_event(registry: &Registry, json: serde_json::Value) -> Reading {
-    let read = Event::deserialize(&json).map_err(|e| format!("not an event: {e}")).and_then(|e| e.read(registry));
-    read.unwrap_or_else(|reason| Reading::Refused { event: json.to_string(), reason })
+fn read_event(registry: &Registry, json: &serde_json::Value) -> Reading {
+    let event = || json.to_string();
+    match Event::deserialize(json).map_err(|e| format!("not an event: {e}")).and_then(|e| e.read(registry)) {
+        Ok(Read::Claim(statement)) => Reading::Claim { statement, event: event() },
+        Ok(Read::Ignored(why)) => Reading::Ignored(why),
+        Err(reason) => Reading::Refused { event: event(), reason },
+    }
 }
 
 /// The fields the ledger reads. Everything else (sizes, references, URLs) is left out: the digest stands for it.
@@ -148,13 +157,19 @@ struct Source {
     instance_id: String,
 }
 
+/// What an understood event comes to.
+enum Read {
+    Claim(proto::Statement),
+    Ignored(Ignored),
+}
+
 impl Event {
-    fn read(self, registry: &Registry) -> Result<Reading, String> {
+    fn read(self, registry: &Registry) -> Result<Read, String> {
         let has_tag = !self.target.tag.is_empty();
         match self.action.as_str() {
-            "pull" => return Ok(Reading::Ignored(Ignored::Pull)),
-            "push" if !has_tag => return Ok(Reading::Ignored(Ignored::PushWithoutTag)),
-            "mount" if !has_tag => return Ok(Reading::Ignored(Ignored::Mount)),
+            "pull" => return Ok(Read::Ignored(Ignored::Pull)),
+            "push" if !has_tag => return Ok(Read::Ignored(Ignored::PushWithoutTag)),
+            "mount" if !has_tag => return Ok(Read::Ignored(Ignored::Mount)),
             _ => {}
         }
         if self.id.is_empty() {
@@ -163,7 +178,7 @@ impl Event {
         let statement = self.into_statement(registry)?;
         Statement::parse(&statement.encode_to_vec())
             .map_err(|violations| violations.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))?;
-        Ok(Reading::Claim(statement))
+        Ok(Read::Claim(statement))
     }
 
     fn into_statement(self, registry: &Registry) -> Result<proto::Statement, String> {
@@ -270,7 +285,7 @@ mod tests {
 
     fn claim(body: &str) -> proto::Statement {
         match read_one(body) {
-            Reading::Claim(statement) => statement,
+            Reading::Claim { statement, .. } => statement,
             other => panic!("{other:?}"),
         }
     }
@@ -377,7 +392,7 @@ mod tests {
         assert!(
             matches!(
                 readings.as_slice(),
-                [Reading::Claim(_), Reading::Refused { .. }, Reading::Ignored(_), Reading::Claim(_)]
+                [Reading::Claim { .. }, Reading::Refused { .. }, Reading::Ignored(_), Reading::Claim { .. }]
             ),
             "{readings:?}"
         );

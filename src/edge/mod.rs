@@ -3,5 +3,10 @@
 //! Everything here speaks to the ledger through [`port::LedgerPort`], in process or over the network, and knows nothing of
 //! the engine or the store.
 
+pub mod aside;
+pub mod confirm;
 pub mod distribution;
+pub mod metrics;
 pub mod port;
+pub mod source;
+pub mod webhook;

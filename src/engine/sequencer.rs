@@ -48,9 +48,7 @@ impl Sequencer {
     /// Runs until nobody can append any more, or a commit fails.
     pub(super) fn run(mut self, mut waiting: mpsc::Receiver<Waiting>) {
         while let Some(batch) = next_batch(&mut waiting) {
-            if let Err(reason) = self.write(batch) {
-                tracing::error!(reason, "the sequencer stops: appends are refused until a restart");
-                self.stopped.send_replace(Some(reason));
+            if self.write(batch).is_err() {
                 return;
             }
         }
@@ -81,6 +79,9 @@ impl Sequencer {
                 Ok(())
             }
             Err(reason) => {
+                tracing::error!(reason, "the sequencer stops: appends are refused until a restart");
+                // Health is red before anybody hears of it.
+                self.stopped.send_replace(Some(reason.clone()));
                 for reply in replies {
                     let _ = reply.send(Err(AppendError::Stopped(reason.clone())));
                 }
@@ -112,7 +113,9 @@ impl Sequencer {
             self.outcomes.add(receipt.outcome());
             let (index, rule, detail) = (receipt.index, &receipt.rule, &receipt.detail);
             match receipt.outcome() {
-                proto::Outcome::Violation => tracing::error!(index, rule, detail, "violation: it happened against policy"),
+                proto::Outcome::Violation => {
+                    tracing::error!(index, rule, detail, "violation: it happened against policy")
+                }
                 proto::Outcome::Drift => tracing::warn!(index, detail, "drift: the world differs from the record"),
                 _ => {}
             }

@@ -33,7 +33,7 @@ pub struct Config {
     pub clock: ClockSettings,
     /// The folder that relative paths in the file start from.
     #[serde(skip)]
-    folder: PathBuf,
+    pub folder: PathBuf,
 }
 
 impl Default for Config {
@@ -94,10 +94,7 @@ pub struct ClockSettings {
 impl Default for ClockSettings {
     fn default() -> Self {
         let bounds = Bounds::default();
-        Self {
-            alarm_ahead_seconds: bounds.ahead_us / 1_000_000,
-            alarm_behind_seconds: bounds.behind_us / 1_000_000,
-        }
+        Self { alarm_ahead_seconds: bounds.ahead_us / 1_000_000, alarm_behind_seconds: bounds.behind_us / 1_000_000 }
     }
 }
 
@@ -193,10 +190,8 @@ impl Config {
     }
 
     fn source(&self, name: &str, settings: &WebhookSettings) -> Result<SourceConfig, ConfigError> {
-        let refuse = |field: &str, reason: String| ConfigError::Setting {
-            setting: format!("webhooks.{name}.{field}"),
-            reason,
-        };
+        let refuse =
+            |field: &str, reason: String| ConfigError::Setting { setting: format!("webhooks.{name}.{field}"), reason };
         let confirm = match &settings.confirm {
             None => None,
             Some(url) => Some(RegistryAccess {

@@ -29,7 +29,9 @@ pub struct DataDir {
 #[derive(Debug, thiserror::Error)]
 pub enum DataDirError {
     /// Another server has it.
-    #[error("the data directory {path} is in use by {holder}; stop that server, or choose another directory with --data-dir")]
+    #[error(
+        "the data directory {path} is in use by {holder}; stop that server, or choose another directory with --data-dir"
+    )]
     InUse {
         /// Which directory.
         path: String,
@@ -37,7 +39,9 @@ pub enum DataDirError {
         holder: String,
     },
     /// It belongs to another ledger than asked for.
-    #[error("the data directory {path} belongs to origin {found:?}, not {wanted:?}; an origin is chosen once: leave --origin out, or choose another directory with --data-dir")]
+    #[error(
+        "the data directory {path} belongs to origin {found:?}, not {wanted:?}; an origin is chosen once: leave --origin out, or choose another directory with --data-dir"
+    )]
     OtherOrigin {
         /// Which directory.
         path: String,
@@ -47,7 +51,9 @@ pub enum DataDirError {
         wanted: String,
     },
     /// A database without the files that go with it.
-    #[error("{path} has a database but no {file}; restore that file from a backup: without it the ledger can't be continued")]
+    #[error(
+        "{path} has a database but no {file}; restore that file from a backup: without it the ledger can't be continued"
+    )]
     Incomplete {
         /// Which directory.
         path: String,
@@ -231,8 +237,8 @@ fn read_key(directory: &Path, origin: &Origin) -> Result<Skey, DataDirError> {
     if !path.exists() {
         return Err(DataDirError::Incomplete { path: shown(directory), file: "ledger.key" });
     }
-    let skey = Skey::from_text(&read_secret(&path)?)
-        .map_err(|reason| DataDirError::Key { path: shown(&path), reason })?;
+    let skey =
+        Skey::from_text(&read_secret(&path)?).map_err(|reason| DataDirError::Key { path: shown(&path), reason })?;
     if skey.origin() != origin {
         return Err(DataDirError::OtherKey {
             path: shown(&path),

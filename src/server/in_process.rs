@@ -35,7 +35,9 @@ impl LedgerPort for InProcess {
         let submissions = claims.into_iter().map(submission).collect::<Result<Vec<_>, _>>()?;
         let appended = self.ledger.append(submissions).await.map_err(|error| match error {
             AppendError::Invalid(violations) => PortError::Invalid(words(&violations)),
-            AppendError::Rejected(Rejected::Conflict { event_id, index, .. }) => PortError::Conflict { event_id, index },
+            AppendError::Rejected(Rejected::Conflict { event_id, index, .. }) => {
+                PortError::Conflict { event_id, index }
+            }
             AppendError::Rejected(Rejected::Changed { .. }) => PortError::Changed,
             AppendError::Overloaded | AppendError::Stopped(_) => PortError::Unavailable(error.to_string()),
         })?;
@@ -123,7 +125,11 @@ impl Collector for LedgerFigures {
         };
         gauge("tree_size", "Entries under the newest signed checkpoint", size)?;
         gauge("accepts_entries", "1 while appends are accepted", u64::from(self.ledger.health().is_ok()))?;
-        gauge("clock_alarm", "1 if the clock was beyond its bounds at the last commit", u64::from(self.ledger.clock_alarm()))?;
+        gauge(
+            "clock_alarm",
+            "1 if the clock was beyond its bounds at the last commit",
+            u64::from(self.ledger.clock_alarm()),
+        )?;
         let mut family = encoder.encode_descriptor(
             "outcomes",
             "Statements recorded since the start, by outcome",

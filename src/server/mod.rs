@@ -106,7 +106,8 @@ pub async fn serve(
         }
     };
     let port = Arc::new(in_process::InProcess::new(ledger.clone()));
-    let receiver = WebhookConfig { sources, aside: data_dir.aside(), aside_limits: Limits::default(), pace: Pace::default() };
+    let receiver =
+        WebhookConfig { sources, aside: data_dir.aside(), aside_limits: Limits::default(), pace: Pace::default() };
     let (webhooks, confirmer) = webhook(receiver, port, metrics)?;
     let confirming = tokio::spawn(confirmer.run(stopped()));
     let source = Arc::new(in_process::EngineSource::new(ledger.clone()));

@@ -1,0 +1,563 @@
+//! The gRPC services, over a real socket.
+
+mod world;
+
+use tagledger::proto;
+use tagledger::proto::append_stream_response::Result as StreamResult;
+use tagledger::proto::{Outcome, get_entry_request::By};
+use tonic::{Code, Request};
+use tonic_types::StatusExt as _;
+use world::{REGISTRY, REPOSITORY, World, delete, delete_manifest, deploy, digest, happened, requested, submission};
+
+type Runtime = tokio::runtime::Runtime;
+
+fn runtime() -> Runtime {
+    tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime")
+}
+
+fn resolve(tag: &str, at_us: i64) -> proto::ResolveTagRequest {
+    proto::ResolveTagRequest { registry: REGISTRY.into(), repository: REPOSITORY.into(), tag: tag.into(), at_us }
+}
+
+fn time(us: u64) -> i64 {
+    i64::try_from(us).expect("a time")
+}
+
+/// The fields that a status refuses, with their reasons.
+fn refused(status: &tonic::Status) -> Vec<(String, String)> {
+    let details = status.get_error_details();
+    let violations = details.bad_request().map(|bad| bad.field_violations.clone()).unwrap_or_default();
+    violations.into_iter().map(|violation| (violation.field, violation.reason)).collect()
+}
+
+#[test]
+fn a_tag_is_answered_for_every_moment_of_its_life() {
+    runtime().block_on(async {
+        let world = World::new().await;
+        let (a, b) = (digest('a'), digest('b'));
+        let mut times = Vec::new();
+        for statement in [happened("v1", &a), happened("v1", &a), happened("v1", &b), delete("v1"), happened("v1", &a)]
+        {
+            let index = world.recorded(&statement).await.index;
+            let entry = world.log().get_entry(proto::GetEntryRequest { by: Some(By::Index(index)) }).await;
+            let evidence = entry.expect("an entry").into_inner().evidence.expect("evidence");
+            let body = tagledger::ledger::entry::SignedEntry::decode(&evidence.entries[0].entry).expect("valid").body;
+            times.push((index, body.recorded_at_us()));
+        }
+        let expected = [&*a, &a, &b, "", &a];
+        for ((index, at_us), expected) in times.iter().zip(expected) {
+            let answer = world.query().resolve_tag(resolve("v1", time(*at_us))).await.expect("resolved").into_inner();
+            assert_eq!(answer.digest, *expected, "at entry {index}");
+            let state = answer.state.expect("a state");
+            assert_eq!(state.at.expect("a version").index, *index);
+            let before =
+                world.query().resolve_tag(resolve("v1", time(*at_us - 1))).await.expect("resolved").into_inner();
+            assert_eq!(before.state.expect("a state").next.expect("a next version").index, *index);
+        }
+        let never = world.query().resolve_tag(resolve("v2", 0)).await.expect("answered").into_inner();
+        assert_eq!((never.digest.as_str(), never.state.expect("a state").at), ("", None));
+        world.check_ledger().await;
+    });
+}
+
+#[test]
+fn an_immutable_tag_refuses_and_reports() {
+    runtime().block_on(async {
+        let world = World::with_rules(&["registry.example/team/**:v*"]).await;
+        let (a, b) = (digest('a'), digest('b'));
+        let first = world.recorded(&requested("v1", &a)).await;
+        assert_eq!(first.outcome(), Outcome::Applied);
+        assert_eq!(world.recorded(&requested("v1", &a)).await.outcome(), Outcome::Unchanged);
+        let denied = world.recorded(&requested("v1", &b)).await;
+        assert_eq!(denied.outcome(), Outcome::Denied);
+        assert_eq!(denied.rule, "registry.example/team/**:v*");
+        assert!(denied.detail.contains(&format!("entry {}", first.index)), "{}", denied.detail);
+        assert_eq!(denied.binding.expect("a binding").digest, a);
+        let violation = world.recorded(&happened("v1", &b)).await;
+        assert_eq!(violation.outcome(), Outcome::Violation);
+        assert_eq!(violation.binding.expect("a binding").digest, b);
+        world.check_ledger().await;
+    });
+}
+
+#[test]
+fn of_many_concurrent_requests_for_an_immutable_tag_one_wins_and_is_named() {
+    runtime().block_on(async {
+        let world = std::sync::Arc::new(World::with_rules(&["registry.example/**:*"]).await);
+        let mut racers = tokio::task::JoinSet::new();
+        for racer in 0..16u8 {
+            let world = std::sync::Arc::clone(&world);
+            racers.spawn(async move {
+                let digit = char::from_digit(u32::from(racer), 16).expect("a digit");
+                world.recorded(&requested("v1", &digest(digit))).await
+            });
+        }
+        let receipts = racers.join_all().await;
+        let winners: Vec<_> = receipts.iter().filter(|r| r.outcome() == Outcome::Applied).collect();
+        assert_eq!(winners.len(), 1);
+        for loser in receipts.iter().filter(|receipt| receipt.outcome() != Outcome::Applied) {
+            assert_eq!(loser.outcome(), Outcome::Denied);
+            assert!(loser.detail.contains(&format!("since entry {} ", winners[0].index)), "{}", loser.detail);
+        }
+        world.check_ledger().await;
+    });
+}
+
+#[test]
+fn the_same_event_is_recorded_once_and_other_content_under_its_id_is_a_conflict() {
+    runtime().block_on(async {
+        let world = World::new().await;
+        let mut event = happened("v1", &digest('a'));
+        event.event_id = "event-1".into();
+        let first = world.recorded(&event).await;
+        let again = world.recorded(&event).await;
+        assert_eq!((again.index, again.duplicate, first.duplicate), (first.index, true, false));
+        let mut other = happened("v1", &digest('b'));
+        other.event_id = "event-1".into();
+        let status = world.record(&other).await.expect_err("a conflict");
+        assert_eq!(status.code(), Code::AlreadyExists);
+        assert!(status.message().contains(&format!("entry {}", first.index)), "{}", status.message());
+        // A batch with one conflict records nothing of it.
+        let before = world.entries().await.len();
+        let submissions = vec![submission(&happened("v9", &digest('c'))), submission(&other)];
+        let batch = world.with_token(proto::AppendBatchRequest { submissions });
+        let status = world.append().append_batch(batch).await.expect_err("a conflict");
+        assert_eq!(refused(&status), [("submissions[1].statement.event_id".into(), "EVENT_ID_TAKEN".into())]);
+        // So does one that contradicts itself.
+        let twins = ["a", "b"].map(|digit| {
+            let mut twin = happened("v9", &digest(digit.chars().next().expect("a digit")));
+            twin.event_id = "twin".into();
+            submission(&twin)
+        });
+        let batch = world.with_token(proto::AppendBatchRequest { submissions: twins.into() });
+        assert_eq!(world.append().append_batch(batch).await.expect_err("a conflict").code(), Code::AlreadyExists);
+        assert_eq!(world.check_ledger().await.len(), before);
+    });
+}
+
+#[test]
+fn a_batch_is_one_commit_and_its_evidence_holds_every_entry() {
+    runtime().block_on(async {
+        let world = World::new().await;
+        let submissions: Vec<_> = (0..100).map(|n| submission(&happened(&format!("v{n}"), &digest('a')))).collect();
+        let request = world.with_token(proto::AppendBatchRequest { submissions });
+        let answer = world.append().append_batch(request).await.expect("recorded").into_inner();
+        let indexes: Vec<u64> = answer.receipts.iter().map(|receipt| receipt.index).collect();
+        assert_eq!(indexes, (1..=100).collect::<Vec<u64>>());
+        world.check_evidence(&answer.evidence.expect("evidence"), &indexes);
+        // Genesis, the hundred, and one commitment.
+        assert_eq!(world.check_ledger().await.len(), 102);
+    });
+}
+
+#[test]
+fn a_deletion_by_digest_unbinds_thousands_of_tags_in_several_entries_of_one_batch() {
+    runtime().block_on(async {
+        let world = World::new().await;
+        for chunk in 0..2 {
+            let submissions: Vec<_> =
+                (0..300).map(|n| submission(&happened(&format!("v{chunk}-{n}"), &digest('a')))).collect();
+            let request = world.with_token(proto::AppendBatchRequest { submissions });
+            world.append().append_batch(request).await.expect("recorded");
+        }
+        let receipt = world.recorded(&delete_manifest(&digest('a'))).await;
+        assert_eq!((receipt.outcome(), receipt.entry_count), (Outcome::Applied, 3));
+        let request = proto::ListTagsRequest {
+            registry: REGISTRY.into(),
+            repository: REPOSITORY.into(),
+            page_size: 1000,
+            ..proto::ListTagsRequest::default()
+        };
+        assert!(world.query().list_tags(request).await.expect("listed").into_inner().tags.is_empty());
+        world.check_ledger().await;
+    });
+}
+
+#[test]
+fn a_stream_answers_each_statement_in_order_and_survives_refusals() {
+    runtime().block_on(async {
+        let world = World::new().await;
+        let messages: Vec<_> = (0..3000)
+            .map(|n| {
+                let bad = n % 100 == 7;
+                let tag = if bad { "not a tag".to_owned() } else { format!("v{n}") };
+                proto::AppendStreamRequest { submission: Some(submission(&happened(&tag, &digest('a')))) }
+            })
+            .collect();
+        let request = world.with_token(tokio_stream::iter(messages));
+        let mut answers = world.append().append_stream(request).await.expect("a stream").into_inner();
+        let (mut count, mut last) = (0, 0);
+        while let Some(answer) = answers.message().await.expect("an answer") {
+            match answer.result.expect("a result") {
+                StreamResult::Recorded(recorded) => {
+                    let index = recorded.receipt.expect("a receipt").index;
+                    assert!(index > last, "entries come in the order of the stream");
+                    world.check_evidence(&recorded.evidence.expect("evidence"), &[index]);
+                    last = index;
+                }
+                StreamResult::Refused(refusal) => {
+                    assert_eq!(count % 100, 7);
+                    assert_eq!(refusal.code, i32::from(Code::InvalidArgument));
+                    assert_eq!(refusal.violations[0].field, "submission.statement.tag_push.tag");
+                }
+            }
+            count += 1;
+        }
+        assert_eq!(count, 3000);
+        world.check_ledger().await;
+    });
+}
+
+#[test]
+fn lists_are_complete_over_their_pages_and_stay_at_their_moment() {
+    runtime().block_on(async {
+        let world = World::new().await;
+        for n in 0..25 {
+            world.recorded(&happened(&format!("v{n}"), &digest('a'))).await;
+            world.recorded(&deploy(&format!("env{}", n % 3), &format!("w{n}"), "", &digest('a'))).await;
+            world.recorded(&happened("moving", &digest(char::from_digit(n % 16, 16).expect("a digit")))).await;
+        }
+        let place = || (REGISTRY.to_owned(), REPOSITORY.to_owned());
+        let (mut token, mut tags) = (String::new(), Vec::new());
+        loop {
+            let (registry, repository) = place();
+            let page = world
+                .query()
+                .list_tags(proto::ListTagsRequest {
+                    registry,
+                    repository,
+                    page_size: 10,
+                    page_token: token,
+                    ..proto::ListTagsRequest::default()
+                })
+                .await
+                .expect("a page")
+                .into_inner();
+            tags.extend(page.tags.into_iter().map(|tag| tag.tag));
+            // What comes meanwhile belongs to no page of this question.
+            world.recorded(&happened(&format!("late{}", tags.len()), &digest('b'))).await;
+            token = page.next_page_token;
+            if token.is_empty() {
+                break;
+            }
+        }
+        let expected: Vec<String> =
+            std::iter::once("v0".into()).chain(["moving".into()]).chain((1..25).map(|n| format!("v{n}"))).collect();
+        assert_eq!(tags, expected);
+
+        let (mut token, mut workloads) = (String::new(), 0);
+        loop {
+            let request = proto::ListRunningRequest { page_size: 4, page_token: token, ..Default::default() };
+            let page = world.query().list_running(request).await.expect("a page").into_inner();
+            workloads += page.workloads.len();
+            token = page.next_page_token;
+            if token.is_empty() {
+                break;
+            }
+        }
+        assert_eq!(workloads, 25);
+
+        for newest_first in [false, true] {
+            let (mut token, mut versions) = (String::new(), Vec::new());
+            loop {
+                let (registry, repository) = place();
+                let request = proto::ListTagHistoryRequest {
+                    registry,
+                    repository,
+                    tag: "moving".into(),
+                    page_size: 7,
+                    page_token: token,
+                    newest_first,
+                    ..Default::default()
+                };
+                let page = world.query().list_tag_history(request).await.expect("a page").into_inner();
+                assert_eq!(page.total, 25);
+                versions.extend(page.versions.into_iter().map(|version| version.version));
+                token = page.next_page_token;
+                if token.is_empty() {
+                    break;
+                }
+            }
+            if newest_first {
+                versions.reverse();
+            }
+            assert_eq!(versions, (0..25).collect::<Vec<u64>>());
+        }
+
+        let request = proto::ListDigestSightingsRequest { digest: digest('b'), page_size: 1000, ..Default::default() };
+        let sightings = world.query().list_digest_sightings(request).await.expect("a page").into_inner();
+        let indexes: Vec<u64> = sightings.versions.iter().map(|version| version.index).collect();
+        assert_eq!(sightings.total, u64::try_from(indexes.len()).expect("fits"));
+        world.check_evidence(&sightings.evidence.expect("evidence"), &indexes);
+
+        // A token belongs to its question.
+        let first = world
+            .query()
+            .list_running(proto::ListRunningRequest { page_size: 1, ..Default::default() })
+            .await
+            .expect("a page")
+            .into_inner();
+        let request = proto::ListRunningRequest {
+            environment: "env1".into(),
+            page_token: first.next_page_token,
+            ..Default::default()
+        };
+        let status = world.query().list_running(request).await.expect_err("a foreign token");
+        assert_eq!(refused(&status), [("page_token".into(), "FOREIGN_TOKEN".into())]);
+        world.check_ledger().await;
+    });
+}
+
+#[test]
+fn differences_between_two_times_are_what_changed() {
+    runtime().block_on(async {
+        let world = World::new().await;
+        world.recorded(&happened("same", &digest('a'))).await;
+        world.recorded(&happened("moved", &digest('a'))).await;
+        world.recorded(&happened("gone", &digest('a'))).await;
+        world.recorded(&deploy("prod", "web", "same", &digest('a'))).await;
+        let from_us = time(newest_time(&world).await);
+        world.recorded(&happened("moved", &digest('b'))).await;
+        world.recorded(&delete("gone")).await;
+        world.recorded(&happened("new", &digest('c'))).await;
+        world.recorded(&deploy("prod", "web", "moved", &digest('b'))).await;
+        let request = proto::DiffRepositoryRequest {
+            registry: REGISTRY.into(),
+            repository: REPOSITORY.into(),
+            from_us,
+            ..Default::default()
+        };
+        let diff = world.query().diff_repository(request).await.expect("a difference").into_inner();
+        let changes: Vec<_> =
+            diff.changes.iter().map(|c| (c.tag.as_str(), c.from_digest.clone(), c.to_digest.clone())).collect();
+        let none = String::new;
+        assert_eq!(
+            changes,
+            [("moved", digest('a'), digest('b')), ("gone", digest('a'), none()), ("new", none(), digest('c'))]
+        );
+        let request = proto::DiffEnvironmentRequest { environment: "prod".into(), from_us, ..Default::default() };
+        let diff = world.query().diff_environment(request).await.expect("a difference").into_inner();
+        assert_eq!(diff.changes.len(), 1);
+        assert_eq!((&diff.changes[0].from_digest, &diff.changes[0].to_digest), (&digest('a'), &digest('b')));
+        world.check_ledger().await;
+    });
+}
+
+async fn newest_time(world: &World) -> u64 {
+    let entries = world.entries().await;
+    tagledger::ledger::entry::index_and_time(entries.last().expect("an entry")).expect("valid").1
+}
+
+#[test]
+fn proofs_between_any_sizes_verify() {
+    use tagledger::ledger::merkle::proof::{verify_consistency, verify_inclusion};
+    runtime().block_on(async {
+        let world = World::new().await;
+        let submissions: Vec<_> = (0..30).map(|n| submission(&happened(&format!("v{n}"), &digest('a')))).collect();
+        world
+            .append()
+            .append_batch(world.with_token(proto::AppendBatchRequest { submissions }))
+            .await
+            .expect("recorded");
+        let size = 32;
+        let hash = |bytes: &[u8]| -> [u8; 32] { bytes.try_into().expect("32 bytes") };
+        for second in 1..=size {
+            for first in 1..=second {
+                let request = proto::GetConsistencyProofRequest { first, second };
+                let answer = world.log().get_consistency_proof(request).await.expect("a proof").into_inner();
+                let path: Vec<_> = answer.hashes.iter().map(|h| hash(h)).collect();
+                verify_consistency(first, second, &hash(&answer.first_root), &hash(&answer.second_root), &path)
+                    .expect("consistent");
+            }
+            let index = second - 1;
+            let request = proto::GetInclusionProofRequest { index, tree_size: second };
+            let answer = world.log().get_inclusion_proof(request).await.expect("a proof").into_inner();
+            let path: Vec<_> = answer.hashes.iter().map(|h| hash(h)).collect();
+            verify_inclusion(index, second, &hash(&answer.leaf_hash), &path, &hash(&answer.root)).expect("included");
+        }
+        let by_hash = {
+            let request = proto::GetInclusionProofRequest { index: 5, tree_size: 0 };
+            let leaf_hash = world.log().get_inclusion_proof(request).await.expect("a proof").into_inner().leaf_hash;
+            world.log().get_entry(proto::GetEntryRequest { by: Some(By::LeafHash(leaf_hash)) }).await
+        };
+        world.check_evidence(&by_hash.expect("found").into_inner().evidence.expect("evidence"), &[5]);
+    });
+}
+
+#[test]
+fn numbers_beyond_the_tree_are_out_of_range_and_say_what_is_allowed() {
+    runtime().block_on(async {
+        let world = World::new().await;
+        world.recorded(&happened("v1", &digest('a'))).await;
+        let mut log = world.log();
+        let size = 3;
+        let statuses = [
+            log.get_entry(proto::GetEntryRequest { by: Some(By::Index(size)) }).await.expect_err("beyond"),
+            log.get_inclusion_proof(proto::GetInclusionProofRequest { index: 0, tree_size: size + 1 })
+                .await
+                .expect_err("beyond"),
+            log.get_inclusion_proof(proto::GetInclusionProofRequest { index: 2, tree_size: 2 })
+                .await
+                .expect_err("beyond"),
+            log.get_consistency_proof(proto::GetConsistencyProofRequest { first: 0, second: 1 })
+                .await
+                .expect_err("nothing is consistent with an empty tree"),
+            log.get_consistency_proof(proto::GetConsistencyProofRequest { first: 3, second: 2 })
+                .await
+                .expect_err("first > second"),
+            log.get_consistency_proof(proto::GetConsistencyProofRequest { first: 1, second: size + 1 })
+                .await
+                .expect_err("beyond"),
+            log.list_entries(proto::ListEntriesRequest { begin: 0, end: size + 1 }).await.expect_err("beyond"),
+            log.list_entries(proto::ListEntriesRequest { begin: 3, end: 2 }).await.expect_err("begin > end"),
+            log.watch(proto::WatchRequest { begin: Some(size + 1), ..Default::default() }).await.expect_err("beyond"),
+        ];
+        for status in statuses {
+            assert_eq!(status.code(), Code::OutOfRange, "{status:?}");
+            assert_eq!(refused(&status).len(), 1, "{status:?}");
+            assert!(status.message().chars().any(|c| c.is_ascii_digit()), "{status:?}");
+        }
+        for indexes in [vec![], vec![1, 1], vec![2, 1], (0..1025).collect()] {
+            let request = proto::GetMultiProofRequest { indexes, tree_size: 0 };
+            let status = log.get_multi_proof(request).await.expect_err("refused");
+            assert_eq!((status.code(), refused(&status)[0].0.as_str()), (Code::InvalidArgument, "indexes"));
+        }
+        for at_us in [-1, i64::MIN, i64::MAX] {
+            let status = world.query().resolve_tag(resolve("v1", at_us)).await.expect_err("refused");
+            assert_eq!((status.code(), refused(&status)[0].0.as_str()), (Code::InvalidArgument, "at_us"));
+        }
+        let request = proto::ListRunningRequest { page_size: 1001, ..Default::default() };
+        let status = world.query().list_running(request).await.expect_err("refused");
+        assert_eq!((status.code(), refused(&status)[0].0.as_str()), (Code::OutOfRange, "page_size"));
+    });
+}
+
+#[test]
+fn bad_statements_name_the_field_and_record_nothing() {
+    runtime().block_on(async {
+        let world = World::new().await;
+        let mut ahead = happened("v1", &digest('a'));
+        ahead.occurred_at_us = time(newest_time(&world).await) + 2 * 86_400_000_000;
+        let cases = [
+            (happened("v1", "sha256:abc"), "submission.statement.tag_push.digest", "DIGEST_LENGTH"),
+            (happened("v1\0", &digest('a')), "submission.statement.tag_push.tag", "INVALID_FORMAT"),
+            (happened("", &digest('a')), "submission.statement.tag_push.tag", "REQUIRED"),
+            (ahead, "submission.statement.occurred_at_us", "TOO_FAR_AHEAD"),
+            (proto::Statement::default(), "submission.statement", "REQUIRED"),
+        ];
+        for (statement, field, reason) in cases {
+            let status = world.record(&statement).await.expect_err("refused");
+            assert_eq!(status.code(), Code::InvalidArgument);
+            assert_eq!(refused(&status), [(field.to_owned(), reason.to_owned())]);
+        }
+        let submissions = vec![submission(&happened("v1", &digest('a'))); 1001];
+        let request = world.with_token(proto::AppendBatchRequest { submissions });
+        let status = world.append().append_batch(request).await.expect_err("refused");
+        assert_eq!(refused(&status), [("submissions".into(), "COUNT".into())]);
+        let huge = proto::Submission { statement: vec![0; 7 << 20], producer: None };
+        let request = world.with_token(proto::AppendRequest { submission: Some(huge) });
+        let status = world.append().append(request).await.expect_err("refused");
+        assert_eq!(status.code(), Code::OutOfRange, "{status:?}");
+        assert_eq!(world.check_ledger().await.len(), 1);
+    });
+}
+
+#[test]
+fn writing_needs_a_token_and_reading_does_not() {
+    runtime().block_on(async {
+        let world = World::new().await;
+        let request = || proto::AppendRequest { submission: Some(submission(&happened("v1", &digest('a')))) };
+        let status = world.append().append(Request::new(request())).await.expect_err("no token");
+        assert_eq!(status.code(), Code::Unauthenticated);
+        let mut wrong = Request::new(request());
+        wrong.metadata_mut().insert("authorization", "Bearer wrong".parse().expect("a header"));
+        let status = world.append().append(wrong).await.expect_err("a wrong token");
+        assert_eq!(status.code(), Code::Unauthenticated);
+        assert!(!status.message().contains("wrong"), "a token is not repeated");
+        assert_eq!(world.check_ledger().await.len(), 1);
+    });
+}
+
+#[test]
+fn a_watcher_sees_what_it_asked_for_from_where_it_asked_and_as_it_comes() {
+    runtime().block_on(async {
+        let world = World::new().await;
+        world.recorded(&happened("v1", &digest('a'))).await;
+        world.recorded(&happened("v2", &digest('a'))).await;
+        let request = proto::WatchRequest {
+            begin: Some(0),
+            registry: REGISTRY.into(),
+            repository: REPOSITORY.into(),
+            tag: "v1".into(),
+            outcomes: vec![Outcome::Applied.into()],
+            ..Default::default()
+        };
+        let mut stream = world.log().watch(request).await.expect("a stream").into_inner();
+        let next = async |stream: &mut tonic::Streaming<proto::WatchResponse>| {
+            stream.message().await.expect("no error").expect("not ended").entry.expect("an entry").index
+        };
+        assert_eq!(next(&mut stream).await, 1);
+        world.recorded(&happened("v1", &digest('a'))).await;
+        world.recorded(&happened("v2", &digest('b'))).await;
+        let moved = world.recorded(&happened("v1", &digest('b'))).await;
+        assert_eq!(next(&mut stream).await, moved.index);
+        let unbound = world.recorded(&delete_manifest(&digest('b'))).await;
+        assert_eq!(next(&mut stream).await, unbound.index);
+        let status = world
+            .log()
+            .watch(proto::WatchRequest { tag: "v1".into(), ..Default::default() })
+            .await
+            .expect_err("a tag of nothing");
+        assert_eq!(refused(&status), [("tag".into(), "INCOMPLETE".into())]);
+    });
+}
+
+#[test]
+fn a_ledger_goes_on_after_a_restart_where_it_was() {
+    runtime().block_on(async {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("ledger");
+        let world = World::open(&path, &[]).await;
+        world.recorded(&happened("v1", &digest('a'))).await;
+        let before = world.check_ledger().await;
+        world.stop().await;
+        let world = World::open(&path, &[]).await;
+        world.recorded(&happened("v1", &digest('b'))).await;
+        let after = world.check_ledger().await;
+        assert_eq!(after[..before.len()], before[..]);
+        world.stop().await;
+    });
+}
+
+#[test]
+fn health_and_reflection_answer() {
+    use tonic_health::pb::health_client::HealthClient;
+    use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus};
+    runtime().block_on(async {
+        let world = World::new().await;
+        for service in ["", "tagledger.v1.AppendService", "tagledger.v1.LogService", "tagledger.v1.QueryService"] {
+            let request = HealthCheckRequest { service: service.into() };
+            let answer = HealthClient::new(world.channel.clone()).check(request).await.expect("an answer");
+            assert_eq!(answer.into_inner().status(), ServingStatus::Serving, "{service}");
+        }
+        use tonic_reflection::pb::v1::ServerReflectionRequest;
+        use tonic_reflection::pb::v1::server_reflection_client::ServerReflectionClient;
+        use tonic_reflection::pb::v1::server_reflection_request::MessageRequest;
+        use tonic_reflection::pb::v1::server_reflection_response::MessageResponse;
+        let request = ServerReflectionRequest {
+            host: String::new(),
+            message_request: Some(MessageRequest::ListServices(String::new())),
+        };
+        let mut answers = ServerReflectionClient::new(world.channel.clone())
+            .server_reflection_info(tokio_stream::iter([request]))
+            .await
+            .expect("a stream")
+            .into_inner();
+        let answer = answers.message().await.expect("an answer").expect("one").message_response;
+        let Some(MessageResponse::ListServicesResponse(services)) = answer else { panic!("{answer:?}") };
+        let names: Vec<_> = services.service.into_iter().map(|service| service.name).collect();
+        for name in ["tagledger.v1.AppendService", "tagledger.v1.LogService", "tagledger.v1.QueryService"] {
+            assert!(names.iter().any(|found| found == name), "{names:?}");
+        }
+    });
+}

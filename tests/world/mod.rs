@@ -1,0 +1,317 @@
+//! A real ledger for tests: the whole service on a free port, a client, and one check that recomputes the world.
+
+#![allow(dead_code, unreachable_pub, reason = "each test file uses its own part of this")]
+
+use std::collections::HashMap;
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use prost::Message as _;
+use tagledger::ledger::checkpoint::Checkpoint;
+use tagledger::ledger::entry::{Body, SignedEntry, entry_hash};
+use tagledger::ledger::merkle::Tree;
+use tagledger::ledger::names::{Digest, Registry, Repository, Tag};
+use tagledger::ledger::note::Vkey;
+use tagledger::ledger::policy::Policy;
+use tagledger::ledger::subject::{Subject, SubjectKey};
+use tagledger::ledger::transition::{SubjectState, View, transition};
+use tagledger::proto;
+use tagledger::proto::append_service_client::AppendServiceClient;
+use tagledger::proto::log_service_client::LogServiceClient;
+use tagledger::proto::query_service_client::QueryServiceClient;
+use tagledger::server::config::Config;
+use tagledger::server::data_dir::DataDir;
+use tagledger::server::serve;
+use tokio::sync::oneshot;
+use tonic::transport::Channel;
+use tonic::{Request, Status};
+
+/// A running service.
+pub struct World {
+    pub address: SocketAddr,
+    pub vkey: Vkey,
+    pub data_dir: PathBuf,
+    pub token: String,
+    pub channel: Channel,
+    immutable: Vec<String>,
+    stop: Option<oneshot::Sender<()>>,
+    ended: tokio::task::JoinHandle<()>,
+    _folder: Option<tempfile::TempDir>,
+}
+
+impl World {
+    /// A new ledger with no rules.
+    pub async fn new() -> Self {
+        Self::with_rules(&[]).await
+    }
+
+    /// A new ledger with immutable tags.
+    pub async fn with_rules(immutable: &[&str]) -> Self {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let path = folder.path().join("ledger");
+        let mut world = Self::open(&path, immutable).await;
+        world._folder = Some(folder);
+        world
+    }
+
+    /// The ledger in a directory.
+    pub async fn open(path: &Path, immutable: &[&str]) -> Self {
+        let immutable: Vec<String> = immutable.iter().map(|&pattern| pattern.to_owned()).collect();
+        let listen = "127.0.0.1:0".parse().expect("an address");
+        let config = Config { listen, immutable: immutable.clone(), ..Config::default() };
+        let data_dir = DataDir::open(path, None).expect("a data directory");
+        let (stop, stopped) = oneshot::channel();
+        let (started, running) = oneshot::channel();
+        let ended = tokio::spawn(async move {
+            let told = |running: &tagledger::server::Running| {
+                let _ = started.send((running.address, running.vkey.clone()));
+            };
+            let shutdown = async {
+                let _ = stopped.await;
+            };
+            serve(config, data_dir, told, shutdown).await.expect("it serves");
+        });
+        let (address, vkey) = running.await.expect("it starts");
+        let token = std::fs::read_to_string(path.join("token")).expect("the first token").trim().to_owned();
+        let channel = Channel::from_shared(format!("http://{address}")).expect("an address").connect_lazy();
+        Self {
+            address,
+            vkey,
+            data_dir: path.to_owned(),
+            token,
+            channel,
+            immutable,
+            stop: Some(stop),
+            ended,
+            _folder: None,
+        }
+    }
+
+    /// Stops it, and waits until it is gone.
+    pub async fn stop(mut self) -> Option<tempfile::TempDir> {
+        self.stop.take().expect("still running").send(()).expect("still running");
+        drop(self.channel);
+        self.ended.await.expect("it ends well");
+        self._folder
+    }
+
+    pub fn append(&self) -> AppendServiceClient<Channel> {
+        AppendServiceClient::new(self.channel.clone()).max_decoding_message_size(64 << 20)
+    }
+
+    pub fn log(&self) -> LogServiceClient<Channel> {
+        LogServiceClient::new(self.channel.clone()).max_decoding_message_size(64 << 20)
+    }
+
+    pub fn query(&self) -> QueryServiceClient<Channel> {
+        QueryServiceClient::new(self.channel.clone()).max_decoding_message_size(64 << 20)
+    }
+
+    /// A request that carries the token.
+    pub fn with_token<T>(&self, message: T) -> Request<T> {
+        let mut request = Request::new(message);
+        let token = format!("Bearer {}", self.token).parse().expect("a header");
+        request.metadata_mut().insert("authorization", token);
+        request
+    }
+
+    /// Records one statement.
+    pub async fn record(&self, statement: &proto::Statement) -> Result<proto::AppendResponse, Status> {
+        let request = proto::AppendRequest { submission: Some(submission(statement)) };
+        let response = self.append().append(self.with_token(request)).await?.into_inner();
+        let index = response.receipt.as_ref().expect("a receipt").index;
+        self.check_evidence(response.evidence.as_ref().expect("evidence"), &[index]);
+        Ok(response)
+    }
+
+    /// Records one statement that must be accepted, and returns its receipt.
+    pub async fn recorded(&self, statement: &proto::Statement) -> proto::Receipt {
+        self.record(statement).await.expect("recorded").receipt.expect("a receipt")
+    }
+
+    /// Evidence holds exactly these entries, and they are in the tree.
+    pub fn check_evidence(&self, evidence: &proto::Evidence, indexes: &[u64]) {
+        let found: Vec<u64> = evidence.entries.iter().map(|entry| entry.index).collect();
+        assert_eq!(found, indexes, "the entries of the evidence");
+        let checkpoint = Checkpoint::open(&evidence.checkpoint, &self.vkey).expect("signed by this ledger");
+        let leaves: Vec<_> = evidence.entries.iter().map(|entry| (entry.index, entry_hash(&entry.entry))).collect();
+        let proof: Vec<_> = evidence.proof.iter().map(|hash| hash.as_slice().try_into().expect("32 bytes")).collect();
+        if leaves.is_empty() {
+            assert!(proof.is_empty(), "a proof of nothing");
+            return;
+        }
+        tagledger::ledger::merkle::multi::verify_multi(&leaves, checkpoint.size, &proof, &checkpoint.root)
+            .expect("the entries are in the tree");
+    }
+
+    /// Every entry.
+    pub async fn entries(&self) -> Vec<Vec<u8>> {
+        let request = proto::ListEntriesRequest { begin: 0, end: 0 };
+        let mut stream = self.log().list_entries(request).await.expect("a stream").into_inner();
+        let mut entries = Vec::new();
+        while let Some(message) = stream.message().await.expect("an entry") {
+            let entry = message.entry.expect("an entry");
+            assert_eq!(entry.index, u64::try_from(entries.len()).expect("fits"), "entries come in order");
+            entries.push(entry.entry);
+        }
+        entries
+    }
+
+    /// Recomputes the world from the bytes of the log: signatures, order, time, every decision, the root.
+    pub async fn check_ledger(&self) -> Vec<Vec<u8>> {
+        let note = self.log().get_checkpoint(proto::GetCheckpointRequest {}).await.expect("a checkpoint");
+        let checkpoint = Checkpoint::open(&note.into_inner().checkpoint, &self.vkey).expect("signed by this ledger");
+        let entries = self.entries().await;
+        assert_eq!(u64::try_from(entries.len()), Ok(checkpoint.size), "the checkpoint covers every entry");
+        check_log(&entries, &checkpoint, &self.vkey, &self.immutable);
+        entries
+    }
+}
+
+/// The same, for bytes from anywhere.
+pub fn check_log(entries: &[Vec<u8>], checkpoint: &Checkpoint, vkey: &Vkey, immutable: &[String]) {
+    let policy = Policy::new(immutable).expect("patterns");
+    let (mut tree, mut replay, mut last_time) = (Tree::default(), Replay::default(), 0);
+    // Steps of a statement that became several entries, still to come.
+    let mut expected = std::collections::VecDeque::new();
+    for (index, bytes) in (0..).zip(entries) {
+        let entry = SignedEntry::decode(bytes).unwrap_or_else(|error| panic!("entry {index}: {error}"));
+        entry.verify(vkey).unwrap_or_else(|error| panic!("entry {index}: {error}"));
+        assert_eq!(entry.body.index(), index, "an entry states its index");
+        assert!(entry.body.recorded_at_us() > last_time, "entry {index}: time goes forward");
+        last_time = entry.body.recorded_at_us();
+        match &entry.body {
+            Body::Commitment(commitment) => {
+                assert!(expected.is_empty(), "entry {index}: a statement's entries are in one batch");
+                assert_eq!((commitment.map_root.as_slice(), commitment.map_size), ([0; 32].as_slice(), 0));
+            }
+            Body::Record(record, statement) => {
+                if expected.is_empty() {
+                    let Ok(steps) = transition(&replay, &policy, statement, index);
+                    expected = steps.into();
+                }
+                let step = expected.pop_front().expect("a step");
+                assert_eq!(record.outcome(), step.outcome, "entry {index}: outcome");
+                assert_eq!((&record.rule, &record.detail), (&step.rule, &step.detail), "entry {index}: reason");
+                let named: Vec<_> = step.touches.iter().map(|touch| (touch.version, touch.name.clone())).collect();
+                let stated: Vec<_> = record.subjects.iter().map(|s| (s.version, s.name.clone())).collect();
+                assert_eq!(stated, named, "entry {index}: subjects");
+                for touch in step.touches {
+                    let state = SubjectState { count: touch.version + 1, binding: touch.after };
+                    replay.0.insert(touch.subject.key(), (touch.subject, state));
+                }
+            }
+        }
+        tree.append(entry_hash(bytes), |_| {});
+    }
+    assert!(expected.is_empty(), "the log ends within a statement");
+    let last = SignedEntry::decode(entries.last().expect("a ledger is never empty")).expect("an entry");
+    assert!(matches!(last.body, Body::Commitment(_)), "the last entry of a checkpoint is a commitment");
+    assert_eq!((tree.size(), tree.root()), (checkpoint.size, checkpoint.root), "the root is that of the entries");
+}
+
+/// The states of all subjects, from the log alone.
+#[derive(Default)]
+struct Replay(HashMap<SubjectKey, (Subject, SubjectState)>);
+
+impl View for Replay {
+    type Error = Infallible;
+
+    fn subject(&self, key: &SubjectKey) -> Result<SubjectState, Infallible> {
+        Ok(self.0.get(key).map(|(_, state)| state.clone()).unwrap_or_default())
+    }
+
+    fn tags_bound_to(
+        &self,
+        registry: &Registry,
+        repository: &Repository,
+        digest: &Digest,
+    ) -> Result<Vec<Tag>, Infallible> {
+        let mut tags: Vec<Tag> = self
+            .0
+            .values()
+            .filter_map(|(subject, state)| match subject {
+                Subject::Tag(name)
+                    if (&name.registry, &name.repository) == (registry, repository)
+                        && state.binding.digest() == Some(digest) =>
+                {
+                    Some(name.tag.clone())
+                }
+                _ => None,
+            })
+            .collect();
+        tags.sort();
+        Ok(tags)
+    }
+}
+
+pub const REGISTRY: &str = "registry.example";
+pub const REPOSITORY: &str = "team/app";
+
+pub fn submission(statement: &proto::Statement) -> proto::Submission {
+    proto::Submission { statement: statement.encode_to_vec(), producer: None }
+}
+
+/// A digest made of one hexadecimal digit.
+pub fn digest(digit: char) -> String {
+    format!("sha256:{}", digit.to_string().repeat(64))
+}
+
+pub fn statement(kind: proto::statement::Kind) -> proto::Statement {
+    proto::Statement { kind: Some(kind), ..proto::Statement::default() }
+}
+
+pub fn push(tag: &str, digest: &str, disposition: proto::Disposition) -> proto::Statement {
+    statement(proto::statement::Kind::TagPush(proto::TagPush {
+        registry: REGISTRY.into(),
+        repository: REPOSITORY.into(),
+        tag: tag.into(),
+        digest: digest.into(),
+        media_type: String::new(),
+        disposition: disposition.into(),
+    }))
+}
+
+pub fn happened(tag: &str, digest: &str) -> proto::Statement {
+    push(tag, digest, proto::Disposition::Happened)
+}
+
+pub fn requested(tag: &str, digest: &str) -> proto::Statement {
+    push(tag, digest, proto::Disposition::Requested)
+}
+
+pub fn delete(tag: &str) -> proto::Statement {
+    statement(proto::statement::Kind::TagDelete(proto::TagDelete {
+        registry: REGISTRY.into(),
+        repository: REPOSITORY.into(),
+        tag: tag.into(),
+        disposition: proto::Disposition::Happened.into(),
+    }))
+}
+
+pub fn delete_manifest(digest: &str) -> proto::Statement {
+    statement(proto::statement::Kind::ManifestDelete(proto::ManifestDelete {
+        registry: REGISTRY.into(),
+        repository: REPOSITORY.into(),
+        digest: digest.into(),
+        disposition: proto::Disposition::Happened.into(),
+    }))
+}
+
+pub fn deploy(environment: &str, workload: &str, tag: &str, digest: &str) -> proto::Statement {
+    statement(proto::statement::Kind::Deployment(proto::Deployment {
+        environment: environment.into(),
+        cluster: String::new(),
+        namespace: "default".into(),
+        workload: workload.into(),
+        container: "main".into(),
+        image: Some(proto::Image {
+            registry: REGISTRY.into(),
+            repository: REPOSITORY.into(),
+            tag: tag.into(),
+            digest: digest.into(),
+        }),
+        phase: proto::deployment::Phase::Started.into(),
+    }))
+}
