@@ -22,7 +22,7 @@ const ARROWS: [(&str, &[&str]); 10] = [
     // Wires everything together.
     ("server", &["api", "edge", "engine", "store", "ledger", "proto"]),
     // Parse, run, exit code.
-    ("bin", &["cli", "server"]),
+    ("bin", &["cli", "server", "ledger"]),
 ];
 
 /// What would make the ledger's answers depend on more than its arguments. A path is forbidden if one of these is a run of
@@ -316,7 +316,10 @@ fn tokens(text: &str) -> Vec<(String, usize)> {
 
 /// Length of the string literal that the text begins with: plain, byte, C or raw.
 fn string_length(text: &str) -> Option<usize> {
-    let prefix = text.find(['"', '#']).filter(|end| ["", "b", "c", "r", "br", "cr"].contains(&&text[..*end]))?;
+    let prefix = text.bytes().take_while(|byte| b"bcr".contains(byte)).count();
+    if !["", "b", "c", "r", "br", "cr"].contains(&&text[..prefix]) {
+        return None;
+    }
     let hashes = text[prefix..].bytes().take_while(|byte| *byte == b'#').count();
     let is_raw = text[..prefix].ends_with('r');
     if !text[prefix + hashes..].starts_with('"') || (hashes > 0 && !is_raw) {

@@ -183,7 +183,7 @@ fn an_entry_of_each_kind_survives_decoding_and_its_signature_holds() {
 fn no_changed_byte_of_an_entry_is_accepted() {
     let vkey = skey().vkey();
     for (name, entry) in entries() {
-        let mut try_it = |position: usize, changed: &[u8]| {
+        let try_it = |position: usize, changed: &[u8]| {
             let verdict = SignedEntry::decode(changed).and_then(|entry| entry.verify(&vkey));
             assert!(verdict.is_err(), "{name} at {position}");
             // Reads less, so may accept; must not panic.

@@ -16,9 +16,9 @@
 //! | delete of a manifest | none bound to it | UNCHANGED |
 //! | delete of a manifest | some bound to it | as a delete of each, one outcome for all: none is unbound if one may not be |
 //! | observation | as seen | UNCHANGED |
-//! | observation | never heard of | APPLIED |
+//! | observation | never bound | APPLIED |
 //! | observation | otherwise | DRIFT; VIOLATION if immutable and a push or delete would be one |
-//! | deployment naming a tag | known, and not bound to that digest | DRIFT |
+//! | deployment naming a tag, not STOPPED | bound once, and now not to that digest | DRIFT |
 //! | deployment | otherwise | UNCHANGED if the workload's state stays, else APPLIED |
 //! | attestation | - | NOTED |
 

@@ -1,0 +1,195 @@
+//! The engine against a store that fails on demand, and directories that are not what they should be.
+
+mod world;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use prost::Message as _;
+use tagledger::engine::clock::Bounds;
+use tagledger::engine::plan::Submission;
+use tagledger::engine::recovery::OpenError;
+use tagledger::engine::{AppendError, Ledger, Options};
+use tagledger::ledger::checkpoint::Checkpoint;
+use tagledger::ledger::entry::index_and_time;
+use tagledger::ledger::note::Skey;
+use tagledger::ledger::policy::Policy;
+use tagledger::ledger::statement::Statement;
+use tagledger::proto;
+use tagledger::server::data_dir::{DataDir, DataDirError};
+use tagledger::store::memory::{MemoryStore, NextCommit};
+use tagledger::store::rows;
+use tagledger::store::{Batch, Store, Table};
+use world::{check_log, digest, happened};
+
+fn skey() -> Skey {
+    Skey::from_seed("engine.example/test".parse().expect("an origin"), &[5; 32])
+}
+
+fn open_at(store: &Arc<MemoryStore>, clock: impl Fn() -> u64 + Send + Sync + 'static) -> Result<Ledger, OpenError> {
+    Ledger::open(Options {
+        store: Arc::clone(store) as Arc<dyn Store>,
+        skey: skey(),
+        policy: Policy::default(),
+        clock: Arc::new(clock),
+        clock_bounds: Bounds::default(),
+    })
+}
+
+fn open(store: &Arc<MemoryStore>) -> Ledger {
+    open_at(store, tagledger::engine::clock::system_clock).expect("it opens")
+}
+
+fn submission(statement: &proto::Statement) -> Submission {
+    let bytes = statement.encode_to_vec();
+    Submission {
+        statement: Statement::parse(&bytes).expect("valid"),
+        bytes,
+        principal: "tester".into(),
+        assurance: proto::Assurance::Authenticated,
+        producer: None,
+        only_at_version: None,
+    }
+}
+
+/// The log in a store, checked as a whole.
+fn check(store: &MemoryStore) -> Vec<Vec<u8>> {
+    let head = rows::head(store).expect("readable").expect("a head");
+    let entries = rows::entries(store, 0..head.size).expect("all there");
+    let checkpoint = Checkpoint::open(&head.checkpoint, &skey().vkey()).expect("signed");
+    check_log(&entries, &checkpoint, &skey().vkey(), &[]);
+    entries
+}
+
+#[tokio::test]
+async fn a_refused_commit_records_nothing_and_stops_the_sequencer() {
+    let store = Arc::new(MemoryStore::default());
+    let ledger = open(&store);
+    ledger.append(vec![submission(&happened("v1", &digest('a')))]).await.expect("recorded");
+    let before = store.dump();
+    store.next_commit(NextCommit::IsRefused);
+    let error = ledger.append(vec![submission(&happened("v1", &digest('b')))]).await.err();
+    assert!(matches!(error, Some(AppendError::Stopped(_))), "{error:?}");
+    assert!(ledger.health().is_err());
+    let error = ledger.append(vec![submission(&happened("v1", &digest('c')))]).await.err();
+    assert!(matches!(error, Some(AppendError::Stopped(_))), "appends stay refused: {error:?}");
+    assert_eq!(store.dump(), before);
+    assert_eq!(ledger.read(|reader| reader.head().size).expect("reads go on"), 3);
+    // After a restart it goes on.
+    let store = Arc::new(store.reopen());
+    let ledger = open(&store);
+    ledger.append(vec![submission(&happened("v1", &digest('b')))]).await.expect("recorded");
+    check(&store);
+}
+
+#[tokio::test]
+async fn a_commit_that_fails_after_it_was_stored_is_found_after_the_restart_and_answered_once() {
+    let store = Arc::new(MemoryStore::default());
+    let ledger = open(&store);
+    let mut event = happened("v1", &digest('a'));
+    event.event_id = "only-once".into();
+    store.next_commit(NextCommit::FailsAfterStoring);
+    assert!(ledger.append(vec![submission(&event)]).await.is_err());
+    let store = Arc::new(store.reopen());
+    let ledger = open(&store);
+    let before = check(&store).len();
+    let again = ledger.append(vec![submission(&event)]).await.expect("answered");
+    assert!(again.receipts[0].duplicate);
+    assert_eq!(check(&store).len(), before, "nothing was recorded twice");
+}
+
+#[tokio::test]
+async fn the_clock_may_do_what_it_likes_and_time_still_goes_forward() {
+    let store = Arc::new(MemoryStore::default());
+    let clock = Arc::new(AtomicU64::new(2_000_000_000_000_000));
+    let reading = Arc::clone(&clock);
+    let ledger = open_at(&store, move || reading.load(Ordering::SeqCst)).expect("it opens");
+    let year_us = 365 * 86_400_000_000;
+    let mut alarms = Vec::new();
+    for step in [0, 0, 5, -3_600_000_000_i64, 3_600_000_000, year_us, -year_us] {
+        clock.store(clock.load(Ordering::SeqCst).checked_add_signed(step).expect("a time"), Ordering::SeqCst);
+        ledger.append(vec![submission(&happened("v1", &digest('a')))]).await.expect("recorded");
+        alarms.push(ledger.clock_alarm());
+    }
+    assert_eq!(alarms, [false, false, false, true, false, true, true]);
+    let times: Vec<u64> = check(&store).iter().map(|entry| index_and_time(entry).expect("valid").1).collect();
+    assert!(times.windows(2).all(|pair| pair[0] < pair[1]), "{times:?}");
+}
+
+#[tokio::test]
+async fn a_store_that_contradicts_itself_is_not_opened() {
+    let store = Arc::new(MemoryStore::default());
+    let ledger = open(&store);
+    for tag in ["v1", "v2", "v3"] {
+        ledger.append(vec![submission(&happened(tag, &digest('a')))]).await.expect("recorded");
+    }
+    drop(ledger);
+    let size = rows::tree_size(&*store).expect("readable");
+    let change = |change: &dyn Fn(&mut Batch)| {
+        let store = store.reopen();
+        let mut batch = Batch::default();
+        change(&mut batch);
+        store.commit(size, batch).expect("stored");
+        open_at(&Arc::new(store), || 1).err().map(|error| error.to_string())
+    };
+    assert_eq!(change(&|_| {}), None);
+    let newer = change(&|batch| batch.put(Table::Meta, "format", 2u32.to_be_bytes()));
+    assert!(newer.as_deref().is_some_and(|text| text.contains("format 2")), "{newer:?}");
+    let foreign = change(&|batch| batch.put(Table::Meta, "origin", "other.example"));
+    assert!(foreign.as_deref().is_some_and(|text| text.contains("other.example")), "{foreign:?}");
+    let beyond = change(&|batch| batch.put(Table::Entries, size.to_be_bytes(), "x"));
+    assert!(beyond.as_deref().is_some_and(|text| text.contains("beyond")), "{beyond:?}");
+    let lost = change(&|batch| batch.delete(Table::Entries, (size - 1).to_be_bytes()));
+    assert!(lost.as_deref().is_some_and(|text| text.contains("missing")), "{lost:?}");
+    let edge = [vec![0], (size - 1).to_be_bytes().to_vec()].concat();
+    let bent = change(&|batch| batch.put(Table::Nodes, edge.clone(), [7; 32]));
+    assert!(bent.as_deref().is_some_and(|text| text.contains("root")), "{bent:?}");
+    let other_key = Ledger::open(Options {
+        store: Arc::new(store.reopen()),
+        skey: Skey::from_seed("engine.example/test".parse().expect("an origin"), &[6; 32]),
+        policy: Policy::default(),
+        clock: Arc::new(|| 1),
+        clock_bounds: Bounds::default(),
+    });
+    assert!(matches!(other_key.err(), Some(OpenError::Checkpoint(_))));
+}
+
+#[test]
+fn a_data_directory_is_used_by_one_server_and_belongs_to_one_origin() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("ledger");
+    let origin = "first.example/log".parse().expect("an origin");
+    let first = DataDir::open(&path, Some(&origin)).expect("new");
+    assert!(first.is_new());
+    first.announce("127.0.0.1:7420".parse().expect("an address"));
+    let second = DataDir::open(&path, None).err().expect("in use").to_string();
+    assert!(second.contains(&format!("process {}", std::process::id())), "{second}");
+    assert!(second.contains("127.0.0.1:7420"), "{second}");
+    let vkey = first.take_key().vkey();
+    drop(first);
+    let other = "second.example/log".parse().expect("an origin");
+    let error = DataDir::open(&path, Some(&other)).err().expect("refused").to_string();
+    assert!(error.contains("first.example/log") && error.contains("second.example/log"), "{error}");
+    let again = DataDir::open(&path, Some(&origin)).expect("the same");
+    assert!(!again.is_new());
+    assert_eq!(again.take_key().vkey(), vkey);
+}
+
+#[test]
+fn secrets_are_private_and_a_key_is_never_made_anew() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("ledger");
+    drop(DataDir::open(&path, None).expect("new"));
+    for secret in ["ledger.key", "token"] {
+        let mode = std::fs::metadata(path.join(secret)).expect("there").permissions().mode();
+        assert_eq!(mode & 0o777, 0o600, "{secret}");
+    }
+    std::fs::set_permissions(path.join("ledger.key"), std::fs::Permissions::from_mode(0o644)).expect("changed");
+    assert!(matches!(DataDir::open(&path, None).err(), Some(DataDirError::LoosePermissions { mode: 0o644, .. })));
+    std::fs::remove_file(path.join("ledger.key")).expect("removed");
+    assert!(matches!(DataDir::open(&path, None).err(), Some(DataDirError::Incomplete { file: "ledger.key", .. })));
+    std::fs::create_dir(path.join("db")).expect("made");
+    std::fs::remove_file(path.join("origin")).expect("removed");
+    assert!(matches!(DataDir::open(&path, None).err(), Some(DataDirError::Incomplete { file: "origin", .. })));
+}
