@@ -22,8 +22,9 @@ use crate::ledger::note::{Skey, Vkey};
 use crate::ledger::policy::Policy;
 use crate::ledger::statement::Violation;
 use crate::proto;
+pub use crate::store::ReadError;
+use crate::store::Store;
 use crate::store::rows::{self, Head, StoredNodes};
-use crate::store::{ReadError, Store};
 use plan::{Accepted, Rejected, Submission};
 use query::Reader;
 
