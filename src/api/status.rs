@@ -8,9 +8,10 @@ use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, FieldViolation, StatusExt as _};
 
 use super::principals::AuthError;
+use crate::engine::AppendError;
+use crate::engine::ReadError;
 use crate::engine::plan::Rejected;
 use crate::engine::query::QueryError;
-use crate::engine::{AppendError, ReadError};
 use crate::ledger::statement::Violation;
 use crate::proto;
 

@@ -17,3 +17,6 @@ pub mod statement;
 pub mod subject;
 pub mod time;
 pub mod transition;
+
+#[cfg(test)]
+pub(crate) mod little_ledger;

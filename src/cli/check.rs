@@ -1,0 +1,80 @@
+//! `verify`: a saved answer, checked without any server.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::{Failure, Globals, Outcome, Output, show};
+use crate::client::ClientError;
+use crate::client::saved::{self, SavedError};
+use crate::client::trust::TrustFolder;
+use crate::ledger::answer::{Answer, Claimed};
+use crate::ledger::evidence::check_same_log;
+use crate::ledger::note::Vkey;
+
+/// Check a saved answer, without any server
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  tagledger at registry.example/team/app:v1 --save answer.json\n  \
+    tagledger verify answer.json\n  tagledger verify answer.json --vkey 'ledger.example/tags+5a4e2c16+AZ…'\n\n\
+    The file is checked under the key pinned for its log, or the one given with --vkey; never under one from the file.\n\
+    Exits like the question itself, and 3 if anything in the file does not hold.")]
+pub(super) struct Verify {
+    /// A file written by --save
+    file: PathBuf,
+    #[command(flatten)]
+    output: Output,
+}
+
+impl Verify {
+    pub(super) fn run(self, globals: &Globals) -> Outcome {
+        let claimed = saved::load(&self.file).map_err(|error| {
+            let message = format!("{}: {error}", self.file.display());
+            match error {
+                SavedError::Read { .. } | SavedError::TooLong { .. } => Failure::Operational(error.to_string()),
+                SavedError::Version(_) => Failure::Operational(message),
+                SavedError::Malformed(_) | SavedError::Checksum => Failure::Verification(message),
+            }
+        })?;
+        let wrong = |error: &dyn std::fmt::Display| Failure::Verification(format!("{}: {error}", self.file.display()));
+        let answer = match &globals.vkey {
+            Some(vkey) => claimed.check(vkey).map_err(|error| wrong(&error))?,
+            None => {
+                let trust = globals.trust_folder()?;
+                let vkey = pinned_key(&trust, &claimed)?;
+                let answer = claimed.check(&vkey).map_err(|error| wrong(&error))?;
+                compare_with_memory(&trust, &answer)?;
+                answer
+            }
+        };
+        show::answer(&answer, &self.output)
+    }
+}
+
+/// The key pinned for the log that the file says it is of. A file can only choose among keys that are trusted already.
+fn pinned_key(trust: &TrustFolder, claimed: &Claimed) -> Result<Vkey, Failure> {
+    let note = claimed.pages.first().map_or("", |page| &page.evidence.checkpoint);
+    let origin = note.lines().next().unwrap_or_default();
+    let pinned = trust.key_of_origin(origin).map_err(ClientError::from)?;
+    pinned.ok_or_else(|| {
+        Failure::Operational(format!(
+            "no key is pinned for the log {origin:?}; get its verifier key from the operator and give it with --vkey, or \
+             ask its server once"
+        ))
+    })
+}
+
+/// Without a server only checkpoints of one size can be compared.
+fn compare_with_memory(trust: &TrustFolder, answer: &Answer) -> Result<(), Failure> {
+    let vkey = answer.entries.vkey();
+    let Some(remembered) = trust.checkpoint(vkey).map_err(ClientError::from)? else { return Ok(()) };
+    let checkpoint = answer.entries.checkpoint();
+    if checkpoint.size != remembered.checkpoint.size {
+        return Ok(());
+    }
+    check_same_log(&remembered.checkpoint, checkpoint, &[]).map_err(|error| {
+        match trust.keep_fork(vkey.origin(), &remembered, answer.entries.note()) {
+            Ok(kept) => ClientError::Fork { origin: vkey.origin().to_string(), error, kept }.into(),
+            Err(failed) => ClientError::from(failed).into(),
+        }
+    })
+}

@@ -1,0 +1,57 @@
+//! Recording a statement, and believing that it was recorded only once the receipt verifies.
+
+use prost::Message as _;
+use tonic::Request;
+use tonic::metadata::AsciiMetadataValue;
+
+use super::{ClientError, RemoteLedger};
+use crate::ledger::answer::{Answer, Claimed, Claims, Page, Question, Recorded, check_receipt};
+use crate::ledger::note::Skey;
+use crate::ledger::signature::{key_id, sign, statement_message};
+use crate::proto;
+
+/// A statement that is durably in the log.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Receipt {
+    /// What became of it.
+    pub recorded: Recorded,
+    /// Its entry, proven to be in the log.
+    pub answer: Answer,
+    /// The same, for others to check.
+    pub claimed: Claimed,
+}
+
+impl RemoteLedger {
+    /// Records one statement, signed by its producer if a key is given.
+    pub async fn record(
+        &self,
+        statement: &proto::Statement,
+        sign_key: Option<&Skey>,
+        token: Option<&str>,
+    ) -> Result<Receipt, ClientError> {
+        let bytes = statement.encode_to_vec();
+        let producer = sign_key.map(|skey| proto::Producer {
+            key_id: key_id(&skey.key().verifying_key()),
+            signature: sign(skey.key(), &statement_message(&bytes)).to_vec(),
+        });
+        let submission = proto::Submission { statement: bytes.clone(), producer };
+        let mut request = Request::new(proto::AppendRequest { submission: Some(submission) });
+        if let Some(token) = token {
+            let mut bearer = AsciiMetadataValue::try_from(format!("Bearer {token}")).map_err(|_| ClientError::Token)?;
+            bearer.set_sensitive(true);
+            request.metadata_mut().insert("authorization", bearer);
+        }
+        let response = self.appends().append(request).await?.into_inner();
+        let receipt = response.receipt.ok_or(ClientError::Incomplete("receipt"))?;
+        let evidence = response.evidence.ok_or(ClientError::Incomplete("evidence"))?;
+        let claimed = Claimed {
+            question: Question::Entry { index: receipt.index },
+            pages: vec![Page { claims: Claims::Entry, evidence }],
+            growth: Vec::new(),
+        };
+        let answer = claimed.check(self.vkey())?;
+        let recorded = check_receipt(&receipt, &bytes, &answer.entries)?;
+        self.observe(answer.entries.note()).await?;
+        Ok(Receipt { recorded, answer, claimed })
+    }
+}

@@ -1,0 +1,168 @@
+//! A ledger on a server whose key is pinned, and its one append-only log.
+
+use tonic::transport::Channel;
+
+use super::error::is_transient;
+use super::trust::{Remembered, TrustFolder};
+use super::{ClientError, Server};
+use crate::ledger::checkpoint::Checkpoint;
+use crate::ledger::evidence::{check_same_log, hashes};
+use crate::ledger::merkle::Hash;
+use crate::ledger::note::Vkey;
+use crate::proto::append_service_client::AppendServiceClient;
+use crate::proto::log_service_client::LogServiceClient;
+use crate::proto::query_service_client::QueryServiceClient;
+use crate::proto::{GetCheckpointRequest, GetConsistencyProofRequest, GetLedgerRequest};
+
+/// Most bytes of one answer: a thousand states with three entries of 16 KiB each.
+const MAX_MESSAGE_LENGTH: usize = 64 * 1024 * 1024;
+
+/// A server that presented the key pinned for it.
+pub struct RemoteLedger {
+    server: Server,
+    channel: Channel,
+    vkey: Vkey,
+    trust: TrustFolder,
+}
+
+/// How the key of a server came to be trusted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pin {
+    /// It was pinned before, or given by the caller.
+    Known,
+    /// It was pinned just now, on the server's word alone.
+    New,
+}
+
+impl RemoteLedger {
+    /// Connects. A server without a pinned key gets the one it presents pinned, or `vkey` if that is given; one that presents
+    /// another key than the pinned one is refused.
+    pub async fn open(server: Server, trust: TrustFolder, vkey: Option<Vkey>) -> Result<(Self, Pin), ClientError> {
+        let channel = server.connect().await?;
+        let answer = log_client(&channel).get_ledger(GetLedgerRequest {}).await?.into_inner();
+        let presented: Vkey = answer.vkey.parse()?;
+        let (pinned, is_new) = match vkey {
+            Some(vkey) => (vkey, false),
+            None => trust.pin(&server.to_string(), &presented)?,
+        };
+        if pinned != presented {
+            return Err(ClientError::KeyChanged {
+                server: server.to_string(),
+                pinned: pinned.to_string(),
+                presented: presented.to_string(),
+                known_ledgers: trust.known_ledgers(),
+            });
+        }
+        Ok((Self { server, channel, vkey: pinned, trust }, if is_new { Pin::New } else { Pin::Known }))
+    }
+
+    /// The pinned key.
+    pub fn vkey(&self) -> &Vkey {
+        &self.vkey
+    }
+
+    /// Where it is served.
+    pub fn server(&self) -> &Server {
+        &self.server
+    }
+
+    /// The newest checkpoint, once it is of the log that is remembered.
+    pub async fn checkpoint(&self) -> Result<Remembered, ClientError> {
+        let note = self.log().get_checkpoint(GetCheckpointRequest {}).await?.into_inner().checkpoint;
+        let checkpoint = self.observe(&note).await?;
+        Ok(Remembered { note, checkpoint })
+    }
+
+    /// Demands that a checkpoint is of the same log as the remembered one, and remembers the larger of them. Nothing that
+    /// rests on a checkpoint may be shown before.
+    pub(super) async fn observe(&self, note: &str) -> Result<Checkpoint, ClientError> {
+        let seen = Checkpoint::open(note, &self.vkey)?;
+        loop {
+            let remembered = self.trust.checkpoint(&self.vkey)?;
+            if let Some(remembered) = &remembered {
+                self.compare(remembered, &seen, note).await?;
+                if seen.size <= remembered.checkpoint.size {
+                    return Ok(seen);
+                }
+            }
+            // Another command may have remembered something else in the meantime; then that is what counts.
+            if self.trust.remember(&self.vkey, remembered.as_ref(), note)? {
+                return Ok(seen);
+            }
+        }
+    }
+
+    async fn compare(&self, remembered: &Remembered, seen: &Checkpoint, note: &str) -> Result<(), ClientError> {
+        let known = &remembered.checkpoint;
+        let keep = || self.trust.keep_fork(self.vkey.origin(), remembered, note);
+        let rollback = |kept| ClientError::Rollback {
+            server: self.server.to_string(),
+            seen: seen.size,
+            remembered: known.size,
+            kept,
+        };
+        let proof = match self.growth(known.size, seen.size).await {
+            Ok(proof) => proof,
+            // It cannot prove what it does not have: it is behind what it signed before.
+            Err(GrowthError::Refused(_)) if seen.size < known.size => return Err(rollback(keep()?)),
+            Err(GrowthError::Refused(reason)) => {
+                let (older, newer) = (known.size, seen.size);
+                return Err(ClientError::Unproven { older, newer, reason });
+            }
+            Err(GrowthError::Failed(error)) => return Err(error),
+        };
+        if let Err(error) = check_same_log(known, seen, &proof) {
+            return Err(ClientError::Fork { origin: self.vkey.origin().to_string(), error, kept: keep()? });
+        }
+        // An empty log is a prefix of every other; still it is behind.
+        if seen.size == 0 && known.size > 0 { Err(rollback(keep()?)) } else { Ok(()) }
+    }
+
+    /// The consistency proof between two sizes, in whatever order; empty where none exists.
+    pub(super) async fn growth(&self, one: u64, other: u64) -> Result<Vec<Hash>, GrowthError> {
+        let (first, second) = (one.min(other), one.max(other));
+        if first == 0 || first == second {
+            return Ok(Vec::new());
+        }
+        let request = GetConsistencyProofRequest { first, second };
+        match self.log().get_consistency_proof(request).await {
+            Ok(response) => hashes(&response.into_inner().hashes).map_err(|error| GrowthError::Failed(error.into())),
+            Err(status) if is_transient(&status) => Err(GrowthError::Failed(status.into())),
+            Err(status) => Err(GrowthError::Refused(status.message().to_owned())),
+        }
+    }
+
+    pub(super) fn log(&self) -> LogServiceClient<Channel> {
+        log_client(&self.channel)
+    }
+
+    pub(super) fn queries(&self) -> QueryServiceClient<Channel> {
+        QueryServiceClient::new(self.channel.clone()).max_decoding_message_size(MAX_MESSAGE_LENGTH)
+    }
+
+    pub(super) fn appends(&self) -> AppendServiceClient<Channel> {
+        AppendServiceClient::new(self.channel.clone()).max_decoding_message_size(MAX_MESSAGE_LENGTH)
+    }
+}
+
+/// Why there is no consistency proof.
+pub(super) enum GrowthError {
+    /// The server answered that it has none.
+    Refused(String),
+    /// It did not answer, or not in the form of a proof.
+    Failed(ClientError),
+}
+
+impl GrowthError {
+    /// Where a proof between two checkpoints of one answer is missing.
+    pub(super) fn between(self, one: u64, other: u64) -> ClientError {
+        match self {
+            Self::Refused(reason) => ClientError::Unproven { older: one.min(other), newer: one.max(other), reason },
+            Self::Failed(error) => error,
+        }
+    }
+}
+
+fn log_client(channel: &Channel) -> LogServiceClient<Channel> {
+    LogServiceClient::new(channel.clone()).max_decoding_message_size(MAX_MESSAGE_LENGTH)
+}

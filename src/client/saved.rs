@@ -1,0 +1,197 @@
+//! Evidence files: an answer with all that is needed to check it, as JSON.
+//!
+//! ```json
+//! { "format": "tagledger-evidence", "version": 1, "checksum": "sha256:…",
+//!   "content": { "question": {…}, "pages": [ {"claims": {…}, "checkpoint": "…", "entries": […], "proof": […]} ],
+//!                "growth": [] } }
+//! ```
+//!
+//! `docs/SPEC.md`, "Evidence files", lists every field. Reading one believes nothing: [`Claimed::check`] does the rest, under
+//! a key that the reader has from elsewhere. The checksum is over the compact JSON of `content` and finds accidents; that
+//! nobody lies is for the proofs to show.
+
+use std::path::Path;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+
+use super::trust::{TrustError, write};
+use crate::ledger::answer::{Claimed, Claims, Growth, Page, Question};
+use crate::proto;
+
+const FORMAT: &str = "tagledger-evidence";
+const VERSION: u64 = 1;
+/// Longest file read, in bytes.
+const MAX_LENGTH: u64 = 256 * 1024 * 1024;
+
+/// Why a file is no evidence.
+#[derive(Debug, thiserror::Error)]
+pub enum SavedError {
+    /// The system refuses.
+    #[error("cannot read {path}: {source}")]
+    Read {
+        /// Which file.
+        path: String,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// Too much to be one.
+    #[error("{path} has {length} bytes; an evidence file has at most {MAX_LENGTH}")]
+    TooLong {
+        /// Which file.
+        path: String,
+        /// What it has.
+        length: u64,
+    },
+    /// Not JSON, or not of this form.
+    #[error("not an evidence file: {0}; such a file is written by --save FILE")]
+    Malformed(String),
+    /// Of a later version.
+    #[error("the evidence file has version {0}; this tagledger reads version {VERSION}: use a newer one")]
+    Version(u64),
+    /// Changed by accident, or by somebody who did not bother to hide it.
+    #[error("the evidence file was changed after it was written: its checksum does not match")]
+    Checksum,
+}
+
+#[derive(Deserialize)]
+struct Header {
+    format: String,
+    version: u64,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    format: String,
+    version: u64,
+    checksum: String,
+    content: Content,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Content {
+    question: Question,
+    pages: Vec<SavedPage>,
+    growth: Vec<SavedGrowth>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SavedPage {
+    claims: Claims,
+    /// The signed note, as it is.
+    checkpoint: String,
+    entries: Vec<SavedEntry>,
+    /// Base64.
+    proof: Vec<String>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SavedEntry {
+    index: u64,
+    /// Base64.
+    entry: String,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SavedGrowth {
+    older: u64,
+    newer: u64,
+    /// Base64.
+    proof: Vec<String>,
+}
+
+/// The text of an evidence file.
+pub fn to_text(claimed: &Claimed) -> String {
+    let content = Content {
+        question: claimed.question.clone(),
+        pages: claimed.pages.iter().map(save_page).collect(),
+        growth: claimed.growth.iter().map(save_growth).collect(),
+    };
+    let file = File { format: FORMAT.to_owned(), version: VERSION, checksum: checksum(&content), content };
+    serde_json::to_string_pretty(&file).expect("it has only strings as keys") + "\n"
+}
+
+/// Reads the text of an evidence file. Nothing in it is believed yet.
+pub fn from_text(text: &str) -> Result<Claimed, SavedError> {
+    let malformed = |error: serde_json::Error| SavedError::Malformed(error.to_string());
+    // The version first: what else a later one holds is not for us to judge.
+    let header: Header = serde_json::from_str(text).map_err(malformed)?;
+    if header.format != FORMAT {
+        return Err(SavedError::Malformed(format!("its format is {:?}, not {FORMAT:?}", header.format)));
+    }
+    if header.version != VERSION {
+        return Err(SavedError::Version(header.version));
+    }
+    let File { checksum: claimed_checksum, content, .. } = serde_json::from_str(text).map_err(malformed)?;
+    if checksum(&content) != claimed_checksum {
+        return Err(SavedError::Checksum);
+    }
+    let pages = content.pages.into_iter().map(load_page).collect::<Result<_, _>>()?;
+    let growth = content.growth.into_iter().map(load_growth).collect::<Result<_, _>>()?;
+    Ok(Claimed { question: content.question, pages, growth })
+}
+
+/// Writes an evidence file.
+pub fn save(path: &Path, claimed: &Claimed) -> Result<(), TrustError> {
+    write(path, &to_text(claimed))
+}
+
+/// Reads an evidence file.
+pub fn load(path: &Path) -> Result<Claimed, SavedError> {
+    let wrong = |source| SavedError::Read { path: path.display().to_string(), source };
+    let length = std::fs::metadata(path).map_err(wrong)?.len();
+    if length > MAX_LENGTH {
+        return Err(SavedError::TooLong { path: path.display().to_string(), length });
+    }
+    from_text(&std::fs::read_to_string(path).map_err(wrong)?)
+}
+
+fn checksum(content: &Content) -> String {
+    let compact = serde_json::to_vec(content).expect("it has only strings as keys");
+    format!("sha256:{}", hex::encode(Sha256::digest(compact)))
+}
+
+fn save_page(page: &Page) -> SavedPage {
+    let entry = |entry: &proto::LogEntry| SavedEntry { index: entry.index, entry: BASE64.encode(&entry.entry) };
+    SavedPage {
+        claims: page.claims.clone(),
+        checkpoint: page.evidence.checkpoint.clone(),
+        entries: page.evidence.entries.iter().map(entry).collect(),
+        proof: page.evidence.proof.iter().map(|hash| BASE64.encode(hash)).collect(),
+    }
+}
+
+fn load_page(page: SavedPage) -> Result<Page, SavedError> {
+    let entry = |saved: SavedEntry| Ok(proto::LogEntry { index: saved.index, entry: bytes("an entry", &saved.entry)? });
+    let evidence = proto::Evidence {
+        checkpoint: page.checkpoint,
+        entries: page.entries.into_iter().map(entry).collect::<Result<_, _>>()?,
+        proof: page.proof.iter().map(|hash| bytes("a hash", hash)).collect::<Result<_, _>>()?,
+    };
+    Ok(Page { claims: page.claims, evidence })
+}
+
+fn save_growth(growth: &Growth) -> SavedGrowth {
+    let proof = growth.hashes.iter().map(|hash| BASE64.encode(hash)).collect();
+    SavedGrowth { older: growth.older, newer: growth.newer, proof }
+}
+
+fn load_growth(growth: SavedGrowth) -> Result<Growth, SavedError> {
+    let hash = |text: &String| {
+        let hash = bytes("a hash", text)?.try_into();
+        hash.map_err(|_| SavedError::Malformed("a hash of a consistency proof does not have 32 bytes".to_owned()))
+    };
+    let hashes = growth.proof.iter().map(hash).collect::<Result<_, _>>()?;
+    Ok(Growth { older: growth.older, newer: growth.newer, hashes })
+}
+
+fn bytes(what: &str, text: &str) -> Result<Vec<u8>, SavedError> {
+    BASE64.decode(text).map_err(|error| SavedError::Malformed(format!("{what} is not base64: {error}")))
+}

@@ -1,0 +1,341 @@
+//! The trust folder: which key each server has, and the last checkpoint of each log.
+//!
+//! ```text
+//! known_ledgers              lines "server vkey", as in ssh's known_hosts
+//! checkpoints/<log>.note     the newest checkpoint that was verified
+//! forks/<log>-…              both checkpoints of every fork or rollback
+//! lock                       held while one of them is changed
+//! ```
+//!
+//! Files are replaced atomically and changed under the lock, so several commands may run at once. Everything in here is
+//! public; what matters is that nobody else can write it.
+
+use std::fs::{self, File};
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+
+use sha2::{Digest as _, Sha256};
+
+use crate::ledger::checkpoint::{Checkpoint, CheckpointError};
+use crate::ledger::note::{KeyError, Origin, Vkey};
+
+/// Why the trust folder could not be used.
+#[derive(Debug, thiserror::Error)]
+pub enum TrustError {
+    /// The system refuses.
+    #[error("cannot {what} {}: {source}", path.display())]
+    Io {
+        /// Read, write, ...
+        what: &'static str,
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// A line that is not "server vkey".
+    #[error("{}:{line}: {error}; a line is \"server vkey\"", path.display())]
+    Line {
+        /// Which file.
+        path: PathBuf,
+        /// Which line, from 1.
+        line: usize,
+        /// What is wrong with it.
+        error: KeyError,
+    },
+    /// One origin with several keys.
+    #[error(
+        "{} pins different keys for {origin}; a log has one key for ever: ask its operator, and remove the wrong line",
+        path.display()
+    )]
+    SeveralKeys {
+        /// Which file.
+        path: PathBuf,
+        /// The log.
+        origin: String,
+    },
+    /// A remembered checkpoint that is none.
+    #[error(
+        "the remembered checkpoint {} is not usable: {error}; move the file away to begin anew, trusting the server",
+        path.display()
+    )]
+    Checkpoint {
+        /// Which file.
+        path: PathBuf,
+        /// What is wrong with it.
+        error: CheckpointError,
+    },
+}
+
+impl TrustError {
+    /// It is about what was signed, not about files.
+    pub fn is_verification(&self) -> bool {
+        matches!(self, Self::SeveralKeys { .. })
+    }
+}
+
+/// The folder.
+#[derive(Debug, Clone)]
+pub struct TrustFolder {
+    path: PathBuf,
+}
+
+/// A checkpoint that was verified before.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Remembered {
+    /// The signed note.
+    pub note: String,
+    /// What it says.
+    pub checkpoint: Checkpoint,
+}
+
+impl TrustFolder {
+    /// The folder at a path; it is made when something is to be kept.
+    pub fn new(path: PathBuf) -> Self {
+        Self { path }
+    }
+
+    /// Where keys are pinned.
+    pub fn known_ledgers(&self) -> PathBuf {
+        self.path.join("known_ledgers")
+    }
+
+    /// The key pinned for a server.
+    pub fn key_of_server(&self, server: &str) -> Result<Option<Vkey>, TrustError> {
+        Ok(self.pins()?.into_iter().find(|(pinned, _)| pinned == server).map(|(_, vkey)| vkey))
+    }
+
+    /// The key pinned for a log, under whatever server.
+    pub fn key_of_origin(&self, origin: &str) -> Result<Option<Vkey>, TrustError> {
+        let mut keys = self.pins()?.into_iter().map(|(_, vkey)| vkey).filter(|vkey| vkey.origin().as_str() == origin);
+        let Some(first) = keys.next() else { return Ok(None) };
+        if keys.any(|other| other != first) {
+            return Err(TrustError::SeveralKeys { path: self.known_ledgers(), origin: origin.to_owned() });
+        }
+        Ok(Some(first))
+    }
+
+    /// Pins a key for a server, unless one is pinned already. Returns the pinned one, and whether it is new.
+    pub fn pin(&self, server: &str, vkey: &Vkey) -> Result<(Vkey, bool), TrustError> {
+        let _lock = self.lock()?;
+        if let Some(pinned) = self.key_of_server(server)? {
+            return Ok((pinned, false));
+        }
+        // A log has one key for ever, wherever it is served from.
+        if self.key_of_origin(vkey.origin().as_str())?.is_some_and(|known| known != *vkey) {
+            return Err(TrustError::SeveralKeys { path: self.known_ledgers(), origin: vkey.origin().to_string() });
+        }
+        let path = self.known_ledgers();
+        let mut text = read(&path)?.unwrap_or_default();
+        if !text.is_empty() && !text.ends_with('\n') {
+            text.push('\n');
+        }
+        text.push_str(&format!("{server} {vkey}\n"));
+        write(&path, &text)?;
+        Ok((vkey.clone(), true))
+    }
+
+    /// The last checkpoint of a log that was verified.
+    pub fn checkpoint(&self, vkey: &Vkey) -> Result<Option<Remembered>, TrustError> {
+        let path = self.checkpoint_path(vkey.origin());
+        let Some(note) = read(&path)? else { return Ok(None) };
+        let checkpoint = Checkpoint::open(&note, vkey).map_err(|error| TrustError::Checkpoint { path, error })?;
+        Ok(Some(Remembered { note, checkpoint }))
+    }
+
+    /// Replaces the remembered checkpoint by a newer one, if it is still `old`. False: somebody else was faster, and the new
+    /// one must be compared with what they left.
+    pub fn remember(&self, vkey: &Vkey, old: Option<&Remembered>, note: &str) -> Result<bool, TrustError> {
+        let _lock = self.lock()?;
+        if self.checkpoint(vkey)?.as_ref() != old {
+            return Ok(false);
+        }
+        write(&self.checkpoint_path(vkey.origin()), note)?;
+        Ok(true)
+    }
+
+    /// Keeps two checkpoints that contradict each other.
+    pub fn keep_fork(&self, origin: &Origin, remembered: &Remembered, seen: &str) -> Result<[PathBuf; 2], TrustError> {
+        let _lock = self.lock()?;
+        let keep = |kind: &str, note: &str| {
+            // Named by content: the same fork seen again needs no second copy, another one gets its own.
+            let name = format!("{}-{kind}-{}.note", file_name(origin), short_hash(note));
+            let path = self.path.join("forks").join(name);
+            write(&path, note).map(|()| path)
+        };
+        Ok([keep("remembered", &remembered.note)?, keep("seen", seen)?])
+    }
+
+    fn pins(&self) -> Result<Vec<(String, Vkey)>, TrustError> {
+        let path = self.known_ledgers();
+        let text = read(&path)?.unwrap_or_default();
+        let lines = text.lines().enumerate().map(|(number, line)| (number + 1, line.trim()));
+        let lines = lines.filter(|(_, line)| !line.is_empty() && !line.starts_with('#'));
+        let parse = |(line, text): (usize, &str)| {
+            let (server, vkey) = text.split_once(' ').unwrap_or((text, ""));
+            match vkey.trim().parse() {
+                Ok(vkey) => Ok((server.to_owned(), vkey)),
+                Err(error) => Err(TrustError::Line { path: path.clone(), line, error }),
+            }
+        };
+        lines.map(parse).collect()
+    }
+
+    fn checkpoint_path(&self, origin: &Origin) -> PathBuf {
+        self.path.join("checkpoints").join(format!("{}.note", file_name(origin)))
+    }
+
+    /// Held until the returned file is dropped.
+    fn lock(&self) -> Result<File, TrustError> {
+        let path = self.path.join("lock");
+        let wrong = |what| {
+            let path = path.clone();
+            move |source| TrustError::Io { what, path, source }
+        };
+        fs::create_dir_all(&self.path).map_err(wrong("make the folder of"))?;
+        let lock = File::options().create(true).append(true).open(&path).map_err(wrong("open"))?;
+        lock.lock().map_err(wrong("lock"))?;
+        Ok(lock)
+    }
+}
+
+/// A file name for a log: readable, and different for different origins.
+fn file_name(origin: &Origin) -> String {
+    let plain = |c: char| if c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_') { c } else { '_' };
+    let readable: String = origin.as_str().chars().take(80).map(plain).collect();
+    format!("{}-{}", readable.trim_start_matches('.'), short_hash(origin.as_str()))
+}
+
+fn short_hash(text: &str) -> String {
+    hex::encode(&Sha256::digest(text)[..8])
+}
+
+fn read(path: &Path) -> Result<Option<String>, TrustError> {
+    match fs::read_to_string(path) {
+        Ok(text) => Ok(Some(text)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(source) => Err(TrustError::Io { what: "read", path: path.to_owned(), source }),
+    }
+}
+
+/// Replaces a file: whoever reads it sees the old content or the new one, also after a crash.
+pub(super) fn write(path: &Path, text: &str) -> Result<(), TrustError> {
+    let folder = match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    };
+    let replace = || -> io::Result<()> {
+        fs::create_dir_all(folder)?;
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let temporary = folder.join(format!(".{name}.{}", std::process::id()));
+        let mut file = File::create(&temporary)?;
+        file.write_all(text.as_bytes())?;
+        file.sync_all()?;
+        fs::rename(&temporary, path)?;
+        File::open(folder)?.sync_all()
+    };
+    replace().map_err(|source| TrustError::Io { what: "write", path: path.to_owned(), source })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ledger::note::Skey;
+
+    fn skey(origin: &str, seed: u8) -> Skey {
+        Skey::from_seed(origin.parse().expect("an origin"), &[seed; 32])
+    }
+
+    fn folder() -> (tempfile::TempDir, TrustFolder) {
+        let dir = tempfile::tempdir().expect("a folder");
+        let trust = TrustFolder::new(dir.path().join("a/b"));
+        (dir, trust)
+    }
+
+    #[test]
+    fn the_first_key_of_a_server_stays_pinned() {
+        let (_dir, trust) = folder();
+        let (one, other) = (skey("one.example", 1).vkey(), skey("other.example", 2).vkey());
+        assert_eq!(trust.key_of_server("http://a:1").expect("empty"), None);
+        assert_eq!(trust.pin("http://a:1", &one).expect("pins"), (one.clone(), true));
+        assert_eq!(trust.pin("http://a:1", &other).expect("keeps"), (one.clone(), false));
+        assert_eq!(trust.pin("http://b:1", &other).expect("pins"), (other.clone(), true));
+        assert_eq!(trust.key_of_origin("one.example").expect("known"), Some(one));
+        assert_eq!(trust.key_of_origin("other.example").expect("known"), Some(other));
+        assert_eq!(trust.key_of_origin("none.example").expect("unknown"), None);
+    }
+
+    #[test]
+    fn a_log_has_one_key_wherever_it_is_served() {
+        let (_dir, trust) = folder();
+        trust.pin("http://a:1", &skey("one.example", 1).vkey()).expect("pins");
+        let impostor = trust.pin("http://b:1", &skey("one.example", 2).vkey());
+        assert!(matches!(impostor, Err(TrustError::SeveralKeys { .. })));
+        assert_eq!(trust.key_of_server("http://b:1").expect("readable"), None);
+    }
+
+    #[test]
+    fn a_broken_line_is_named() {
+        let (_dir, trust) = folder();
+        let vkey = skey("one.example", 1).vkey();
+        trust.pin("http://a:1", &vkey).expect("pins");
+        fs::write(trust.known_ledgers(), format!("# by hand\n\nhttp://a:1 {vkey}\nhttp://b:1 nonsense\n"))
+            .expect("write");
+        assert!(matches!(trust.key_of_server("http://a:1"), Err(TrustError::Line { line: 4, .. })));
+    }
+
+    #[test]
+    fn a_checkpoint_is_only_replaced_if_it_is_the_one_compared_with() {
+        let (_dir, trust) = folder();
+        let skey = skey("one.example/tags", 1);
+        let note = |size| Checkpoint { size, root: [1; 32] }.sign(&skey);
+        assert_eq!(trust.checkpoint(&skey.vkey()).expect("empty"), None);
+        assert!(trust.remember(&skey.vkey(), None, &note(1)).expect("first"));
+        assert!(!trust.remember(&skey.vkey(), None, &note(2)).expect("somebody was faster"));
+        let old = trust.checkpoint(&skey.vkey()).expect("kept");
+        assert_eq!(old.as_ref().map(|old| old.checkpoint.size), Some(1));
+        assert!(trust.remember(&skey.vkey(), old.as_ref(), &note(2)).expect("replaced"));
+        assert_eq!(trust.checkpoint(&skey.vkey()).expect("kept").map(|kept| kept.note), Some(note(2)));
+    }
+
+    #[test]
+    fn a_changed_checkpoint_is_refused_by_name() {
+        let (_dir, trust) = folder();
+        let skey = skey("one.example", 1);
+        let note = Checkpoint { size: 7, root: [1; 32] }.sign(&skey);
+        trust.remember(&skey.vkey(), None, &note.replace("\n7\n", "\n6\n")).expect("written");
+        assert!(matches!(trust.checkpoint(&skey.vkey()), Err(TrustError::Checkpoint { .. })));
+    }
+
+    #[test]
+    fn both_checkpoints_of_a_fork_are_kept() {
+        let (_dir, trust) = folder();
+        let skey = skey("one.example", 1);
+        let note = |root| Checkpoint { size: 7, root: [root; 32] }.sign(&skey);
+        let remembered = Remembered { note: note(1), checkpoint: Checkpoint { size: 7, root: [1; 32] } };
+        let kept = trust.keep_fork(skey.origin(), &remembered, &note(2)).expect("kept");
+        assert_eq!(kept.map(|path| fs::read_to_string(path).expect("there")), [note(1), note(2)]);
+    }
+
+    #[test]
+    fn origins_that_look_alike_get_files_of_their_own() {
+        let names: Vec<String> =
+            ["a/b", "a_b", "a\u{e9}b", ".a"].iter().map(|o| file_name(&o.parse().expect("an origin"))).collect();
+        assert!(names.iter().all(|name| !name.contains('/') && !name.starts_with('.')));
+        assert_eq!(names.iter().collect::<std::collections::HashSet<_>>().len(), names.len());
+    }
+
+    #[test]
+    fn many_at_once_lose_nothing() {
+        let (_dir, trust) = folder();
+        std::thread::scope(|scope| {
+            for number in 0..8u8 {
+                let trust = trust.clone();
+                scope.spawn(move || {
+                    let vkey = skey(&format!("log{number}.example"), number).vkey();
+                    trust.pin(&format!("http://a:{number}"), &vkey).expect("pins");
+                });
+            }
+        });
+        assert_eq!(trust.pins().expect("readable").len(), 8);
+    }
+}

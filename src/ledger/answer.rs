@@ -1,1 +1,0 @@
-//! Checking answers against their evidence, and saying in words what was checked.
