@@ -9,11 +9,11 @@ use tonic_types::{ErrorDetails, FieldViolation, StatusExt as _};
 
 use super::principals::AuthError;
 use crate::engine::AppendError;
+use crate::engine::ReadError;
 use crate::engine::plan::Rejected;
 use crate::engine::query::QueryError;
 use crate::ledger::statement::Violation;
 use crate::proto;
-use crate::store::ReadError;
 
 /// When a client may ask again after "too much" or "not now".
 const RETRY_AFTER: Duration = Duration::from_secs(1);

@@ -44,7 +44,7 @@ pub enum Reading {
     /// Something to record.
     Claim {
         /// Valid by [`Statement::parse`].
-        statement: proto::Statement,
+        statement: Box<proto::Statement>,
         /// The event, as JSON, should the ledger refuse it all the same.
         event: String,
     },
@@ -159,7 +159,7 @@ struct Source {
 
 /// What an understood event comes to.
 enum Read {
-    Claim(proto::Statement),
+    Claim(Box<proto::Statement>),
     Ignored(Ignored),
 }
 
@@ -178,7 +178,7 @@ impl Event {
         let statement = self.into_statement(registry)?;
         Statement::parse(&statement.encode_to_vec())
             .map_err(|violations| violations.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))?;
-        Ok(Read::Claim(statement))
+        Ok(Read::Claim(Box::new(statement)))
     }
 
     fn into_statement(self, registry: &Registry) -> Result<proto::Statement, String> {
@@ -285,7 +285,7 @@ mod tests {
 
     fn claim(body: &str) -> proto::Statement {
         match read_one(body) {
-            Reading::Claim { statement, .. } => statement,
+            Reading::Claim { statement, .. } => *statement,
             other => panic!("{other:?}"),
         }
     }

@@ -252,7 +252,7 @@ impl<P: LedgerPort> Receiver<P> {
         let mut refused = Vec::new();
         for reading in readings {
             match reading {
-                Reading::Claim { statement, event } => claims.push((statement, event)),
+                Reading::Claim { statement, event } => claims.push((*statement, event)),
                 Reading::Ignored(why) => {
                     tally.ignored += 1;
                     self.metrics.ignored(source.name(), why.as_str());

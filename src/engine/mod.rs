@@ -22,8 +22,9 @@ use crate::ledger::note::{Skey, Vkey};
 use crate::ledger::policy::Policy;
 use crate::ledger::statement::Violation;
 use crate::proto;
+pub use crate::store::ReadError;
+use crate::store::Store;
 use crate::store::rows::{self, Head, StoredNodes};
-use crate::store::{ReadError, Store};
 use plan::{Accepted, Rejected, Submission};
 use query::Reader;
 
@@ -41,11 +42,19 @@ pub struct Options {
     pub clock_bounds: clock::Bounds,
 }
 
-/// A running ledger. Cheap to clone; the sequencer stops when the last clone is gone.
+/// A running ledger. Cheap to clone; the sequencer ends with the last clone, or when it is told to.
 #[derive(Clone)]
 pub struct Ledger {
     shared: Arc<Shared>,
-    queue: mpsc::Sender<Waiting>,
+    queue: mpsc::Sender<Command>,
+}
+
+/// What the sequencer is told.
+enum Command {
+    /// Record this.
+    Append(Waiting),
+    /// Finish what came before, and end.
+    Close,
 }
 
 struct Shared {
@@ -204,7 +213,7 @@ impl Ledger {
     pub async fn append(&self, submissions: Vec<Submission>) -> Result<Appended, AppendError> {
         self.check_times(&submissions)?;
         let (reply, answer) = oneshot::channel();
-        self.queue.try_send(Waiting { submissions, reply }).map_err(|error| match error {
+        self.queue.try_send(Command::Append(Waiting { submissions, reply })).map_err(|error| match error {
             mpsc::error::TrySendError::Full(_) => AppendError::Overloaded,
             mpsc::error::TrySendError::Closed(_) => self.stopped_error(),
         })?;
@@ -216,7 +225,7 @@ impl Ledger {
     pub async fn enqueue(&self, submissions: Vec<Submission>) -> Result<InQueue, AppendError> {
         self.check_times(&submissions)?;
         let (reply, answer) = oneshot::channel();
-        self.queue.send(Waiting { submissions, reply }).await.map_err(|_| self.stopped_error())?;
+        self.queue.send(Command::Append(Waiting { submissions, reply })).await.map_err(|_| self.stopped_error())?;
         Ok(InQueue { ledger: self.clone(), answer })
     }
 
@@ -233,6 +242,13 @@ impl Ledger {
 
     fn stopped_error(&self) -> AppendError {
         AppendError::Stopped(self.health().err().unwrap_or_else(|| "it is shutting down".into()))
+    }
+
+    /// Ends the sequencer: what is queued is recorded, what comes later is refused. Returns when it has let go of the store.
+    pub async fn close(&self) {
+        // Fails only if it has ended already.
+        let _ = self.queue.send(Command::Close).await;
+        let _ = self.stopped().wait_for(Option::is_some).await;
     }
 
     /// The receipt of a statement recorded before.

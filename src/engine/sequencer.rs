@@ -11,7 +11,7 @@ use tokio::sync::{mpsc, watch};
 
 use super::clock::{Bounds, Oddity, ReadClock};
 use super::plan::{Accepted, Base, Plan, Rejected, plan};
-use super::{AppendError, Committed, Tally, Waiting};
+use super::{AppendError, Command, Committed, Tally, Waiting};
 use crate::ledger::merkle::Tree;
 use crate::ledger::note::Skey;
 use crate::ledger::policy::Policy;
@@ -45,14 +45,20 @@ pub(super) struct Sequencer {
 }
 
 impl Sequencer {
-    /// Runs until nobody can append any more, or a commit fails.
-    pub(super) fn run(mut self, mut waiting: mpsc::Receiver<Waiting>) {
-        while let Some(batch) = next_batch(&mut waiting) {
-            if self.write(batch).is_err() {
+    /// Runs until it is told to end, nobody can append any more, or a commit fails.
+    pub(super) fn run(mut self, mut commands: mpsc::Receiver<Command>) {
+        let mut is_last = false;
+        while !is_last {
+            let batch;
+            (batch, is_last) = next_batch(&mut commands);
+            if !batch.is_empty() && self.write(batch).is_err() {
                 return;
             }
         }
-        self.stopped.send_replace(Some("it was shut down".into()));
+        let Self { store, stopped, .. } = self;
+        // Whoever waits for the end may open the store again.
+        drop(store);
+        stopped.send_replace(Some("it was shut down".into()));
     }
 
     /// Plans, commits, publishes, answers. An error is fatal.
@@ -151,16 +157,21 @@ impl Sequencer {
 
 type Written = (Vec<Result<Vec<Accepted>, Rejected>>, Arc<Committed>);
 
-/// Waits for a request, and takes with it what else is waiting. `None`: nobody can append any more.
-fn next_batch(waiting: &mut mpsc::Receiver<Waiting>) -> Option<Vec<Waiting>> {
-    let mut batch = vec![waiting.blocking_recv()?];
-    let size = |request: &Waiting| request.submissions.iter().map(|s| s.bytes.len()).sum::<usize>();
-    let (mut statements, mut bytes) = (batch[0].submissions.len(), size(&batch[0]));
-    while statements < BATCH_STATEMENTS && bytes < BATCH_BYTES {
-        let Ok(request) = waiting.try_recv() else { break };
+/// Waits for a request, and takes with it what else is waiting; says whether it is the last batch.
+fn next_batch(commands: &mut mpsc::Receiver<Command>) -> (Vec<Waiting>, bool) {
+    let (mut batch, mut statements, mut bytes) = (Vec::new(), 0, 0);
+    let mut command = commands.blocking_recv();
+    loop {
+        let Some(Command::Append(request)) = command else { return (batch, true) };
         statements += request.submissions.len();
-        bytes += size(&request);
+        bytes += request.submissions.iter().map(|submission| submission.bytes.len()).sum::<usize>();
         batch.push(request);
+        if statements >= BATCH_STATEMENTS || bytes >= BATCH_BYTES {
+            return (batch, false);
+        }
+        command = match commands.try_recv() {
+            Ok(command) => Some(command),
+            Err(_) => return (batch, false),
+        };
     }
-    Some(batch)
 }

@@ -61,3 +61,57 @@ pub fn public_key(bytes: &[u8]) -> Result<VerifyingKey, SignatureError> {
 pub fn key_id(key: &VerifyingKey) -> String {
     hex::encode(&Sha256::digest(key.as_bytes())[..8])
 }
+
+#[cfg(test)]
+mod tests {
+    use ed25519_dalek::Verifier as _;
+
+    use super::*;
+
+    /// The neutral element: a point of order 1.
+    const NEUTRAL: [u8; 32] = {
+        let mut point = [0; 32];
+        point[0] = 1;
+        point
+    };
+
+    #[test]
+    fn a_weak_key_for_which_one_signature_fits_every_message_verifies_nothing() {
+        // [S]B - [k]A = B for S = 1 and a neutral A, whatever k is.
+        let mut base_point = [0x66; 32];
+        base_point[0] = 0x58;
+        let signature = [base_point, NEUTRAL].concat();
+        let weak = VerifyingKey::from_bytes(&NEUTRAL).expect("a point of the curve");
+        for message in [&b"one"[..], b"another"] {
+            let lax = ed25519_dalek::Signature::from_slice(&signature).expect("64 bytes");
+            assert!(weak.verify(message, &lax).is_ok(), "a lax verifier takes it");
+            assert_eq!(verify(&weak, message, &signature), Err(SignatureError::Mismatch));
+        }
+        assert_eq!(public_key(&NEUTRAL), Err(SignatureError::Key));
+    }
+
+    #[test]
+    fn a_signature_whose_point_is_of_small_order_is_refused() {
+        // Made with the private key: R = the neutral element, S = k a modulo L. Verifiers disagree about it.
+        let key = SigningKey::from_bytes(&[7; 32]);
+        let s = hex::decode("d4c5323131ff9683cfb3d30197c786c9043f1052d6c2d5293f19d6f36b911104").expect("hexadecimal");
+        let signature = [NEUTRAL.to_vec(), s].concat();
+        let lax = ed25519_dalek::Signature::from_slice(&signature).expect("64 bytes");
+        assert!(key.verifying_key().verify(b"message", &lax).is_ok(), "a lax verifier takes it");
+        assert_eq!(verify(&key.verifying_key(), b"message", &signature), Err(SignatureError::Mismatch));
+    }
+
+    #[test]
+    fn a_signature_over_one_thing_is_none_over_another() {
+        let (key, origin) = (SigningKey::from_bytes(&[7; 32]), "ledger.example".parse().expect("valid"));
+        let body = b"body";
+        let messages = [entry_message(&origin, body), statement_message(body), body.to_vec()];
+        for (signed, message) in messages.iter().enumerate() {
+            let signature = sign(&key, message);
+            for (read, message) in messages.iter().enumerate() {
+                assert_eq!(verify(&key.verifying_key(), message, &signature).is_ok(), signed == read);
+            }
+        }
+        assert_eq!(verify(&key.verifying_key(), body, &[0; 63]), Err(SignatureError::Length(63)));
+    }
+}

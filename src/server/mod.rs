@@ -11,7 +11,8 @@ pub mod listen;
 use std::future::Future;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use prometheus_client::registry::Registry;
 
@@ -81,9 +82,10 @@ pub async fn serve(
     let principals = Arc::new(principals(&config, &data_dir)?);
     let policy = Policy::new(&config.immutable).map_err(config::ConfigError::Policy)?;
     let sources = config.sources()?;
-    let store = RocksStore::open(&data_dir.database())?;
+    let store = Arc::new(RocksStore::open(&data_dir.database())?);
+    let in_use = Arc::downgrade(&store);
     let ledger = Ledger::open(engine::Options {
-        store: Arc::new(store),
+        store,
         skey: data_dir.take_key(),
         policy,
         clock: Arc::new(clock::system_clock),
@@ -126,7 +128,21 @@ pub async fn serve(
     });
     listen::serve(listener, grpc.into_axum_router(), http, stopped()).await;
     let _ = confirming.await;
+    ledger.close().await;
+    drop(ledger);
+    closed(&in_use).await;
     Ok(())
+}
+
+/// Waits, a bounded time, until nobody holds the database: only then may the data directory's lock be given up.
+async fn closed(database: &Weak<RocksStore>) {
+    for _ in 0..500 {
+        if database.strong_count() == 0 {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    tracing::warn!("the database is still in use by a request that does not end");
 }
 
 fn principals(config: &Config, data_dir: &DataDir) -> Result<Principals, ServeError> {
