@@ -196,7 +196,17 @@ mod tests {
         assert!(read("3 days").contains("\"3 days ago\""));
         assert!(read("1969-12-31T23:59:59Z").contains("before 1970"));
         assert!(read("1970-01-01T00:00:00Z").contains("before 1970"));
-        for text in ["", " ", "25:00", "2026-11-21 10:07 11:00", "today today", "2026-13-01", "2026-11-21T10:07:00Zz", "99999999999999999999s", "-5"] {
+        for text in [
+            "",
+            " ",
+            "25:00",
+            "2026-11-21 10:07 11:00",
+            "today today",
+            "2026-13-01",
+            "2026-11-21T10:07:00Zz",
+            "99999999999999999999s",
+            "-5",
+        ] {
             assert!(read(text).starts_with("error"), "{text:?} became {}", read(text));
         }
     }
