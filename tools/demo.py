@@ -138,30 +138,25 @@ def answers(url: str) -> bool:
 class Cli:
     """`tagledger`, as a person would call it."""
 
-    def __init__(self, program: pathlib.Path, server: str, folder: pathlib.Path, token_file: pathlib.Path):
+    def __init__(self, program: pathlib.Path, server: str, trust: pathlib.Path):
         self.program = program
-        self.token_file = token_file
-        # A pin and a cache of its own: those of whoever runs the demo are none of its business.
-        self.environment = {
-            **os.environ,
-            "TAGLEDGER_SERVER": server,
-            "TAGLEDGER_TRUST": str(folder / "trust"),
-            "TAGLEDGER_TOKEN_FILE": str(token_file),
-            "NO_COLOR": "1",
-        }
+        # A pin and a memory of its own: those of whoever runs the demo are none of its business.
+        self.environment = {key: value for key, value in os.environ.items() if not key.startswith("TAGLEDGER_")}
+        self.environment |= {"TAGLEDGER_SERVER": server, "TAGLEDGER_TRUST": str(trust)}
 
-    def call(self, *arguments: str, expect: tuple[int, ...] = (0,)) -> tuple[int, str]:
-        command = [str(self.program), *arguments]
+    def __call__(self, *arguments: str, expect: int = 0) -> str:
         done = subprocess.run(
-            command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60, env=self.environment
+            [str(self.program), *arguments],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            env=self.environment,
         )
-        if done.returncode not in expect:
+        if done.returncode != expect:
             words = " ".join(["tagledger", *arguments])
-            raise Wrong(f"`{words}` ended with exit code {done.returncode}:\n{done.stdout}{done.stderr}")
-        return done.returncode, done.stdout
-
-    def json(self, *arguments: str, expect: tuple[int, ...] = (0,)):
-        return json.loads(self.call(*arguments, "--json", expect=expect)[1])
+            raise Wrong(f"`{words}` exited {done.returncode}, not {expect}:\n{done.stdout}{done.stderr}")
+        return done.stdout
 
 
 # --- the story ---------------------------------------------------------------------------------------------------------
@@ -172,7 +167,7 @@ class Moment:
 
     def __init__(self, label: str, tags: dict, running: dict):
         self.label = label
-        self.time = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="microseconds").replace("+00:00", "Z")
+        self.time = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="microseconds")
         self.tags = dict(tags)
         self.running = dict(running)
 
@@ -184,39 +179,40 @@ class Demo:
         self.processes = processes
         self.registry = f"127.0.0.1:{free_port()}"
         self.server = f"127.0.0.1:{free_port()}"
-        self.app = f"{self.registry}/shop/web"
+        self.web = f"{self.registry}/shop/web"
         self.locked = f"{self.registry}/locked/api"
-        self.cli = Cli(options.programs / "tagledger", f"http://{self.server}", folder, folder / "ledger" / "token")
-        # What the ledger ought to know, kept here by hand.
-        self.tags = {}
-        self.running = {}
+        self.cli = Cli(options.programs / "tagledger", f"http://{self.server}", folder / "trust")
+        self.digests = {}
+        # What is true in the world, kept by hand: what the ledger must know. None: not bound, not running.
+        self.tags = {f"{self.web}:v1": None, f"{self.web}:prod": None}
+        self.running = {"web": None}
+        # How many entries of each tag's history have been looked at.
+        self.counts = {}
         self.moments = []
         self.saved = []
 
     def tell(self) -> None:
         self.make_images()
         self.start()
-        self.remember("before anything happened")
         self.push_and_overwrite()
-        self.deploy_and_promote()
+        self.promote()
         self.delete()
         self.break_the_rule()
         self.ask_about_the_past()
-        self.read_the_histories()
+        self.read_histories()
         self.verify_offline()
 
-    # The set-up
+    # What happens in the world.
 
     def make_images(self) -> None:
         chapter("Two images, made here, so that their digests are known")
-        self.digests = {}
         for name in ("A", "B"):
             self.digests[name] = make_image(self.folder / f"image-{name}", name)
             note(f"image {name} is {self.digests[name]}")
 
     def start(self) -> None:
         chapter("A ledger, and a registry that announces to it what happens")
-        secret = hashlib.sha256(os.urandom(32)).hexdigest()
+        secret = os.urandom(32).hex()
         write_secret(self.folder / "secret", secret)
         (self.folder / "ledger.toml").write_text(
             f'immutable = ["{self.registry}/locked/**:v*"]\n\n'
@@ -244,68 +240,247 @@ class Demo:
             "      backoff: 1s\n"
             "      ignore: {mediatypes: [application/octet-stream], actions: [pull]}\n",
         )
-        data = str(self.folder / "ledger")
-        daemon = [str(self.options.programs / "tagledgerd"), "serve", "--data-dir", data, "--listen", self.server]
-        self.processes.start("tagledgerd", [*daemon, "--config", str(self.folder / "ledger.toml")])
-        self.wait_for_start("tagledgerd", f"http://{self.server}/readyz")
-        self.processes.start("registry", [str(self.options.registry), "serve", str(self.folder / "registry.yml")])
-        self.wait_for_start("registry", f"http://{self.registry}/v2/")
-        note(f"the ledger serves on {self.server}; its verifier key: {(self.folder / 'ledger/ledger.vkey').read_text().strip()}")
-        note(f"the registry serves on {self.registry}; tags {self.registry}/locked/**:v* are immutable by the ledger's rule")
+        data = self.folder / "ledger"
+        daemon = [str(self.options.programs / "tagledgerd"), "serve", "--data-dir", str(data), "--listen", self.server]
+        self.start_process("tagledgerd", [*daemon, "--config", str(self.folder / "ledger.toml")], "/readyz", self.server)
+        registry = [str(self.options.registry), "serve", str(self.folder / "registry.yml")]
+        self.start_process("docker-registry", registry, "/v2/", self.registry)
+        note(f"tagledgerd on {self.server}, with the key {(data / 'ledger.vkey').read_text().strip()}")
+        note(f"docker-registry on {self.registry}; by the ledger's rule, {self.registry}/locked/**:v* may not move")
+        self.remember("before anything happened")
 
-    def wait_for_start(self, name: str, url: str) -> None:
-        def started():
+    def start_process(self, name: str, command: list[str], path: str, address: str) -> None:
+        def has_started():
             if self.processes.has_ended(name):
                 raise Wrong(f"{name} does not start:\n{self.processes.log(name)}")
-            return answers(url)
+            return answers(f"http://{address}{path}")
 
-        wait_until(started, f"{name} answers {url}")
-
-    # What happens in the world
+        self.processes.start(name, command)
+        wait_until(has_started, f"{name} answers {path}")
 
     def push_and_overwrite(self) -> None:
-        chapter("An image is pushed as v1, and again, and then v1 is overwritten")
-        web = f"{self.app}:v1"
-        self.push("A", web)
-        self.expect_newest(web, "APPLIED", "A")
-        self.remember("after image A was pushed as v1")
-        self.push("A", web)
-        self.expect_newest(web, "UNCHANGED", "A")
-        self.remember("after the same digest was pushed again")
-        self.deploy("web", web, "A")
-        self.remember("after v1 was deployed to prod")
-        self.push("B", web)
-        self.expect_newest(web, "APPLIED", "B")
-        self.remember("after v1 was overwritten with image B")
+        v1 = f"{self.web}:v1"
+        chapter("v1 is pushed, pushed again, deployed, and overwritten with another image")
+        self.push("A", v1, "APPLIED")
+        self.remember("v1 was pushed")
+        self.push("A", v1, "UNCHANGED")
+        self.remember("the same digest was pushed again")
+        self.deploy("web", v1, "A")
+        self.remember("v1 was deployed")
+        self.push("B", v1, "APPLIED")
+        self.remember("v1 was overwritten")
 
-    def deploy_and_promote(self) -> None:
-        chapter("v1 is promoted to prod, and deployed")
-        prod = f"{self.app}:prod"
-        self.copy(f"docker://{self.app}:v1", prod)
-        self.tags[prod] = "B"
-        note(f"skopeo copied v1 to prod: {self.short('B')}")
-        self.expect_newest(prod, "APPLIED", "B")
-        self.remember("after v1 was promoted to prod")
+    def promote(self) -> None:
+        prod = f"{self.web}:prod"
+        chapter("v1 is promoted to prod, and that is deployed")
+        skopeo_copy(f"docker://{self.web}:v1", f"docker://{prod}")
+        self.expect_recorded(prod, "push", "APPLIED", "B")
+        note("skopeo copied v1 to prod: the ledger has it as APPLIED")
+        self.remember("v1 was promoted to prod")
         self.deploy("web", prod, "B")
-        self.remember("after prod was deployed")
+        self.remember("prod was deployed")
 
     def delete(self) -> None:
         chapter("Image B is deleted by its digest, which takes v1 and prod with it")
         url = f"http://{self.registry}/v2/shop/web/manifests/{self.digests['B']}"
         status = urllib.request.urlopen(urllib.request.Request(url, method="DELETE"), timeout=10).status
-        note(f"DELETE {url.split('/v2/')[1][:40]}... was answered with {status}")
         for tag in ("v1", "prod"):
-            self.tags[f"{self.app}:{tag}"] = None
-            self.expect_newest(f"{self.app}:{tag}", "APPLIED", None)
-        self.remember("after image B was deleted by digest")
+            # Announced twice: the digest, and each tag that pointed at it.
+            self.expect_recorded(f"{self.web}:{tag}", "delete-digest", "APPLIED", None, claims=2)
+        entries = self.history(f"{self.web}:v1") + self.history(f"{self.web}:prod")
+        deletions = {entry["index"] for entry in entries if entry["verb"] == "delete-digest"}
+        if len(deletions) != 1:
+            raise Wrong(f"one deletion became the entries {deletions}")
+        note(f"the registry answered {status}; in the ledger, entry {deletions.pop()} unbinds both tags")
+        self.remember("image B was deleted")
 
     def break_the_rule(self) -> None:
-        chapter("An immutable tag is overwritten in the registry, which knows nothing of the rule")
         locked = f"{self.locked}:v1"
-        self.push("A", locked)
-        self.expect_newest(locked, "APPLIED", "A")
-        self.remember("after the immutable tag was pushed")
-        self.push("B", locked)
-        self.expect_newest(locked, "VIOLATION", "B")
-        self.remember("after the immutable tag was overwritten")
-        note("asked beforehand, the ledger refuses:")
+        chapter("A tag that may not move is moved in the registry, which knows nothing of the rule")
+        self.tags[locked] = None
+        self.push("A", locked, "APPLIED")
+        self.remember("locked v1 was pushed")
+        self.push("B", locked, "VIOLATION")
+        self.remember("locked v1 was moved all the same")
+        request = ["record", "push", locked, "--digest", self.digests["A"], "--requested", *self.token()]
+        self.cli(*request, expect=1)
+        self.expect_recorded(locked, "push", "DENIED", "B", is_looked_at=False)
+        note("asked whether it may move back, the ledger says DENIED, and has recorded the attempt")
+        self.remember("a request to move it was denied")
+
+    # What is asked.
+
+    def ask_about_the_past(self) -> None:
+        chapter("What was v1, what was prod, and what ran in prod, at each of these times?")
+        tags = {"v1": f"{self.web}:v1", "prod": f"{self.web}:prod", "locked v1": f"{self.locked}:v1"}
+        note(f"{'at a time when':36}{'v1':6}{'prod':6}{'locked v1':11}running")
+        for number, moment in enumerate(self.moments):
+            found = []
+            for column, tag in tags.items():
+                file = self.folder / f"evidence-{number}-{column.replace(' ', '-')}.json"
+                question = ["at", tag, "--time", moment.time]
+                found.append(self.ask(question, file, moment.tags.get(tag), moment))
+            file = self.folder / f"evidence-{number}-ran.json"
+            question = ["ran", "--env", "prod", "--time", moment.time]
+            found.append(self.ask(question, file, moment.running["web"], moment))
+            v1, prod, locked, running = (name or "-" for name in found)
+            note(f"{moment.label:36}{v1:6}{prod:6}{locked:11}{running}")
+
+    def ask(self, question: list[str], file: pathlib.Path, expected: str | None, moment: Moment) -> str | None:
+        """Asks, keeps the evidence, and returns the image's name once the answer is known to be right."""
+        exit_code = 0 if expected else 4
+        answer = json.loads(self.cli(*question, "--json", "--save", str(file), expect=exit_code))
+        check_states(answer, self.digests.get(expected), f"{' '.join(question)} ({moment.label})")
+        self.saved.append((file, self.digests.get(expected), exit_code))
+        return expected
+
+    def read_histories(self) -> None:
+        chapter("Nothing is left out: every attempt is an entry")
+        gone = ["delete-digest APPLIED", "delete UNCHANGED"]
+        expected = {
+            f"{self.web}:v1": ["push APPLIED", "push UNCHANGED", "start APPLIED", "push APPLIED", *gone],
+            f"{self.web}:prod": ["push APPLIED", "start APPLIED", *gone],
+            f"{self.locked}:v1": ["push APPLIED", "push VIOLATION", "push DENIED"],
+        }
+        for tag, outcomes in expected.items():
+            entries = self.history(tag)
+            told = [f"{entry['verb']} {entry['outcome']}" for entry in entries if entry["verb"] != "observe"]
+            if told != outcomes:
+                raise Wrong(f"the history of {tag} is {told}, not {outcomes}")
+            looks = {(entry["assurance"], entry["outcome"]) for entry in entries if entry["verb"] == "observe"}
+            if looks != {("CONFIRMED", "UNCHANGED")}:
+                raise Wrong(f"the registry does not confirm what is recorded of {tag}: {looks}")
+            note(f"{tag}: {', '.join(told)}")
+        note("and each time the ledger looked into the registry, that confirmed what it had recorded. The last of them in full:")
+        print(self.cli("history", f"{self.locked}:v1"))
+
+    def verify_offline(self) -> None:
+        chapter("Ledger and registry are stopped; what was saved is verified without them")
+        self.processes.end_all()
+        for file, digest, exit_code in self.saved:
+            check_states(json.loads(self.cli("verify", str(file), "--json", expect=exit_code)), digest, file.name)
+        note(f"{len(self.saved)} answers verified offline, each with the digest that is right")
+        forged = self.forge(next(file for file, digest, _ in self.saved if digest == self.digests["A"]))
+        self.cli("verify", str(forged), expect=3)
+        note("an answer in which somebody put B for A, and repaired the checksum, is refused with exit code 3")
+
+    def forge(self, file: pathlib.Path) -> pathlib.Path:
+        """Puts the other digest into what the answer claims; the entries, which are signed, can't be changed."""
+        evidence = json.loads(file.read_text())
+        content = json.dumps(evidence["content"], separators=(",", ":"), ensure_ascii=False)
+        if evidence["checksum"] != "sha256:" + hashlib.sha256(content.encode()).hexdigest():
+            raise Wrong("the checksum of an evidence file is not what the specification says")
+        content = content.replace(self.digests["A"], self.digests["B"])
+        evidence["content"] = json.loads(content)
+        evidence["checksum"] = "sha256:" + hashlib.sha256(content.encode()).hexdigest()
+        forged = file.with_name("forged.json")
+        forged.write_text(json.dumps(evidence))
+        return forged
+
+    # What the steps are made of.
+
+    def push(self, image: str, tag: str, outcome: str) -> None:
+        skopeo_copy(f"oci:{self.folder}/image-{image}", f"docker://{tag}")
+        self.expect_recorded(tag, "push", outcome, image)
+        note(f"skopeo pushed image {image} as {tag}: the ledger has it as {outcome}")
+
+    def deploy(self, workload: str, tag: str, image: str) -> None:
+        reference = f"{tag}@{self.digests[image]}"
+        self.cli("record", "deploy", reference, "--env", "prod", "--workload", workload, *self.token())
+        # The entry is in the tag's history too.
+        self.counts[tag] = len(self.history(tag))
+        self.running[workload] = image
+        note(f"{workload} in prod now runs image {image}")
+
+    def token(self) -> list[str]:
+        return ["--token-file", str(self.folder / "ledger" / "token")]
+
+    def history(self, tag: str) -> list[dict]:
+        """The entries about a tag, oldest first."""
+        try:
+            answer = json.loads(self.cli("history", tag, "--json"))
+        except Wrong:
+            # Exit code 4: nothing yet.
+            self.cli("history", tag, "--json", expect=4)
+            return []
+        by_index = {entry["index"]: entry for entry in answer["entries"]}
+        return [by_index[version["index"]] for version in answer["answer"]["versions"]]
+
+    def expect_recorded(
+        self, tag: str, verb: str, outcome: str, image: str | None, claims: int = 1, is_looked_at: bool = True
+    ) -> None:
+        """Waits until as many claims are recorded, and what the ledger then saw in the registry; checks the first claim."""
+        seen = self.counts.get(tag, 0)
+
+        def is_recorded():
+            entries = self.history(tag)
+            fresh = entries[seen:]
+            looks = [entry for entry in fresh if entry["verb"] == "observe"]
+            is_complete = len(fresh) - len(looks) >= claims and (looks or not is_looked_at)
+            return (len(entries), fresh[0]) if is_complete else None
+
+        self.counts[tag], claim = wait_until(is_recorded, f"the ledger has recorded and confirmed a {verb} of {tag}")
+        if (claim["outcome"], claim["verb"]) != (outcome, verb):
+            raise Wrong(f"the ledger recorded of {tag} {claim['verb']}: {claim['outcome']}, not {verb}: {outcome}")
+        self.tags[tag] = image
+
+    def remember(self, label: str) -> None:
+        self.moments.append(Moment(label, self.tags, self.running))
+
+
+def check_states(answer: dict, digest: str | None, what: str) -> None:
+    """An answer about one subject: it must be bound to this digest, or to nothing."""
+    found = [state["digest"] for state in answer["answer"]["states"] if state["digest"]]
+    if found != ([digest] if digest else []):
+        raise Wrong(f"{what}: the ledger says {found}, and right is {digest}")
+
+
+def skopeo_copy(source: str, target: str) -> None:
+    options = ["--insecure-policy", "copy", "--quiet", "--preserve-digests"]
+    insecure = ["--src-tls-verify=false", "--dest-tls-verify=false"]
+    subprocess.run(["skopeo", *options, *insecure, source, target], stdin=subprocess.DEVNULL, check=True, timeout=60)
+
+
+def write_secret(path: pathlib.Path, text: str) -> None:
+    path.touch(mode=0o600)
+    path.write_text(text)
+
+
+def chapter(title: str) -> None:
+    print(f"\n{title}", flush=True)
+
+
+def note(text: str) -> None:
+    print(f"  {text}", flush=True)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--programs", type=pathlib.Path, required=True, help="directory of tagledgerd and tagledger")
+    parser.add_argument("--registry", type=pathlib.Path, required=True, help="the program docker-registry")
+    parser.add_argument("--keep", action="store_true", help="leave the temporary directory")
+    options = parser.parse_args()
+    # Ended from outside, clean up as well.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    folder = pathlib.Path(tempfile.mkdtemp(prefix="tagledger-demo-"))
+    processes = Processes(folder)
+    started = time.monotonic()
+    try:
+        Demo(options, folder, processes).tell()
+        print(f"\nThe demo went right, in {time.monotonic() - started:.0f} s.")
+        return 0
+    except (Wrong, subprocess.SubprocessError, OSError, KeyError) as error:
+        print(f"\nTHE DEMO WENT WRONG: {error}", file=sys.stderr)
+        for log in sorted(folder.glob("*.log")):
+            print(f"\nlast lines of {log.name}:\n{log.read_text(errors='replace')[-2000:]}", file=sys.stderr)
+        return 1
+    finally:
+        processes.end_all()
+        if options.keep:
+            print(f"Logs and evidence are in {folder}")
+        else:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -421,6 +421,8 @@ mod tests {
             assert_eq!((head.status, head.body.len()), (StatusCode::OK, 0), "{path}");
             assert_eq!(head.header(header::CONTENT_LENGTH), get.body.len().to_string(), "{path}");
             assert_eq!(head.header(header::CONTENT_TYPE), get.header(header::CONTENT_TYPE), "{path}");
+            let packed = send(&log, Method::HEAD, path, &[("accept-encoding", "gzip")]).await;
+            assert_eq!((packed.status, packed.body.len()), (StatusCode::OK, 0), "{path}, compressed");
             assert_eq!(send(&log, Method::POST, path, &[]).await.status, StatusCode::METHOD_NOT_ALLOWED, "{path}");
         }
     }

@@ -29,7 +29,8 @@ use crate::client::{ClientError, Pin, RemoteLedger, Server, saved, trust::TrustF
 use crate::ledger::answer::{Claimed, Question};
 use crate::ledger::note::Vkey;
 
-const ABOUT: &str = "tagledger asks an append-only ledger of container tags, and checks every answer before it prints it.";
+const ABOUT: &str =
+    "tagledger asks an append-only ledger of container tags, and checks every answer before it prints it.";
 
 const LONG_ABOUT: &str = "\
 tagledger asks an append-only ledger of container tags, and checks every answer before it prints it.

@@ -396,7 +396,8 @@ mod tests {
             ),
             "{readings:?}"
         );
-        assert!(matches!(&readings[1], Reading::Refused { event, .. } if *event == bad.to_string()));
+        let Reading::Refused { event, .. } = &readings[1] else { panic!("{readings:?}") };
+        assert_eq!(*event, bad.to_string());
     }
 
     #[test]

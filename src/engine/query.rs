@@ -209,7 +209,12 @@ impl<'a> Reader<'a> {
         let as_of_us = self.moment("at_us", at_us)?;
         let mut used = BTreeSet::new();
         let (state, digest) = self.state_at(&Subject::Tag(tag.clone()), as_of_us, self.head.size, &mut used)?;
-        Ok(proto::ResolveTagResponse { as_of_us, state: Some(state), digest, evidence: Some(self.evidence(used)?) })
+        Ok(proto::ResolveTagResponse {
+            as_of_us,
+            state: Some(state),
+            digest,
+            evidence: Some(self.closed_evidence(used)?),
+        })
     }
 
     /// How many entries the history of a tag has.
@@ -236,7 +241,7 @@ impl<'a> Reader<'a> {
         let last = if until_us == 0 { total } else { self.count_until(&key, total, until_us - 1)?.max(first) };
         let (versions, next) = self.slice(&key, first..last, &cursor, request.newest_first)?;
         Ok(proto::ListTagHistoryResponse {
-            evidence: Some(self.evidence(versions.iter().map(|version| version.index).collect())?),
+            evidence: Some(self.closed_evidence(versions.iter().map(|version| version.index).collect())?),
             versions,
             next_page_token: next,
             total,
@@ -255,7 +260,7 @@ impl<'a> Reader<'a> {
         let total = self.count_below(&key, cursor.size)?;
         let (versions, next) = self.slice(&key, 0..total, &cursor, false)?;
         Ok(proto::ListDigestSightingsResponse {
-            evidence: Some(self.evidence(versions.iter().map(|version| version.index).collect())?),
+            evidence: Some(self.closed_evidence(versions.iter().map(|version| version.index).collect())?),
             versions,
             next_page_token: next,
             total,
@@ -292,7 +297,7 @@ impl<'a> Reader<'a> {
             as_of_us: cursor.as_of_us,
             tags,
             next_page_token: next.map_or(String::new(), |at| cursor.token([at, 0])),
-            evidence: Some(self.evidence(used)?),
+            evidence: Some(self.closed_evidence(used)?),
         })
     }
 
@@ -333,7 +338,7 @@ impl<'a> Reader<'a> {
             as_of_us: cursor.as_of_us,
             workloads,
             next_page_token: next.map_or(String::new(), |position| cursor.token(position)),
-            evidence: Some(self.evidence(used)?),
+            evidence: Some(self.closed_evidence(used)?),
         })
     }
 
@@ -365,7 +370,7 @@ impl<'a> Reader<'a> {
             as_of_us: cursor.as_of_us,
             changes,
             next_page_token: next.map_or(String::new(), |at| cursor.token([at, 0])),
-            evidence: Some(self.evidence(used)?),
+            evidence: Some(self.closed_evidence(used)?),
         })
     }
 
@@ -396,7 +401,7 @@ impl<'a> Reader<'a> {
             as_of_us: cursor.as_of_us,
             changes,
             next_page_token: next.map_or(String::new(), |at| cursor.token([at, 0])),
-            evidence: Some(self.evidence(used)?),
+            evidence: Some(self.closed_evidence(used)?),
         })
     }
 
@@ -543,6 +548,12 @@ impl<'a> Reader<'a> {
             Ok(Body::Record(_, statement)) => Ok(*statement),
             _ => Err(ReadError::Damaged { table: "entries", what: format!("entry {index} is not a record") }),
         }
+    }
+
+    /// Evidence that also holds the last entry of the checkpoint: it says as of when the answer is.
+    fn closed_evidence(&self, mut indexes: BTreeSet<u64>) -> Result<proto::Evidence, QueryError> {
+        indexes.extend(self.head.size.checked_sub(1));
+        self.evidence(indexes)
     }
 
     fn evidence(&self, indexes: BTreeSet<u64>) -> Result<proto::Evidence, QueryError> {

@@ -1,0 +1,246 @@
+//! The planner against a plain model: random requests over few names, planned on a store in memory batch by batch.
+//!
+//! The model knows nothing of rows, overlays or trees. It keeps the accepted statements in a list, and asks of every batch
+//! what the specification asks: which requests are refused, which are duplicates, what each index and outcome is, that a
+//! request is all or none, and that planning in one batch or in many gives the same entries.
+
+mod world;
+
+use std::collections::HashMap;
+
+use proptest::prelude::*;
+use prost::Message as _;
+use tagledger::engine::clock::Bounds;
+use tagledger::engine::plan::{Accepted, Base, Plan, Rejected, Submission, plan, plan_genesis};
+use tagledger::ledger::checkpoint::Checkpoint;
+use tagledger::ledger::entry::{Body, SignedEntry};
+use tagledger::ledger::merkle::Tree;
+use tagledger::ledger::merkle::multi::{multi_proof, verify_multi};
+use tagledger::ledger::note::Skey;
+use tagledger::ledger::policy::Policy;
+use tagledger::ledger::statement::Statement;
+use tagledger::proto;
+use tagledger::store::memory::MemoryStore;
+use tagledger::store::rows;
+use tagledger::store::{Read, Store};
+use world::{check_log, delete, delete_manifest, deploy, digest, happened, requested};
+
+const RULE: &str = "registry.example/team/**:v*";
+
+fn skey() -> Skey {
+    Skey::from_seed("plan.example/test".parse().expect("an origin"), &[9; 32])
+}
+
+/// A statement small enough to meet others: few tags, digests and event ids.
+fn any_statement() -> impl Strategy<Value = proto::Statement> {
+    let tag = prop::sample::select(vec!["v1", "v2", "latest"]);
+    let digit = prop::sample::select(vec!['a', 'b', 'c']);
+    let id = prop::option::of(prop::sample::select(vec!["e1", "e2", "e3", "e4"]));
+    (0..6u8, tag, digit, id).prop_map(|(kind, tag, digit, id)| {
+        let mut statement = match kind {
+            0 | 1 => happened(tag, &digest(digit)),
+            2 => requested(tag, &digest(digit)),
+            3 => delete(tag),
+            4 => delete_manifest(&digest(digit)),
+            _ => deploy("prod", "web", tag, &digest(digit)),
+        };
+        statement.event_id = id.unwrap_or_default().to_owned();
+        statement
+    })
+}
+
+/// Batches of requests of statements, each by one of two principals.
+fn any_batches() -> impl Strategy<Value = Vec<Vec<Vec<(proto::Statement, bool)>>>> {
+    let request = prop::collection::vec((any_statement(), any::<bool>()), 1..4);
+    prop::collection::vec(prop::collection::vec(request, 1..5), 1..6)
+}
+
+fn submission((statement, first): &(proto::Statement, bool)) -> Submission {
+    let bytes = statement.encode_to_vec();
+    Submission {
+        statement: Statement::parse(&bytes).expect("valid"),
+        bytes,
+        principal: if *first { "first" } else { "second" }.into(),
+        assurance: proto::Assurance::Authenticated,
+        producer: None,
+        only_at_version: None,
+    }
+}
+
+/// A store, the tree over it, and the time of its last entry.
+struct Log {
+    store: MemoryStore,
+    tree: Tree,
+    last_time_us: u64,
+    policy: Policy,
+    skey: Skey,
+}
+
+impl Log {
+    fn new() -> Self {
+        let mut log = Self {
+            store: MemoryStore::default(),
+            tree: Tree::default(),
+            last_time_us: 0,
+            policy: Policy::new(&[RULE]).expect("a pattern"),
+            skey: skey(),
+        };
+        let genesis = plan_genesis(&log.base(), 1_000).expect("planned");
+        log.commit(genesis);
+        log
+    }
+
+    fn base(&self) -> Base<'_> {
+        Base {
+            read: &self.store,
+            tree: &self.tree,
+            last_time_us: self.last_time_us,
+            policy: &self.policy,
+            skey: &self.skey,
+        }
+    }
+
+    fn plan(&self, requests: &[Vec<Submission>]) -> Plan {
+        plan(&self.base(), self.last_time_us + 1_000, Bounds::default(), requests).expect("planned")
+    }
+
+    fn commit(&mut self, plan: Plan) {
+        self.store.commit(self.tree.size(), plan.batch).expect("committed");
+        (self.tree, self.last_time_us) = (plan.tree, plan.head.recorded_at_us);
+    }
+
+    fn entries(&self) -> Vec<Vec<u8>> {
+        rows::entries(&self.store, 0..self.tree.size()).expect("all there")
+    }
+
+    /// Recomputes the world from the bytes.
+    fn check(&self) {
+        let head = rows::head(&self.store).expect("readable").expect("a head");
+        let checkpoint = Checkpoint::open(&head.checkpoint, &self.skey.vkey()).expect("signed");
+        check_log(&self.entries(), &checkpoint, &self.skey.vkey(), &[RULE.to_owned()]);
+    }
+}
+
+/// What the model remembers: the first entry and the bytes of each (principal, event id).
+#[derive(Default, Clone)]
+struct Known(HashMap<(String, String), (u64, Vec<u8>)>);
+
+impl Known {
+    /// The position of the first statement of a request that reuses an id for other bytes.
+    fn conflict(&self, request: &[Submission]) -> Option<usize> {
+        let mut bytes: HashMap<(String, String), Vec<u8>> =
+            self.0.iter().map(|(id, (_, bytes))| (id.clone(), bytes.clone())).collect();
+        request.iter().position(|submission| {
+            let id = (submission.principal.clone(), submission.statement.event_id.clone());
+            !id.1.is_empty() && *bytes.entry(id).or_insert_with(|| submission.bytes.clone()) != submission.bytes
+        })
+    }
+}
+
+/// Goes through a plan's decisions as the model expects them; returns the index after the last entry.
+fn follow(known: &mut Known, mut next: u64, requests: &[Vec<Submission>], plan: &Plan) -> u64 {
+    assert_eq!(plan.decisions.len(), requests.len());
+    for (request, decision) in requests.iter().zip(&plan.decisions) {
+        match (known.conflict(request), decision) {
+            (Some(expected), Err(Rejected::Conflict { position, event_id, .. })) => {
+                assert_eq!((*position, event_id), (expected, &request[expected].statement.event_id));
+            }
+            (None, Ok(accepted)) => {
+                assert_eq!(accepted.len(), request.len());
+                for (submission, accepted) in request.iter().zip(accepted) {
+                    let id = (submission.principal.clone(), submission.statement.event_id.clone());
+                    let first = known.0.get(&id).map(|(index, _)| *index);
+                    match (first, accepted) {
+                        (Some(index), Accepted::Duplicate(event)) => assert_eq!(event.index, index),
+                        (None, Accepted::New(receipt)) => {
+                            assert_eq!(receipt.index, next, "indexes are given in order");
+                            next += u64::from(receipt.entry_count);
+                            if !id.1.is_empty() {
+                                known.0.insert(id, (receipt.index, submission.bytes.clone()));
+                            }
+                        }
+                        other => panic!("{other:?}"),
+                    }
+                }
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    next
+}
+
+/// The bodies of records without what depends on how they were cut into batches: index, time, and indexes in words.
+fn decisions_of(entries: &[Vec<u8>]) -> Vec<(Vec<u8>, i32, String)> {
+    let decided = |bytes: &Vec<u8>| match SignedEntry::decode(bytes).expect("valid").body {
+        Body::Record(record, _) => Some((record.statement.clone(), record.outcome, record.rule.clone())),
+        Body::Commitment(_) => None,
+    };
+    entries.iter().filter_map(decided).collect()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
+
+    #[test]
+    fn every_batch_is_what_the_model_says(batches in any_batches()) {
+        let (mut log, mut known) = (Log::new(), Known::default());
+        for batch in &batches {
+            let requests: Vec<Vec<_>> = batch.iter().map(|request| request.iter().map(submission).collect()).collect();
+            let before = log.store.dump();
+            let plan = log.plan(&requests);
+            prop_assert_eq!(&log.store.dump(), &before, "planning touches nothing");
+            let size = log.tree.size();
+            let next = follow(&mut known, size, &requests, &plan);
+            if next == size {
+                prop_assert!(plan.entries.is_empty() && plan.batch.changes.is_empty(), "nothing new, nothing written");
+                continue;
+            }
+            // The records, and the commitment that closes them.
+            prop_assert_eq!(plan.tree.size(), next + 1);
+            prop_assert_eq!(plan.head.size, next + 1);
+            // The new entries can be proven from the plan alone, before anything is read back.
+            let indexes: Vec<u64> = (size..=next).collect();
+            let proof = multi_proof(&plan.nodes, &indexes, plan.head.size).expect("all nodes are in the plan");
+            let leaves: Vec<_> = indexes
+                .iter()
+                .zip(&plan.entries)
+                .map(|(index, entry)| (*index, tagledger::ledger::entry::entry_hash(entry)))
+                .collect();
+            prop_assert_eq!(verify_multi(&leaves, plan.head.size, &proof, &plan.tree.root()), Ok(()));
+            log.commit(plan);
+        }
+        log.check();
+    }
+
+    #[test]
+    fn one_batch_or_many_decide_the_same(batches in any_batches()) {
+        let requests: Vec<Vec<_>> =
+            batches.iter().flatten().map(|request| request.iter().map(submission).collect()).collect();
+        let (mut together, mut apart) = (Log::new(), Log::new());
+        let plan = together.plan(&requests);
+        if !plan.entries.is_empty() {
+            together.commit(plan);
+        }
+        for request in requests {
+            let plan = apart.plan(&[request]);
+            if !plan.entries.is_empty() {
+                apart.commit(plan);
+            }
+        }
+        prop_assert_eq!(decisions_of(&together.entries()), decisions_of(&apart.entries()));
+        together.check();
+        apart.check();
+    }
+}
+
+#[test]
+fn a_commit_for_another_size_is_refused() {
+    let mut log = Log::new();
+    let request = vec![submission(&(happened("v1", &digest('a')), true))];
+    let (first, second) = (log.plan(std::slice::from_ref(&request)), log.plan(&[request]));
+    log.commit(first);
+    let error = log.store.commit(1, second.batch).expect_err("the store has moved on");
+    assert!(error.to_string().contains("planned for 1"), "{error}");
+    assert!(log.store.get(tagledger::store::Table::Meta, b"head").is_ok());
+    log.check();
+}
