@@ -424,7 +424,7 @@ fn entries_and_inclusion_proofs_answer_for_the_one_asked() {
 
     for tree_size in [6, 22] {
         let path: Vec<Hash> =
-            ledger.evidence_at(&[4], tree_size).proof.iter().map(|h| h[..].try_into().unwrap()).collect();
+            ledger.evidence_at(&[4], tree_size).proof.iter().map(|h| h[..].try_into().expect("a hash")).collect();
         let consistency = ledger.consistency(tree_size, 22);
         let root = ledger.checkpoint_at(tree_size).root;
         let claimed = |path: &[Hash], root, consistency: &[Hash]| {
