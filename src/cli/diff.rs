@@ -1,6 +1,6 @@
 //! `diff`: what changed between two times.
 
-use clap::Args;
+use clap::{ArgGroup, Args};
 
 use super::when::{Moment, moment, time_us};
 use super::{Answering, Globals, Outcome};
@@ -8,11 +8,12 @@ use crate::ledger::answer::{Question, RepositoryName};
 
 /// Show what changed between two times, in a repository or an environment
 #[derive(Debug, Args)]
+#[command(group(ArgGroup::new("what").args(["repository", "env"]).required(true)))]
 #[command(after_help = "Examples:\n  tagledger diff registry.example/team/app --from \"3 days ago\"\n  \
     tagledger diff --env prod --from 2026-11-20T00:00:00Z --to 2026-11-21T00:00:00Z")]
 pub(super) struct Diff {
     /// The repository, registry/repository
-    #[arg(value_name = "REPO", required_unless_present = "env", conflicts_with = "env")]
+    #[arg(value_name = "REPO")]
     repository: Option<RepositoryName>,
     /// The environment
     #[arg(long, value_name = "ENV")]

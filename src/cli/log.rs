@@ -42,12 +42,13 @@ pub(super) struct ShowCheckpoint {
 }
 
 fn which_entry(text: &str) -> Result<Question, String> {
-    if let Ok(index) = text.parse() {
-        return Ok(Question::Entry { index });
+    // The hash first: one made of decimal digits is still a hash.
+    if let Some(hash) = hex::decode(text).ok().and_then(|bytes| bytes.try_into().ok()) {
+        return Ok(Question::Leaf { hash });
     }
-    let hash = hex::decode(text).ok().and_then(|bytes| bytes.try_into().ok());
-    hash.map(|hash| Question::Leaf { hash })
-        .ok_or_else(|| "neither an index nor a leaf hash of 64 hexadecimal digits".to_owned())
+    text.parse()
+        .map(|index| Question::Entry { index })
+        .map_err(|_| "neither an index nor a leaf hash of 64 hexadecimal digits".to_owned())
 }
 
 impl ShowEntry {

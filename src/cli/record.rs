@@ -166,11 +166,11 @@ struct Common {
     /// Sign the statement with this private key (a file in signed-note form)
     #[arg(long, value_name = "FILE", env = "TAGLEDGER_SIGN_KEY")]
     sign_key: Option<PathBuf>,
-    /// File with the token for writing
-    #[arg(long, value_name = "FILE", env = "TAGLEDGER_TOKEN_FILE", conflicts_with = "token")]
+    /// File with the token for writing; the token itself may be in TAGLEDGER_TOKEN instead
+    #[arg(long, value_name = "FILE", env = "TAGLEDGER_TOKEN_FILE")]
     token_file: Option<PathBuf>,
-    /// The token itself; better given in the environment than here, where others can read it
-    #[arg(long, value_name = "TOKEN", env = "TAGLEDGER_TOKEN", hide_env_values = true)]
+    /// Only for the environment: on a command line others could read it
+    #[arg(long, value_name = "TOKEN", env = "TAGLEDGER_TOKEN", hide = true)]
     token: Option<String>,
     #[command(flatten)]
     answering: Answering,

@@ -36,7 +36,13 @@ pub(super) fn receipt(receipt: &Receipt, output: &Output) -> Result<Ending, Fail
         }
         print(&(head + &found(&receipt.answer) + &verdict(&receipt.answer)))?;
     }
-    Ok(if recorded.outcome == proto::Outcome::Denied { Ending::Denied } else { Ending::Answered })
+    if recorded.outcome != proto::Outcome::Denied {
+        return Ok(Ending::Answered);
+    }
+    if let Some(Body::Record(record, _)) = receipt.answer.entries.get(recorded.index).map(|entry| &entry.body) {
+        eprintln!("tagledger: DENIED: {}", why(record));
+    }
+    Ok(Ending::Denied)
 }
 
 /// One entry as a line, for a log that grows.

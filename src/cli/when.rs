@@ -88,7 +88,7 @@ fn civil(text: &str, now: &Zoned) -> Option<DateTime> {
     if let Some(day) = day(text, now) {
         return Some(day.at(0, 0, 0, 0));
     }
-    if let Ok(time) = text.parse::<Time>() {
+    if let Some(time) = time_of_day(text) {
         return Some(now.date().to_datetime(time));
     }
     if let Ok(both) = text.parse::<DateTime>() {
@@ -96,7 +96,7 @@ fn civil(text: &str, now: &Zoned) -> Option<DateTime> {
     }
     let (first, second) = text.split_once(' ')?;
     let (first, second) = (first.trim(), second.trim());
-    let of = |date: &str, time: &str| Some(day(date, now)?.to_datetime(time.parse().ok()?));
+    let of = |date: &str, time: &str| Some(day(date, now)?.to_datetime(time_of_day(time)?));
     of(first, second).or_else(|| of(second, first))
 }
 
@@ -104,8 +104,15 @@ fn day(text: &str, now: &Zoned) -> Option<Date> {
     match text {
         "today" => Some(now.date()),
         "yesterday" => now.date().yesterday().ok(),
-        text => text.parse().ok(),
+        // jiff reads a date from a date with a time, too, and drops the time.
+        text if text.bytes().all(|b| b.is_ascii_digit() || b == b'-') => text.parse().ok(),
+        _ => None,
     }
+}
+
+fn time_of_day(text: &str) -> Option<Time> {
+    let is_time = text.contains(':') && text.bytes().all(|b| b.is_ascii_digit() || matches!(b, b':' | b'.'));
+    is_time.then(|| text.parse().ok()).flatten()
 }
 
 fn local(civil: DateTime, now: &Zoned) -> Option<Timestamp> {
@@ -189,7 +196,17 @@ mod tests {
         assert!(read("3 days").contains("\"3 days ago\""));
         assert!(read("1969-12-31T23:59:59Z").contains("before 1970"));
         assert!(read("1970-01-01T00:00:00Z").contains("before 1970"));
-        for text in ["", " ", "25:00", "2026-13-01", "2026-11-21T10:07:00Zz", "99999999999999999999s", "-5"] {
+        for text in [
+            "",
+            " ",
+            "25:00",
+            "2026-11-21 10:07 11:00",
+            "today today",
+            "2026-13-01",
+            "2026-11-21T10:07:00Zz",
+            "99999999999999999999s",
+            "-5",
+        ] {
             assert!(read(text).starts_with("error"), "{text:?} became {}", read(text));
         }
     }

@@ -29,6 +29,8 @@ impl RemoteLedger {
         sign_key: Option<&Skey>,
         token: Option<&str>,
     ) -> Result<Receipt, ClientError> {
+        // Nothing is written to a ledger that has forked or lost entries.
+        self.checkpoint().await?;
         let bytes = statement.encode_to_vec();
         let producer = sign_key.map(|skey| proto::Producer {
             key_id: key_id(&skey.key().verifying_key()),

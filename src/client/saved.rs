@@ -195,3 +195,110 @@ fn load_growth(growth: SavedGrowth) -> Result<Growth, SavedError> {
 fn bytes(what: &str, text: &str) -> Result<Vec<u8>, SavedError> {
     BASE64.decode(text).map_err(|error| SavedError::Malformed(format!("{what} is not base64: {error}")))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ledger::answer::{Part, VersionClaim};
+    use crate::ledger::little_ledger::{LittleLedger, push};
+    use crate::ledger::subject::Subject;
+    use crate::proto::Disposition::Happened;
+
+    /// A history on two pages, as of different checkpoints.
+    fn claimed() -> (LittleLedger, Claimed) {
+        let mut ledger = LittleLedger::new("ledger.example", 1);
+        for digit in ['a', 'b', 'c'] {
+            ledger.record(push("latest", digit, Happened));
+        }
+        let tag: crate::ledger::names::TagRef = "r/app:latest".parse().expect("a reference");
+        let history = ledger.history(&Subject::Tag(tag.clone()));
+        let page = |versions: &[VersionClaim], size| {
+            let indexes: Vec<u64> = versions.iter().map(|version| version.index).collect();
+            let claims = Claims::Versions { versions: versions.to_vec(), total: 3 };
+            Page { claims, evidence: ledger.evidence_at(&indexes, size) }
+        };
+        let claimed = Claimed {
+            question: Question::TagHistory { tag, part: Part::default() },
+            pages: vec![page(&history[..1], 3), page(&history[1..], 6)],
+            growth: vec![Growth { older: 3, newer: 6, hashes: ledger.consistency(3, 6) }],
+        };
+        (ledger, claimed)
+    }
+
+    #[test]
+    fn an_answer_survives_its_file_and_still_verifies() {
+        let (ledger, claimed) = claimed();
+        let dir = tempfile::tempdir().expect("a folder");
+        let path = dir.path().join("answer.json");
+        save(&path, &claimed).expect("written");
+        let again = load(&path).expect("readable");
+        assert_eq!(again, claimed);
+        assert_eq!(again.check(&ledger.skey.vkey()), claimed.check(&ledger.skey.vkey()));
+        assert!(again.check(&ledger.skey.vkey()).is_ok());
+    }
+
+    #[test]
+    fn every_changed_byte_is_refused() {
+        let (_, claimed) = claimed();
+        let text = to_text(&claimed);
+        for position in 0..text.len() {
+            if let Some(cut) = text.get(..position).filter(|cut| cut.len() + 1 < text.len()) {
+                assert!(from_text(cut).is_err(), "cut at {position}");
+            }
+            let mut changed = text.clone().into_bytes();
+            changed[position] ^= 1;
+            let Ok(changed) = String::from_utf8(changed) else { continue };
+            match from_text(&changed) {
+                Err(_) => {}
+                // White space is not content.
+                Ok(same) => assert_eq!(same, claimed, "changed at {position}"),
+            }
+        }
+    }
+
+    #[test]
+    fn a_liar_who_mends_the_checksum_is_refused_by_the_proofs() {
+        let (ledger, honest) = claimed();
+        let text = to_text(&honest);
+        let mut refused = 0;
+        for (position, digit) in text.char_indices().filter(|(_, c)| c.is_ascii_digit()) {
+            let other = if digit == '9' { '8' } else { '9' };
+            let mut changed = text.clone();
+            changed.replace_range(position..position + 1, &other.to_string());
+            let Ok(file) = serde_json::from_str::<File>(&changed) else { continue };
+            let mended = serde_json::to_string(&File { checksum: checksum(&file.content), ..file }).expect("as before");
+            let Ok(claimed) = from_text(&mended) else { continue };
+            if claimed == honest {
+                continue;
+            }
+            match claimed.check(&ledger.skey.vkey()) {
+                Err(_) => refused += 1,
+                // Some lies are another true answer: to another question, or about what is only the server's word.
+                Ok(answer) => {
+                    let is_word = claimed.pages.iter().zip(&honest.pages).all(|(claimed, honest)| {
+                        let (Claims::Versions { versions: one, .. }, Claims::Versions { versions: other, .. }) =
+                            (&claimed.claims, &honest.claims)
+                        else {
+                            return false;
+                        };
+                        one == other && claimed.evidence == honest.evidence
+                    });
+                    assert!(is_word, "changed at {position}: {:?}", answer.question);
+                }
+            }
+        }
+        assert!(refused > 100, "only {refused} were refused");
+    }
+
+    #[test]
+    fn what_is_no_evidence_file_is_refused_by_name() {
+        let (_, claimed) = claimed();
+        let words = |text: &str| from_text(text).expect_err(text).to_string();
+        assert!(words("").contains("not an evidence file"));
+        assert!(words("{}").contains("missing field `format`"));
+        assert!(words(r#"{"format": "x", "version": 1}"#).contains("its format is \"x\""));
+        let text = to_text(&claimed);
+        assert!(words(&text.replace("\"version\": 1,", "\"version\": 2,")).contains("use a newer one"));
+        assert!(words(&text.replace("\"growth\": [", "\"more\": 1, \"growth\": [")).contains("unknown field"));
+    }
+}

@@ -33,11 +33,16 @@ impl FromStr for Server {
         if uri.path() != "/" || uri.query().is_some() {
             return Err(refuse("it may have no path"));
         }
-        let host = uri.host().filter(|host| !host.is_empty()).ok_or_else(|| refuse("it has no host"))?;
         if uri.authority().is_some_and(|authority| authority.as_str().contains('@')) {
             return Err(refuse("it may have no user"));
         }
-        let port = uri.port_u16().unwrap_or(DEFAULT_PORT);
+        let host = uri.host().filter(|host| !host.is_empty()).ok_or_else(|| refuse("it has no host"))?;
+        // The last colon that is not inside an IPv6 address begins a port; one that is no port is not silently dropped.
+        let authority = uri.authority().map_or("", |authority| authority.as_str());
+        let port = match authority[host.len()..].strip_prefix(':') {
+            None => DEFAULT_PORT,
+            Some(port) => port.parse().map_err(|_| refuse("its port is not 1 to 65535"))?,
+        };
         Ok(Self(format!("http://{}:{port}", host.to_ascii_lowercase())))
     }
 }

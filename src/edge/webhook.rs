@@ -12,8 +12,8 @@
 //! | answer | when |
 //! |---|---|
 //! | 200 | everything was recorded, or needed no recording |
-//! | 202 | something was set aside |
-//! | 400, 408, 413 | the body broke off, did not come in time, or is longer than 8 MiB |
+//! | 202 | something was set aside; of a body longer than 8 MiB the beginning |
+//! | 400, 408, 413 | the body broke off, did not come in time, or is longer than 256 MiB |
 //! | 401 | no secret, or a wrong one |
 //! | 404 | no such source |
 //! | 503 | the ledger cannot write now |
@@ -29,7 +29,7 @@ use axum::extract::{DefaultBodyLimit, Path, Request, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
-use http_body_util::{BodyExt as _, LengthLimitError, Limited};
+use http_body_util::BodyExt as _;
 
 use super::aside::{Aside, Kept, Limits, Misfit};
 use super::confirm::{Confirmer, ConfirmerError, Look, Pace, Queue};
@@ -41,8 +41,12 @@ use crate::ledger::names::TagRef;
 use crate::ledger::statement::{Kind, Statement};
 use crate::proto;
 
-/// Longest body, in bytes. A manifest has at most 4 MiB, and its references repeat it.
+/// Longest body that is understood, in bytes. A manifest has at most 4 MiB, and its references repeat it.
 pub const MAX_BODY_LENGTH: usize = 8 << 20;
+/// How much of a longer one is set aside, in bytes.
+const KEPT_OF_TOO_LONG: usize = 64 << 10;
+/// Longest body that is read to its end, in bytes: nobody's envelope, but somebody's mistake.
+const MAX_DISCARDED_LENGTH: usize = 256 << 20;
 /// Most statements handed to the ledger at once; a longer envelope is recorded in parts.
 pub const MAX_CLAIMS: usize = 1_000;
 /// Events of one envelope that are set aside one by one; with more, the whole body is, once.
@@ -187,17 +191,35 @@ fn is_known_type(headers: &HeaderMap) -> bool {
     distribution::MEDIA_TYPES.iter().chain(&["application/json"]).any(|known| essence.eq_ignore_ascii_case(known))
 }
 
-async fn read(body: Body) -> Result<Vec<u8>, Response> {
-    let refusal = || plain(StatusCode::PAYLOAD_TOO_LARGE, format!("the body is longer than {MAX_BODY_LENGTH} bytes\n"));
-    // A length that is announced is refused before a byte is read.
-    if axum::body::HttpBody::size_hint(&body).lower() > MAX_BODY_LENGTH as u64 {
-        return Err(refusal());
+/// A body as far as it is kept.
+struct Received {
+    bytes: Vec<u8>,
+    is_whole: bool,
+}
+
+/// Reads a body to its end. Of one that is too long only the beginning is kept: refusing it would make its sender repeat
+/// it for ever, and hold back everything behind it.
+async fn read(mut body: Body) -> Result<Received, Response> {
+    let (mut bytes, mut length) = (Vec::new(), 0);
+    while let Some(frame) = body.frame().await {
+        let Ok(frame) = frame else {
+            return Err(plain(StatusCode::BAD_REQUEST, "the body broke off before its announced length\n"));
+        };
+        let Some(data) = frame.data_ref() else { continue };
+        length += data.len();
+        if length > MAX_DISCARDED_LENGTH {
+            let message = format!("the body is longer than {MAX_DISCARDED_LENGTH} bytes\n");
+            return Err(plain(StatusCode::PAYLOAD_TOO_LARGE, message));
+        }
+        if length <= MAX_BODY_LENGTH {
+            bytes.extend_from_slice(data);
+        }
     }
-    match Limited::new(body, MAX_BODY_LENGTH).collect().await {
-        Ok(body) => Ok(body.to_bytes().to_vec()),
-        Err(error) if error.is::<LengthLimitError>() => Err(refusal()),
-        Err(_) => Err(plain(StatusCode::BAD_REQUEST, "the body broke off before its announced length\n")),
+    let is_whole = length <= MAX_BODY_LENGTH;
+    if !is_whole {
+        bytes.truncate(KEPT_OF_TOO_LONG);
     }
+    Ok(Received { bytes, is_whole })
 }
 
 /// The ledger cannot write now.
@@ -233,9 +255,15 @@ impl<P: LedgerPort> Receiver<P> {
         &self,
         source: &Source,
         is_known_type: bool,
-        body: &[u8],
+        received: &Received,
         tally: &mut Tally,
     ) -> Result<(), Unavailable> {
+        let body = received.bytes.as_slice();
+        if !received.is_whole {
+            let reason = format!("it is longer than {MAX_BODY_LENGTH} bytes; only its beginning is kept");
+            self.set_aside(source, body.to_vec(), reason, SetAside::Body, tally).await;
+            return Ok(());
+        }
         if !is_known_type {
             let reason = "its media type is none of the known ones".to_owned();
             self.set_aside(source, body.to_vec(), reason, SetAside::MediaType, tally).await;

@@ -133,18 +133,20 @@ impl Verdict {
             return;
         }
         if bounded > 0 {
-            self.proven.push(format!("{bounded} of {total} states hold: the next entry came later"));
+            self.proven
+                .push(format!("for {bounded} of {total} states: the next entry came later, with none in between"));
         }
         if open > 0 {
-            self.proven.push(format!("{open} of {total} states were recorded by then"));
-            self.unproven.push(format!("that no newer entries about these {open} are in the log"));
+            self.proven.push(format!("for {open} of {total} states: the last entry was recorded by then"));
+            self.unproven.push(format!("that no newer entry is in the log, for {open} of {total} states"));
         }
         if absent > 0 {
-            self.unproven.push(format!("that {absent} of {total} had no entry at all"));
+            self.unproven.push(format!("that no entry at all is in the log, for {absent} of {total} states"));
         }
         if inherited > 0 {
-            self.unproven
-                .push(format!("that in {inherited} of {total} nothing changed the state before its last entry"));
+            self.unproven.push(format!(
+                "that nothing changed the state before its last entry, for {inherited} of {total} states"
+            ));
         }
     }
 
