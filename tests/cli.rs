@@ -19,14 +19,20 @@
 #![cfg(feature = "server")]
 
 use std::fs;
-use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
-use tagledger::ledger::note::Skey;
+use sha2::{Digest as _, Sha256};
+use tagledger::ledger::note::{Skey, Vkey};
 
-const CONFIG: &str = "immutable = [\"registry.example/**:v*\"]\n";
+/// `v*` is immutable; a second principal signs its statements.
+fn config(producer: &Vkey) -> String {
+    let token = hex::encode(Sha256::digest("builder's token"));
+    format!(
+        "immutable = [\"registry.example/**:v*\"]\n\n[principals.builder]\ntoken_sha256 = \"{token}\"\nkeys = [\"{producer}\"]\n"
+    )
+}
 
 #[test]
 fn recording_says_what_the_ledger_made_of_it() {
@@ -195,7 +201,7 @@ fn line_matches(expected: &str, found: &str) -> bool {
 /// A server, and somebody who uses it.
 struct Stage {
     dir: tempfile::TempDir,
-    port: u16,
+    port: Option<u16>,
     server: Option<Child>,
     vkey: String,
 }
@@ -208,16 +214,15 @@ impl Drop for Stage {
 
 impl Stage {
     fn new() -> Self {
-        // Free now; nobody else takes it in the moment before the server does, or the test says so.
-        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-        let port = listener.local_addr().expect("bound").port();
         let dir = tempfile::tempdir().expect("a folder");
-        fs::write(dir.path().join("config.toml"), CONFIG).expect("written");
-        Self { dir, port, server: None, vkey: String::new() }
+        let producer = Skey::from_seed("producer".parse().expect("a name"), &[7; 32]);
+        fs::write(dir.path().join("config.toml"), config(&producer.vkey())).expect("written");
+        fs::write(dir.path().join("producer.key"), producer.to_text().as_bytes()).expect("written");
+        fs::write(dir.path().join("builder.token"), "builder's token\n").expect("written");
+        Self { dir, port: None, server: None, vkey: String::new() }
     }
 
-    /// `serve`, `serve other content` (the same origin and key), `serve other key`, `stop`, `change FILE OLD NEW`,
-    /// `signing key FILE`.
+    /// `serve`, `serve other content` (the same origin and key), `serve other key`, `stop`, `change FILE OLD NEW`.
     fn direct(&mut self, direction: &str) {
         let words: Vec<&str> = direction.split(' ').collect();
         match words[..] {
@@ -238,37 +243,47 @@ impl Stage {
                 assert!(text.contains(old), "{file} has no {old}");
                 fs::write(path, text.replacen(old, new, 1)).expect("written");
             }
-            ["signing", "key", file] => {
-                let skey = Skey::from_seed("producer".parse().expect("a name"), &[7; 32]);
-                fs::write(self.dir.path().join(file), skey.to_text().as_bytes()).expect("written");
-            }
             _ => panic!("no such direction: {direction}"),
         }
     }
 
+    /// Serves a data directory: on a free port the first time, later on the same one.
     fn serve(&mut self, data: &str) {
         self.stop();
-        let log = fs::File::create(self.dir.path().join("server.log")).expect("a log");
+        let (out, log) = (self.dir.path().join("server.out"), self.dir.path().join("server.log"));
         let mut child = Command::new(env!("CARGO_BIN_EXE_tagledgerd"))
             .current_dir(self.dir.path())
             .args(["serve", "--data-dir", data, "--config", "config.toml", "--origin", "ledger.example/test"])
-            .args(["--listen", &format!("127.0.0.1:{}", self.port)])
+            .args(["--listen", &format!("127.0.0.1:{}", self.port.unwrap_or(0))])
             .env_remove("TAGLEDGER_LISTEN")
             .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(log)
+            .stdout(fs::File::create(&out).expect("a file"))
+            .stderr(fs::File::create(&log).expect("a file"))
             .spawn()
             .expect("tagledgerd starts");
         let deadline = Instant::now() + Duration::from_secs(60);
-        while TcpStream::connect(("127.0.0.1", self.port)).is_err() {
+        let port = loop {
+            // Its own word for it: somebody else could be listening where it tried to.
+            let greeting = fs::read_to_string(&out).unwrap_or_default();
+            let address =
+                greeting.split_once("serves on http://127.0.0.1:").and_then(|(_, rest)| rest.split_once('\n'));
+            if let Some((port, _)) = address {
+                break port.parse().expect("a port");
+            }
             let ended = child.try_wait().expect("known");
-            let log = || fs::read_to_string(self.dir.path().join("server.log")).unwrap_or_default();
+            let log = || fs::read_to_string(&log).unwrap_or_default();
             assert!(ended.is_none() && Instant::now() < deadline, "tagledgerd does not serve: {ended:?}\n{}", log());
             std::thread::sleep(Duration::from_millis(20));
-        }
+        };
         self.server = Some(child);
+        self.port = Some(port);
         let vkey = fs::read_to_string(self.dir.path().join(data).join("ledger.vkey")).expect("a key");
         vkey.trim().clone_into(&mut self.vkey);
+    }
+
+    /// Where the server is, or was; before there was one, a port where nobody listens.
+    fn address(&self) -> String {
+        format!("127.0.0.1:{}", self.port.unwrap_or(1))
     }
 
     fn stop(&mut self) {
@@ -286,7 +301,7 @@ impl Stage {
             .env_clear()
             .env("HOME", self.dir.path())
             .env("TZ", "UTC")
-            .env("TAGLEDGER_SERVER", format!("127.0.0.1:{}", self.port))
+            .env("TAGLEDGER_SERVER", self.address())
             .env("TAGLEDGER_TOKEN_FILE", "data/token")
             .stdin(Stdio::null());
         command
@@ -334,7 +349,7 @@ impl Stage {
         for (found, word) in [
             (self.vkey.as_str(), "VKEY"),
             (&format!("key {hash}"), "key KEYHASH"),
-            (&format!("http://127.0.0.1:{}", self.port), "SERVER"),
+            (&format!("http://{}", self.address()), "SERVER"),
             (self.dir.path().to_str().expect("a path"), "DIR"),
         ] {
             if !found.is_empty() {
@@ -350,10 +365,15 @@ impl Stage {
                 "TIME".to_owned()
             } else if is_hash(word) && word.bytes().any(|b| b != b'0') {
                 "HASH".to_owned()
+            } else if let Some((kind, _)) = word.strip_suffix(".note").and_then(|name| name.rsplit_once('-')) {
+                format!("{kind}-HASH.note")
             } else {
                 word.to_owned()
             }
         };
+        for (name, value) in [("\"us\":", "US"), ("\"note\":", "\"NOTE\"")] {
+            text = replace_value(&text, name, value);
+        }
         let mut out = String::new();
         let mut word = String::new();
         for c in text.chars() {
@@ -386,7 +406,7 @@ impl Stage {
             proto::Submission { statement, producer: None }
         };
         let token = fs::read_to_string(self.dir.path().join("data/token")).expect("a token");
-        let server = format!("http://127.0.0.1:{}", self.port);
+        let server = format!("http://{}", self.address());
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
         runtime.block_on(async {
             let mut client = AppendServiceClient::connect(server).await.expect("connected");
@@ -399,6 +419,22 @@ impl Stage {
             }
         });
     }
+}
+
+/// Replaces what follows a name in JSON, up to the end of the value: a number, or a string without quotes in it.
+fn replace_value(text: &str, name: &str, value: &str) -> String {
+    let mut parts = text.split(name);
+    let mut out = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        let found = part.trim_start();
+        let length = match found.strip_prefix('"') {
+            Some(rest) => 2 + rest.find('"').unwrap_or(0),
+            None => found.bytes().take_while(u8::is_ascii_digit).count(),
+        };
+        let space = &part[..part.len() - found.len()];
+        out.push_str(&format!("{name}{space}{value}{}", &found[length..]));
+    }
+    out
 }
 
 fn flush(word: &mut String, out: &mut String, replaced: impl Fn(&str) -> String) {

@@ -28,14 +28,16 @@ pub fn invalid(violations: &[Violation]) -> Status {
 pub fn of_append(error: &AppendError) -> Status {
     match error {
         AppendError::Invalid(violations) => invalid(violations),
-        AppendError::Rejected(rejected @ Rejected::Conflict { position, .. }) => {
-            let field = format!("submissions[{position}].statement.event_id");
-            let violation = Violation::new(field, "EVENT_ID_TAKEN", rejected.to_string());
+        AppendError::Rejected(rejected @ Rejected::Conflict { position, of, event_id, index }) => {
+            let message =
+                format!("{event_id:?} was used for another statement, recorded as entry {index}; use a new id");
+            let violation = Violation::new("event_id", "EVENT_ID_TAKEN", message).at_statement(*position, *of);
             bad_request(Code::AlreadyExists, rejected.to_string(), &[violation])
         }
         AppendError::Rejected(Rejected::Changed { .. }) => Status::aborted(error.to_string()),
         AppendError::Overloaded => retry(Code::ResourceExhausted, error.to_string()),
         AppendError::Stopped(_) => retry(Code::Unavailable, error.to_string()),
+        AppendError::Unread(error) => recorded_but_unread(error),
     }
 }
 
@@ -58,6 +60,13 @@ pub fn of_read(error: &ReadError) -> Status {
         ReadError::Storage { .. } => retry(Code::Unavailable, error.to_string()),
         ReadError::Damaged { .. } => Status::data_loss(error.to_string()),
     }
+}
+
+/// Statements were recorded, and what proves it can't be read: nothing to be repeated.
+pub fn recorded_but_unread(error: &ReadError) -> Status {
+    Status::data_loss(format!(
+        "the statements are recorded, but their proof can't be read: {error}; do not send them again"
+    ))
 }
 
 /// A caller who may not.

@@ -98,7 +98,7 @@ fn state(state: &State) -> Value {
     json!({
         "subject": subject(&state.subject),
         "digest": state.digest().map(Digest::as_str),
-        "digest_is_proven": state.setting_is_proven,
+        "digest_is_proven": state.digest_is_proven(),
         "set_by": state.setting.as_ref().map(|setting| place(&setting.set_by)),
         "at": state.at.as_ref().map(place),
         "next": state.next.as_ref().map(place),

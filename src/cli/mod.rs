@@ -90,7 +90,7 @@ struct Globals {
 enum Command {
     /// Record a push, a deletion, a deployment or an observation
     #[command(subcommand)]
-    Record(record::Record),
+    Record(Box<record::Record>),
     /// Show what a tag points to, or pointed to at a time
     At(tag::At),
     /// Show everything that was asserted about a tag, denied attempts included

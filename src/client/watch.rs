@@ -1,9 +1,10 @@
 //! Watching the log grow: every entry is proven to be in it before it is handed on.
 
 use std::collections::VecDeque;
+use std::pin::Pin;
 use std::time::Duration;
 
-use tokio_stream::StreamExt as _;
+use tokio_stream::{Stream, StreamExt as _};
 
 use super::{ClientError, RemoteLedger};
 use crate::ledger::evidence::{VerifiedEntry, verify};
@@ -14,10 +15,13 @@ const BATCH: usize = 256;
 /// How long entries wait for others to be proven together with them.
 const BATCH_WAIT: Duration = Duration::from_millis(20);
 
+/// What came in one go.
+type Batch = Vec<Result<WatchResponse, tonic::Status>>;
+
 /// Entries as they come.
 pub struct Watcher<'a> {
     ledger: &'a RemoteLedger,
-    stream: std::pin::Pin<Box<dyn tokio_stream::Stream<Item = Vec<Result<WatchResponse, tonic::Status>>> + Send>>,
+    stream: Pin<Box<dyn Stream<Item = Batch> + Send>>,
     ready: VecDeque<Watched>,
     last: Option<u64>,
 }

@@ -116,6 +116,9 @@ pub enum AppendError {
     /// the restart answers that.
     #[error("the ledger does not accept entries: {0}; reads go on, and a restart recovers")]
     Stopped(String),
+    /// They are recorded, but what the answer needs besides can't be read.
+    #[error("the statements are recorded, but the answer can't be made: {0}")]
+    Unread(ReadError),
 }
 
 /// The answer to an append.
@@ -316,7 +319,7 @@ impl InQueue {
             Accepted::Duplicate(event) => self.ledger.first_receipt(&event),
         };
         let receipts = accepted.into_iter().map(receipt).collect::<Result<_, ReadError>>();
-        Ok(Appended { receipts: receipts.map_err(|error| AppendError::Stopped(error.to_string()))?, committed })
+        Ok(Appended { receipts: receipts.map_err(AppendError::Unread)?, committed })
     }
 }
 

@@ -90,6 +90,8 @@ pub enum Rejected {
     Conflict {
         /// Which statement of the request.
         position: usize,
+        /// Of how many.
+        of: usize,
         /// The id.
         event_id: String,
         /// Its first entry.
@@ -182,7 +184,12 @@ impl<'a> Writer<'a> {
                 (None, None) => None,
             };
             if let Some(index) = conflict {
-                return Ok(Some(Rejected::Conflict { position, event_id: event_id.to_owned(), index }));
+                return Ok(Some(Rejected::Conflict {
+                    position,
+                    of: request.len(),
+                    event_id: event_id.to_owned(),
+                    index,
+                }));
             }
             own.insert((&submission.principal, event_id), hash);
         }

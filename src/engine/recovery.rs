@@ -30,7 +30,9 @@ pub enum OpenError {
     #[error("the newest checkpoint in the database: {0}; is ledger.key the key it was written with?")]
     Checkpoint(#[from] CheckpointError),
     /// Its parts contradict each other.
-    #[error("the database is damaged: {0}; restore a backup, and keep this directory for analysis")]
+    #[error(
+        "the database is damaged: {0}; keep this directory as it is, and see \"A damaged database\" in docs/OPERATIONS.md"
+    )]
     Inconsistent(String),
     /// It can't be read.
     #[error(transparent)]

@@ -142,12 +142,12 @@ impl LittleLedger {
     }
 
     pub(crate) fn checkpoint_at(&self, size: u64) -> Checkpoint {
-        let tree = if size == 0 { Tree::default() } else { self.trees[size as usize - 1].clone() };
+        let tree = if size == 0 { Tree::default() } else { self.trees[position(size) - 1].clone() };
         Checkpoint { size, root: tree.root() }
     }
 
     pub(crate) fn entry(&self, index: u64) -> Vec<u8> {
-        self.entries[index as usize].clone()
+        self.entries[position(index)].clone()
     }
 
     /// Evidence for entries as of a size.
@@ -195,6 +195,10 @@ impl LittleLedger {
         let super::entry::Body::Record(_, statement) = entry.body else { panic!("a commitment sets nothing") };
         super::subject::digest_of(&statement).expect("what sets a state names a digest").to_string()
     }
+}
+
+fn position(index: u64) -> usize {
+    usize::try_from(index).expect("a little ledger")
 }
 
 /// The digest made of one hexadecimal digit.

@@ -39,7 +39,9 @@ impl LedgerPort for InProcess {
                 PortError::Conflict { event_id, index }
             }
             AppendError::Rejected(Rejected::Changed { .. }) => PortError::Changed,
-            AppendError::Overloaded | AppendError::Stopped(_) => PortError::Unavailable(error.to_string()),
+            AppendError::Overloaded | AppendError::Stopped(_) | AppendError::Unread(_) => {
+                PortError::Unavailable(error.to_string())
+            }
         })?;
         Ok(appended.receipts)
     }

@@ -120,8 +120,9 @@ impl World {
     pub async fn record(&self, statement: &proto::Statement) -> Result<proto::AppendResponse, Status> {
         let request = proto::AppendRequest { submission: Some(submission(statement)) };
         let response = self.append().append(self.with_token(request)).await?.into_inner();
-        let index = response.receipt.as_ref().expect("a receipt").index;
-        self.check_evidence(response.evidence.as_ref().expect("evidence"), &[index]);
+        let receipt = response.receipt.as_ref().expect("a receipt");
+        let indexes: Vec<u64> = (receipt.index..receipt.index + u64::from(receipt.entry_count)).collect();
+        self.check_evidence(response.evidence.as_ref().expect("evidence"), &indexes);
         Ok(response)
     }
 

@@ -1,5 +1,6 @@
 //! Writing over gRPC.
 
+use std::collections::BTreeSet;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -16,7 +17,7 @@ use crate::proto::append_service_server::AppendService;
 use crate::proto::append_stream_response::Result as StreamResult;
 use crate::proto::{
     AppendBatchRequest, AppendBatchResponse, AppendRequest, AppendResponse, AppendStreamRequest, AppendStreamResponse,
-    Evidence, Submission,
+    Evidence, Receipt, Submission,
 };
 
 /// Most statements of a stream that wait for their answer; past that the stream is not read.
@@ -113,8 +114,8 @@ fn single(ledger: &Ledger, appended: Appended) -> Result<AppendResponse, Status>
 }
 
 fn prove(ledger: &Ledger, appended: &Appended) -> Result<Evidence, Status> {
-    let mut indexes: Vec<u64> = appended.receipts.iter().map(|receipt| receipt.index).collect();
-    indexes.sort_unstable();
-    indexes.dedup();
-    ledger.prove(&appended.committed, &indexes).map_err(|error| status::of_read(&error))
+    let all = |receipt: &Receipt| receipt.index..receipt.index + u64::from(receipt.entry_count);
+    let indexes: BTreeSet<u64> = appended.receipts.iter().flat_map(all).collect();
+    let indexes: Vec<u64> = indexes.into_iter().collect();
+    ledger.prove(&appended.committed, &indexes).map_err(|error| status::recorded_but_unread(&error))
 }

@@ -22,7 +22,7 @@ pub use question::{
 };
 pub use receipt::{Recorded, check_receipt};
 use state::Named;
-pub use state::{Place, Setting, State};
+pub use state::{Grounds, Place, Setting, State};
 pub use verdict::{Verdict, subject_words};
 
 use super::evidence::{EvidenceError, VerifiedEntries, verify};

@@ -24,9 +24,21 @@ pub struct State {
     pub next: Option<Place>,
     /// What the subject pointed to or ran. None: nothing.
     pub setting: Option<Setting>,
-    /// The state follows from the entries shown. False: the last entry left the state as it was, and that nothing else
-    /// changed it since the entry that is said to have set it is the server's word.
-    pub setting_is_proven: bool,
+    /// How much of the setting follows from the entries shown.
+    pub grounds: Grounds,
+}
+
+/// What shows the state after an entry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Grounds {
+    /// The entries show what it is and which of them set it: the last, or the one just before it.
+    Shown,
+    /// The last entry says which digest is bound. Which entry had bound it is the server's word: the digest may have gone
+    /// and come back since.
+    Confirmed,
+    /// The last entry left the state as it was. That nothing else changed it since the entry that is said to have set it is
+    /// the server's word.
+    Inherited,
 }
 
 /// A digest, and the entry that set it.
@@ -53,6 +65,11 @@ impl State {
     /// What the subject pointed to or ran.
     pub fn digest(&self) -> Option<&Digest> {
         self.setting.as_ref().map(|setting| &setting.digest)
+    }
+
+    /// The digest at the time, or that there was none, follows from the entries shown: also that nothing came in between.
+    pub fn digest_is_proven(&self) -> bool {
+        self.next.is_some() && self.grounds != Grounds::Inherited
     }
 }
 
@@ -153,14 +170,14 @@ pub(super) fn check(
             return Err(beside(format!("a digest is given for {}, which did not exist", subject_words(subject))));
         }
         // Without a neighbour it is the server's word that there is no entry; `at` and `next` say so.
-        return Ok(State { subject: subject.clone(), at: None, next, setting: None, setting_is_proven: true });
+        return Ok(State { subject: subject.clone(), at: None, next, setting: None, grounds: Grounds::Shown });
     };
-    let (setting, setting_is_proven) = check_setting(subject, at, version.effective, named)?;
+    let (setting, grounds) = check_setting(subject, at, version.effective, named)?;
     let digest = setting.as_ref().map_or("", |setting| setting.digest.as_str());
     if digest != claim.digest {
         return Err(contradiction(at.place.index, "the digest in force after it", &claim.digest, digest));
     }
-    Ok(State { subject: subject.clone(), at: Some(at.place), next, setting, setting_is_proven })
+    Ok(State { subject: subject.clone(), at: Some(at.place), next, setting, grounds })
 }
 
 /// A deletion of what was gone, or a look that saw nothing where nothing was recorded.
@@ -191,13 +208,13 @@ fn check_neighbours(at: Option<&Mention>, next: Option<&Mention>, at_us: u64) ->
     Ok(())
 }
 
-/// What is in force after an entry, and whether the entries alone show it.
+/// What is in force after an entry, and what shows it.
 fn check_setting(
     subject: &Subject,
     at: &Mention,
     effective: u64,
     named: &Named<'_>,
-) -> Result<(Option<Setting>, bool), AnswerError> {
+) -> Result<(Option<Setting>, Grounds), AnswerError> {
     let Place { index, version, .. } = at.place;
     // The last entry known to have changed the state, this one included.
     let changed = named.history(subject).rfind(|mention| {
@@ -214,7 +231,9 @@ fn check_setting(
         if let Effect::Confirms(digest) = &at.effect {
             return Err(contradiction(index, "the digest in force after it", "nothing", digest));
         }
-        return Ok((None, expected.is_some() || changed.is_some_and(|changed| changed.place.version + 1 == version)));
+        let is_shown =
+            expected.is_some() || changed.is_some_and(|changed| changed.place.version.checked_add(1) == Some(version));
+        return Ok((None, if is_shown { Grounds::Shown } else { Grounds::Inherited }));
     };
     let setter = named.mention(subject, set_by)?;
     let Effect::Sets(digest) = &setter.effect else {
@@ -229,11 +248,13 @@ fn check_setting(
     {
         return Err(contradiction(index, "the digest in force after it", digest, confirmed));
     }
-    // It set the state itself; or its signed record confirms the digest; or nothing fits between it and the setter.
-    let is_proven = expected.is_some()
-        || matches!(at.effect, Effect::Confirms(_))
-        || setter.place.version.checked_add(1) == Some(version);
-    Ok((Some(Setting { digest: digest.clone(), set_by: setter.place }), is_proven))
+    let grounds = match &at.effect {
+        // Nothing fits between an entry and the one just before it.
+        _ if expected.is_some() || setter.place.version.checked_add(1) == Some(version) => Grounds::Shown,
+        Effect::Confirms(_) => Grounds::Confirmed,
+        _ => Grounds::Inherited,
+    };
+    Ok((Some(Setting { digest: digest.clone(), set_by: setter.place }), grounds))
 }
 
 pub(super) const EFFECTIVE: &str = "the entry in force after it (plus one)";

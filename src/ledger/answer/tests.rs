@@ -101,7 +101,26 @@ fn the_state_of_a_tag_is_derived_at_every_moment() {
     assert_eq!(state_of(&before).setting, None);
     assert!(before.verdict().unproven.is_empty(), "{:?}", before.verdict());
     let unbound = tag_at(&ledger, "r/app:latest", 0).check(&vkey).expect("honest");
-    assert_eq!((state_of(&unbound).digest(), state_of(&unbound).setting_is_proven), (None, true));
+    assert_eq!((state_of(&unbound).digest(), state_of(&unbound).grounds), (None, Grounds::Shown));
+}
+
+#[test]
+fn a_digest_that_came_back_is_not_proven_to_have_stayed() {
+    let mut ledger = LittleLedger::new("ledger.example", 1);
+    let first = ledger.record(push("v1", 'a', Happened));
+    ledger.record(push("v1", 'b', Happened));
+    ledger.record(push("v1", 'a', Happened));
+    let last = ledger.record(push("v1", 'a', Happened));
+    let mut claimed = tag_at(&ledger, TAG, 0);
+    let Claims::States { states, .. } = &mut claimed.pages[0].claims else { panic!("states") };
+    // The server hides that the digest went and came back.
+    states[0].state.at.as_mut().expect("a version").effective = first + 1;
+    claimed.pages[0].evidence = ledger.evidence(&[first, last, ledger.size() - 1]);
+    let answer = claimed.check(&ledger.skey.vkey()).expect("nothing shown contradicts it");
+    let state = state_of(&answer);
+    assert_eq!((state.grounds, state.digest_is_proven()), (Grounds::Confirmed, false));
+    let word = format!("that entry {first} had set it");
+    assert!(answer.verdict().unproven.contains(&word), "{:?}", answer.verdict());
 }
 
 #[test]
@@ -405,7 +424,7 @@ fn entries_and_inclusion_proofs_answer_for_the_one_asked() {
 
     for tree_size in [6, 22] {
         let path: Vec<Hash> =
-            ledger.evidence_at(&[4], tree_size).proof.iter().map(|h| h[..].try_into().unwrap()).collect();
+            ledger.evidence_at(&[4], tree_size).proof.iter().map(|h| h[..].try_into().expect("a hash")).collect();
         let consistency = ledger.consistency(tree_size, 22);
         let root = ledger.checkpoint_at(tree_size).root;
         let claimed = |path: &[Hash], root, consistency: &[Hash]| {

@@ -2,7 +2,7 @@
 
 use super::history::{After, History};
 use super::question::{Part, Question};
-use super::state::State;
+use super::state::{Grounds, State};
 use super::{Answer, Finding};
 use crate::ledger::subject::Subject;
 use crate::ledger::time::rfc3339;
@@ -102,24 +102,28 @@ impl Verdict {
             (None, None) => self.unproven.push(format!("that no entry about {name} is in the log")),
         }
         let Some(at) = &state.at else { return };
-        match &state.setting {
-            Some(setting) if setting.set_by == *at => {}
-            Some(setting) if state.setting_is_proven => {
+        match (&state.setting, state.grounds) {
+            (Some(setting), _) if setting.set_by == *at => {}
+            (Some(setting), Grounds::Shown) => {
                 self.proven.push(format!("it left in force what entry {} had set", setting.set_by.index))
             }
-            Some(setting) => self
+            (Some(setting), Grounds::Confirmed) => {
+                self.proven.push(format!("it confirmed {}", setting.digest));
+                self.unproven.push(format!("that entry {} had set it", setting.set_by.index));
+            }
+            (Some(setting), Grounds::Inherited) => self
                 .unproven
                 .push(format!("that nothing between entry {} and entry {} changed it", setting.set_by.index, at.index)),
-            None if state.setting_is_proven => {}
-            None => {
+            (None, Grounds::Inherited) => {
                 self.unproven.push(format!("that nothing was bound before entry {}, which changed nothing", at.index))
             }
+            (None, _) => {}
         }
     }
 
     /// Many states: the same, counted.
     fn add_states<'a>(&mut self, states: impl Iterator<Item = &'a State>) {
-        let (mut total, mut bounded, mut open, mut absent, mut inherited) = (0, 0, 0, 0, 0);
+        let (mut total, mut bounded, mut open, mut absent, mut confirmed, mut inherited) = (0, 0, 0, 0, 0, 0);
         for state in states {
             total += 1;
             match (&state.at, &state.next) {
@@ -127,7 +131,8 @@ impl Verdict {
                 (Some(_), None) => open += 1,
                 (None, None) => absent += 1,
             }
-            inherited += u64::from(!state.setting_is_proven);
+            confirmed += u64::from(state.grounds == Grounds::Confirmed);
+            inherited += u64::from(state.grounds == Grounds::Inherited);
         }
         if total == 0 {
             return;
@@ -142,6 +147,11 @@ impl Verdict {
         }
         if absent > 0 {
             self.unproven.push(format!("that no entry at all is in the log, for {absent} of {total} states"));
+        }
+        if confirmed > 0 {
+            self.unproven.push(format!(
+                "which entry had set the digest that the last one confirmed, for {confirmed} of {total} states"
+            ));
         }
         if inherited > 0 {
             self.unproven.push(format!(
