@@ -30,6 +30,7 @@ fn open_at(store: &Arc<MemoryStore>, clock: impl Fn() -> u64 + Send + Sync + 'st
     Ledger::open(Options {
         store: Arc::clone(store) as Arc<dyn Store>,
         skey: skey(),
+        has_begun: false,
         policy: Policy::default(),
         clock: Arc::new(clock),
         clock_bounds: Bounds::default(),
@@ -147,11 +148,21 @@ async fn a_store_that_contradicts_itself_is_not_opened() {
     let other_key = Ledger::open(Options {
         store: Arc::new(store.reopen()),
         skey: Skey::from_seed("engine.example/test".parse().expect("an origin"), &[6; 32]),
+        has_begun: true,
         policy: Policy::default(),
         clock: Arc::new(|| 1),
         clock_bounds: Bounds::default(),
     });
     assert!(matches!(other_key.err(), Some(OpenError::Checkpoint(_))));
+    let lost = Ledger::open(Options {
+        store: Arc::new(MemoryStore::default()),
+        skey: skey(),
+        has_begun: true,
+        policy: Policy::default(),
+        clock: Arc::new(|| 1),
+        clock_bounds: Bounds::default(),
+    });
+    assert!(matches!(lost.err(), Some(OpenError::Lost)), "a second log under the same key is never begun");
 }
 
 #[test]
@@ -192,4 +203,43 @@ fn secrets_are_private_and_a_key_is_never_made_anew() {
     std::fs::create_dir(path.join("db")).expect("made");
     std::fs::remove_file(path.join("origin")).expect("removed");
     assert!(matches!(DataDir::open(&path, None).err(), Some(DataDirError::Incomplete { file: "origin", .. })));
+}
+
+#[test]
+fn a_start_that_was_cut_short_is_completed_with_the_key_it_had_made() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("ledger");
+    let vkey = DataDir::open(&path, None).expect("new").take_key().vkey();
+    for lost in ["origin", "token", "ledger.vkey"] {
+        std::fs::remove_file(path.join(lost)).expect("removed");
+        std::fs::remove_file(path.join("origin")).ok();
+        let again = DataDir::open(&path, None).expect("completed");
+        assert_eq!(again.take_key().vkey(), vkey, "without {lost}");
+        assert!(path.join(lost).exists());
+    }
+}
+
+#[test]
+fn a_ledger_that_has_begun_knows_it_without_its_database() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("ledger");
+    let data_dir = DataDir::open(&path, None).expect("new");
+    assert!(!data_dir.has_begun());
+    data_dir.note_begun().expect("noted");
+    drop(data_dir);
+    assert!(DataDir::open(&path, None).expect("opened").has_begun());
+    // Without the key there is nothing to begin with.
+    std::fs::remove_file(path.join("ledger.key")).expect("removed");
+    std::fs::remove_file(path.join("origin")).expect("removed");
+    assert!(matches!(DataDir::open(&path, None).err(), Some(DataDirError::Incomplete { file: "origin", .. })));
+}
+
+#[test]
+fn an_empty_token_lets_nobody_in() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("ledger");
+    let data_dir = DataDir::open(&path, None).expect("new");
+    assert!(data_dir.first_token().expect("read").is_some());
+    std::fs::write(path.join("token"), "\n").expect("emptied");
+    assert!(matches!(data_dir.first_token().err(), Some(DataDirError::Token { .. })));
 }

@@ -288,7 +288,10 @@ fn lists_are_complete_over_their_pages_and_stay_at_their_moment() {
         let sightings = world.query().list_digest_sightings(request).await.expect("a page").into_inner();
         let indexes: Vec<u64> = sightings.versions.iter().map(|version| version.index).collect();
         assert_eq!(sightings.total, u64::try_from(indexes.len()).expect("fits"));
-        world.check_evidence(&sightings.evidence.expect("evidence"), &indexes);
+        // The commitment that closes the checkpoint comes with them.
+        let evidence = sightings.evidence.expect("evidence");
+        let last = evidence.entries.last().expect("entries").index;
+        world.check_evidence(&evidence, &[indexes.as_slice(), &[last]].concat());
 
         // A token belongs to its question.
         let first = world

@@ -871,3 +871,11 @@ async fn checking_stops_when_told_even_in_the_middle_of_a_look() {
     ended.expect("it stops at once").expect("without a panic");
     assert_eq!(lab.post(OVERWRITE_V1).await.0, StatusCode::OK, "the receiver does not depend on it");
 }
+
+#[tokio::test]
+async fn an_envelope_of_millions_of_events_is_set_aside_as_one() {
+    let lab = Lab::start(None).await;
+    let body = format!("{{\"events\":[{}1]}}", "1,".repeat(1 << 20));
+    assert_eq!(lab.post(body).await.0, StatusCode::ACCEPTED);
+    assert_eq!((lab.entries().len(), lab.set_aside().len()), (0, 1));
+}

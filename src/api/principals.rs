@@ -3,6 +3,8 @@
 //! Only the SHA-256 of a token is kept. Tokens are long and random, so a plain hash is enough, and comparing all of them in
 //! constant time tells nobody how close a guess was.
 
+use std::sync::Arc;
+
 use ed25519_dalek::VerifyingKey;
 use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
@@ -27,7 +29,7 @@ pub struct Principal {
 
 /// All who may write.
 #[derive(Debug, Clone, Default)]
-pub struct Principals(Vec<Principal>);
+pub struct Principals(Vec<Arc<Principal>>);
 
 /// Why a caller is nobody.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -45,22 +47,23 @@ pub enum AuthError {
 impl Principals {
     /// A list of principals.
     pub fn new(principals: Vec<Principal>) -> Self {
-        Self(principals)
+        Self(principals.into_iter().map(Arc::new).collect())
     }
 
     /// Whose token a call carries.
-    pub fn authenticate(&self, metadata: &MetadataMap) -> Result<&Principal, AuthError> {
+    pub fn authenticate(&self, metadata: &MetadataMap) -> Result<Arc<Principal>, AuthError> {
         let header = metadata.get("authorization").and_then(|value| value.to_str().ok()).ok_or(AuthError::Missing)?;
         let (scheme, token) = header.split_once(' ').ok_or(AuthError::Missing)?;
-        if !scheme.eq_ignore_ascii_case("bearer") {
+        let token = token.trim();
+        if !scheme.eq_ignore_ascii_case("bearer") || token.is_empty() {
             return Err(AuthError::Missing);
         }
-        let presented: [u8; 32] = Sha256::digest(token.trim()).into();
+        let presented: [u8; 32] = Sha256::digest(token).into();
         let mut found = None;
         // All are compared, whichever matches.
         for principal in &self.0 {
             if bool::from(principal.token_sha256.ct_eq(&presented)) {
-                found = Some(principal);
+                found = Some(Arc::clone(principal));
             }
         }
         found.ok_or(AuthError::Unknown)
@@ -82,7 +85,8 @@ impl Principal {
             return Ok(proto::Assurance::Authenticated);
         };
         let key = self.keys.iter().find(|key| key_id(key) == producer.key_id).ok_or_else(|| {
-            let message = format!("{:?} is not a key of principal {:?}", producer.key_id, self.name);
+            let shown: String = producer.key_id.chars().take(16).collect();
+            let message = format!("{shown:?} is not a key of principal {:?}", self.name);
             Violation::new("producer.key_id", "UNKNOWN_KEY", message)
         })?;
         signature::verify(key, &statement_message(statement), &producer.signature)

@@ -15,6 +15,8 @@ use crate::engine::query::QueryError;
 use crate::ledger::statement::Violation;
 use crate::proto;
 
+/// Most refused fields that an answer names.
+const MAX_VIOLATIONS: usize = 10;
 /// When a client may ask again after "too much" or "not now".
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
@@ -98,9 +100,13 @@ fn bad_request(code: Code, message: String, violations: &[Violation]) -> Status 
         reason: violation.reason.to_owned(),
         ..FieldViolation::default()
     };
-    let details = ErrorDetails::with_bad_request(violations.iter().map(violation).collect::<Vec<_>>());
-    // Headers are bounded; a request can hold thousands of bad fields.
-    let message = if message.len() > 2000 { format!("{} fields are refused", violations.len()) } else { message };
+    // A status travels in headers, which are bounded; a request can hold thousands of bad fields.
+    let shown = &violations[..violations.len().min(MAX_VIOLATIONS)];
+    let details = ErrorDetails::with_bad_request(shown.iter().map(violation).collect::<Vec<_>>());
+    let message = match violations.len() {
+        count if count > MAX_VIOLATIONS => format!("{count} fields are refused; the first {MAX_VIOLATIONS} are named"),
+        _ => message,
+    };
     Status::with_error_details(code, message, details)
 }
 

@@ -26,6 +26,7 @@
 
 use prost::Message as _;
 use serde::Deserialize;
+use serde_json::value::RawValue;
 
 use crate::ledger::names::Registry;
 use crate::ledger::statement::Statement;
@@ -81,26 +82,41 @@ impl Ignored {
     }
 }
 
+/// Most events of an envelope. A registry sends one at a time, or a few; more are kept aside unread.
+pub const MAX_EVENTS: usize = 10_000;
+
 /// Why a body is no envelope.
 #[derive(Debug, thiserror::Error)]
-#[error("not an envelope of Distribution events: {0}")]
-pub struct EnvelopeError(#[from] serde_json::Error);
+pub enum EnvelopeError {
+    /// Not JSON, or not of the form.
+    #[error("not an envelope of Distribution events: {0}")]
+    Malformed(#[from] serde_json::Error),
+    /// Too much at once.
+    #[error("an envelope of {0} events; at most {MAX_EVENTS} are read")]
+    TooManyEvents(usize),
+}
 
 /// Reads an envelope from a source whose registry is known as `registry`; events cannot say that reliably.
 ///
 /// Nesting is bounded by `serde_json` (128 levels), length by the caller.
 pub fn read_envelope(registry: &Registry, body: &[u8]) -> Result<Vec<Reading>, EnvelopeError> {
     #[derive(Deserialize)]
-    struct Envelope {
-        events: Vec<serde_json::Value>,
+    struct Envelope<'a> {
+        // Unparsed, and not copied: millions of small events would take a hundred times the room of the body.
+        #[serde(borrow)]
+        events: Vec<&'a RawValue>,
     }
-    let envelope: Envelope = serde_json::from_slice(body)?;
-    Ok(envelope.events.iter().map(|event| read_event(registry, event)).collect())
+    let envelope: Envelope<'_> = serde_json::from_slice(body)?;
+    if envelope.events.len() > MAX_EVENTS {
+        return Err(EnvelopeError::TooManyEvents(envelope.events.len()));
+    }
+    Ok(envelope.events.iter().map(|event| read_event(registry, event.get())).collect())
 }
 
-fn read_event(registry: &Registry, json: &serde_json::Value) -> Reading {
-    let event = || json.to_string();
-    match Event::deserialize(json).map_err(|e| format!("not an event: {e}")).and_then(|e| e.read(registry)) {
+fn read_event(registry: &Registry, json: &str) -> Reading {
+    let event = || json.to_owned();
+    let parsed = serde_json::from_str::<Event>(json).map_err(|error| format!("not an event: {error}"));
+    match parsed.and_then(|event| event.read(registry)) {
         Ok(Read::Claim(statement)) => Reading::Claim { statement, event: event() },
         Ok(Read::Ignored(why)) => Reading::Ignored(why),
         Err(reason) => Reading::Refused { event: event(), reason },

@@ -34,6 +34,8 @@ pub struct Options {
     pub store: Arc<dyn Store>,
     /// The ledger's key.
     pub skey: Skey,
+    /// It was opened before, so its store may not be empty.
+    pub has_begun: bool,
     /// The rules in force.
     pub policy: Policy,
     /// Reads the machine's clock.

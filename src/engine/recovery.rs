@@ -29,6 +29,11 @@ pub enum OpenError {
     /// Its newest checkpoint was not signed by this ledger's key.
     #[error("the newest checkpoint in the database: {0}; is ledger.key the key it was written with?")]
     Checkpoint(#[from] CheckpointError),
+    /// A ledger that has begun before, without its entries.
+    #[error(
+        "the database is gone, but this ledger has begun before: beginning anew would be a second log under the same key; restore the database, or begin another ledger in another directory"
+    )]
+    Lost,
     /// Its parts contradict each other.
     #[error(
         "the database is damaged: {0}; keep this directory as it is, and see \"A damaged database\" in docs/OPERATIONS.md"
@@ -60,6 +65,7 @@ pub(super) struct Recovered {
 pub(super) fn recover(options: &Options) -> Result<Recovered, OpenError> {
     let store = &*options.store;
     match rows::identity(store)? {
+        None if options.has_begun => return Err(OpenError::Lost),
         None => begin(options)?,
         Some((found, _)) if found > FORMAT => return Err(OpenError::NewerFormat { found }),
         Some((_, found)) if found != options.skey.origin().as_str() => {

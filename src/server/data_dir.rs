@@ -1,7 +1,8 @@
 //! The data directory: origin, keys, first token, database, and the lock that keeps a second server out.
 //!
-//! It is initialised once. The file `origin` is written last, so a directory that has one is whole; without it there is no
-//! database, and whatever a crash left behind is made anew. A key is never replaced: a ledger without its key can't go on.
+//! It is initialised once. The file `origin` is written last, so a directory that has one is whole; a start that was cut
+//! short before is completed. A key is never replaced: a ledger without its key can't go on. And the file `begun` says that
+//! the log has a first entry: without the database, such a ledger would begin a second log under the same key.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{Read as _, Seek as _, Write as _};
@@ -50,9 +51,17 @@ pub enum DataDirError {
         /// What was asked for.
         wanted: String,
     },
-    /// A database without the files that go with it.
+    /// The first token's file holds no token.
     #[error(
-        "{path} has a database but no {file}; restore that file from a backup: without it the ledger can't be continued"
+        "{path} holds no token of at least 16 characters; restore it, or remove the file to do without a first token"
+    )]
+    Token {
+        /// Which file.
+        path: String,
+    },
+    /// A ledger without the files that go with it.
+    #[error(
+        "{path} holds a ledger but no {file}; restore that file from a backup: without it the ledger can't be continued"
     )]
     Incomplete {
         /// Which directory.
@@ -101,9 +110,9 @@ impl DataDir {
     pub fn open(path: &Path, wanted: Option<&Origin>) -> Result<Self, DataDirError> {
         fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(io(path))?;
         let lock = lock(path)?;
-        let is_new = !path.join("origin").exists();
+        let is_new = !is_there(&path.join("origin"));
         if is_new {
-            if path.join("db").exists() {
+            if is_there(&path.join("db")) || is_there(&path.join("begun")) {
                 return Err(DataDirError::Incomplete { path: shown(path), file: "origin" });
             }
             initialise(path, wanted)?;
@@ -145,14 +154,32 @@ impl DataDir {
         self.path.join("aside")
     }
 
+    /// The log has a first entry, whether or not the database is still there.
+    pub fn has_begun(&self) -> bool {
+        is_there(&self.path.join("begun"))
+    }
+
+    /// Notes that the log has a first entry. Durable when this returns.
+    pub fn note_begun(&self) -> Result<(), DataDirError> {
+        if self.has_begun() {
+            return Ok(());
+        }
+        write_synced(&self.path.join("begun"), b"", 0o644)?;
+        sync(&self.path)
+    }
+
     /// SHA-256 of the first token; `None` if the operator removed its file.
     pub fn first_token(&self) -> Result<Option<[u8; 32]>, DataDirError> {
         let path = self.path.join("token");
-        if !path.exists() {
+        if !is_there(&path) {
             return Ok(None);
         }
         let token = read_secret(&path)?;
-        Ok(Some(Sha256::digest(token.trim_end()).into()))
+        let token = token.trim();
+        if token.len() < 16 {
+            return Err(DataDirError::Token { path: shown(&path) });
+        }
+        Ok(Some(Sha256::digest(token).into()))
     }
 
     /// Writes into the lock file who holds it and where it listens, for whoever finds it locked.
@@ -202,19 +229,38 @@ fn initialise(path: &Path, wanted: Option<&Origin>) -> Result<(), DataDirError> 
         getrandom::fill(&mut bytes).expect("the system has randomness");
         bytes
     };
-    let origin = match wanted {
-        Some(origin) => origin.clone(),
-        // Unique without asking anybody; who wants a telling name gives one.
-        None => format!("tagledger.local/{}", hex::encode(&*random(8))).parse().expect("a valid origin"),
+    let key_path = path.join("ledger.key");
+    let skey = if is_there(&key_path) {
+        // A start was cut short after this. The origin is in the key.
+        parse_key(&key_path)?
+    } else {
+        let origin = match wanted {
+            Some(origin) => origin.clone(),
+            // Unique without asking anybody; who wants a telling name gives one.
+            None => format!("tagledger.local/{}", hex::encode(&*random(8))).parse().expect("a valid origin"),
+        };
+        let seed: Zeroizing<[u8; 32]> = Zeroizing::new(random(32).as_slice().try_into().expect("32 bytes"));
+        let skey = Skey::from_seed(origin, &seed);
+        write_synced(&key_path, format!("{}\n", *skey.to_text()).as_bytes(), 0o600)?;
+        skey
     };
-    let seed: Zeroizing<[u8; 32]> = Zeroizing::new(random(32).as_slice().try_into().expect("32 bytes"));
-    let skey = Skey::from_seed(origin.clone(), &seed);
     let token = Zeroizing::new(format!("tlt_{}\n", BASE64.encode(&*random(32))));
-    write_synced(&path.join("ledger.key"), format!("{}\n", *skey.to_text()).as_bytes(), 0o600)?;
     write_synced(&path.join("ledger.vkey"), format!("{}\n", skey.vkey()).as_bytes(), 0o644)?;
-    write_synced(&path.join("token"), token.as_bytes(), 0o600)?;
-    write_synced(&path.join("origin"), format!("{origin}\n").as_bytes(), 0o644)?;
-    File::open(path).and_then(|directory| directory.sync_all()).map_err(io(path))
+    if !is_there(&path.join("token")) {
+        write_synced(&path.join("token"), token.as_bytes(), 0o600)?;
+    }
+    sync(path)?;
+    write_synced(&path.join("origin"), format!("{}\n", skey.origin()).as_bytes(), 0o644)?;
+    sync(path)
+}
+
+fn sync(directory: &Path) -> Result<(), DataDirError> {
+    File::open(directory).and_then(|directory| directory.sync_all()).map_err(io(directory))
+}
+
+/// Also a link that leads nowhere is there: nothing is written in its place.
+fn is_there(path: &Path) -> bool {
+    fs::symlink_metadata(path).is_ok()
 }
 
 fn write_synced(path: &Path, content: &[u8], mode: u32) -> Result<(), DataDirError> {
@@ -234,11 +280,10 @@ fn read_origin(directory: &Path) -> Result<Origin, DataDirError> {
 
 fn read_key(directory: &Path, origin: &Origin) -> Result<Skey, DataDirError> {
     let path = directory.join("ledger.key");
-    if !path.exists() {
+    if !is_there(&path) {
         return Err(DataDirError::Incomplete { path: shown(directory), file: "ledger.key" });
     }
-    let skey =
-        Skey::from_text(&read_secret(&path)?).map_err(|reason| DataDirError::Key { path: shown(&path), reason })?;
+    let skey = parse_key(&path)?;
     if skey.origin() != origin {
         return Err(DataDirError::OtherKey {
             path: shown(&path),
@@ -247,6 +292,10 @@ fn read_key(directory: &Path, origin: &Origin) -> Result<Skey, DataDirError> {
         });
     }
     Ok(skey)
+}
+
+fn parse_key(path: &Path) -> Result<Skey, DataDirError> {
+    Skey::from_text(&read_secret(path)?).map_err(|reason| DataDirError::Key { path: shown(path), reason })
 }
 
 fn read_secret(path: &Path) -> Result<Zeroizing<String>, DataDirError> {

@@ -1,9 +1,12 @@
 //! Connections: HTTP/1.1 and HTTP/2 on one port, gRPC told apart by its content type.
 //!
-//! A connection that sends no request in time, or no sign of life, is dropped. On shutdown no new ones are taken, the ones
-//! there finish what they began, and what has not ended within a bound is cut.
+//! A connection that sends no request in time, or no sign of life, is dropped, and there are only so many at once: files that
+//! connections take are files that the database misses. On shutdown no new ones are taken, the ones there finish what they
+//! began, and what has not ended within a bound is cut.
 
 use std::future::Future;
+use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
@@ -13,17 +16,25 @@ use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use hyper_util::server::graceful::GracefulShutdown;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Semaphore, watch};
 use tower::ServiceExt as _;
 
-/// How long a client may take to send a request's head.
+/// How an HTTP/2 connection begins (RFC 9113 section 3.4).
+const HTTP2_PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+/// How long a client may take to begin, and to send a request's head.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long an HTTP/2 connection may be silent before it is asked for a sign of life, and how long it may take to give one.
 const KEEP_ALIVE: Duration = Duration::from_secs(20);
 /// How long connections may take to finish on shutdown.
 const GRACE: Duration = Duration::from_secs(10);
 /// Requests of one connection that are answered at once.
-const CONCURRENT_STREAMS: u32 = 1024;
+const CONCURRENT_STREAMS: u32 = 256;
+/// Connections at once, if the system gives as many files.
+const MAX_CONNECTIONS: u64 = 8192;
+/// Files that are not for connections: the database holds up to 512 open, and writes new ones.
+const OTHER_FILES: u64 = 640;
 
 /// Serves until `shutdown` completes, and a bounded time longer.
 pub async fn serve(listener: TcpListener, grpc: Router, http: Router, shutdown: impl Future<Output = ()>) {
@@ -36,29 +47,81 @@ pub async fn serve(listener: TcpListener, grpc: Router, http: Router, shutdown: 
         .keep_alive_timeout(KEEP_ALIVE)
         .max_concurrent_streams(CONCURRENT_STREAMS)
         .adaptive_window(true);
+    let builders = [builder.clone().http1_only(), builder.http2_only()];
     let connections = GracefulShutdown::new();
+    let room = Arc::new(Semaphore::new(max_connections()));
+    let (cut, cutting) = watch::channel(false);
     tokio::pin!(shutdown);
     loop {
-        let stream = tokio::select! {
-            stream = accept(&listener) => stream,
+        let next = async {
+            let place = Arc::clone(&room).acquire_owned().await.expect("the semaphore is never closed");
+            (place, accept(&listener).await)
+        };
+        let (place, stream) = tokio::select! {
+            next = next => next,
             () = &mut shutdown => break,
         };
-        let (grpc, http) = (grpc.clone(), http.clone());
-        let service = hyper::service::service_fn(move |request: hyper::Request<Incoming>| {
-            let router = if is_grpc(&request) { grpc.clone() } else { http.clone() };
-            router.oneshot(Request::from(request.map(axum::body::Body::new)))
-        });
-        let connection = builder.serve_connection(TokioIo::new(stream), service).into_owned();
-        let connection = connections.watch(connection);
+        let (grpc, http, [http1, http2]) = (grpc.clone(), http.clone(), builders.clone());
+        let (watcher, mut cutting) = (connections.watcher(), cutting.clone());
         tokio::spawn(async move {
-            if let Err(error) = connection.await {
-                tracing::debug!(error, "a connection ended early");
+            let serving = async {
+                let is_http2 = tokio::time::timeout(HEADER_TIMEOUT, begins_http2(&stream)).await;
+                let Ok(Ok(is_http2)) = is_http2 else { return };
+                let service = hyper::service::service_fn(move |request: hyper::Request<Incoming>| {
+                    let router = if is_grpc(&request) { grpc.clone() } else { http.clone() };
+                    router.oneshot(Request::from(request.map(axum::body::Body::new)))
+                });
+                let builder = if is_http2 { http2 } else { http1 };
+                let connection = builder.serve_connection(TokioIo::new(stream), service).into_owned();
+                if let Err(error) = watcher.watch(connection).await {
+                    tracing::debug!(error, "a connection ended early");
+                }
+            };
+            tokio::select! {
+                () = serving => {}
+                _ = cutting.wait_for(|cut| *cut) => {}
             }
+            drop(place);
         });
     }
     drop(listener);
     if tokio::time::timeout(GRACE, connections.shutdown()).await.is_err() {
         tracing::warn!("connections were cut: they did not finish within {} seconds", GRACE.as_secs());
+        cut.send_replace(true);
+    }
+}
+
+/// As many connections as there are files for; raises the soft limit of files as far as the hard one allows.
+fn max_connections() -> usize {
+    let limit = getrlimit(Resource::Nofile);
+    let wanted = limit.maximum.unwrap_or(u64::MAX).min(MAX_CONNECTIONS + OTHER_FILES);
+    let mut files = limit.current.unwrap_or(u64::MAX);
+    if files < wanted && setrlimit(Resource::Nofile, Rlimit { current: Some(wanted), maximum: limit.maximum }).is_ok() {
+        files = wanted;
+    }
+    let connections = files.saturating_sub(OTHER_FILES).clamp(32, MAX_CONNECTIONS);
+    if connections < MAX_CONNECTIONS {
+        tracing::warn!(connections, files, "few open files are allowed, so few connections are; raise the limit");
+    }
+    usize::try_from(connections).expect("clamped")
+}
+
+/// Whether a client speaks HTTP/2, without taking its first bytes away.
+async fn begins_http2(stream: &TcpStream) -> io::Result<bool> {
+    let mut first = [0; HTTP2_PREFACE.len()];
+    loop {
+        let length = stream.peek(&mut first).await?;
+        if length == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        if first[..length] != HTTP2_PREFACE[..length] {
+            return Ok(false);
+        }
+        if length == HTTP2_PREFACE.len() {
+            return Ok(true);
+        }
+        // Half a preface: the rest is on its way, or the time runs out.
+        tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }
 

@@ -87,10 +87,12 @@ pub async fn serve(
     let ledger = Ledger::open(engine::Options {
         store,
         skey: data_dir.take_key(),
+        has_begun: data_dir.has_begun(),
         policy,
         clock: Arc::new(clock::system_clock),
         clock_bounds: config.clock.bounds(),
     })?;
+    data_dir.note_begun()?;
     let listener = tokio::net::TcpListener::bind(config.listen)
         .await
         .map_err(|error| ServeError::Listen { address: config.listen, reason: error.to_string() })?;
@@ -125,9 +127,12 @@ pub async fn serve(
         data_dir: data_dir.path().to_owned(),
         is_new: data_dir.is_new(),
     });
+    let closing = ledger.clone();
     tokio::spawn(async move {
         shutdown.await;
         stop.send_replace(true);
+        // What is queued is recorded and answered, what comes later is refused; streams end with the sequencer.
+        closing.close().await;
     });
     listen::serve(listener, grpc.into_axum_router(), http, stopped()).await;
     let _ = confirming.await;

@@ -10,7 +10,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tokio_stream::{Stream, StreamExt as _};
 use tonic::{Request, Response, Status, Streaming};
 
-use crate::api::principals::{Principal, Principals};
+use crate::api::principals::Principal;
 use crate::api::{door, status};
 use crate::engine::{Appended, Ledger};
 use crate::proto::append_service_server::AppendService;
@@ -25,7 +25,6 @@ const STREAM_WINDOW: usize = 1024;
 
 pub(super) struct Append {
     pub(super) ledger: Ledger,
-    pub(super) principals: Arc<Principals>,
 }
 
 type Answer = Pin<Box<dyn Future<Output = Result<AppendStreamResponse, Status>> + Send>>;
@@ -33,9 +32,9 @@ type Answer = Pin<Box<dyn Future<Output = Result<AppendStreamResponse, Status>> 
 #[tonic::async_trait]
 impl AppendService for Append {
     async fn append(&self, request: Request<AppendRequest>) -> Result<Response<AppendResponse>, Status> {
-        let principal = self.principal(&request)?;
+        let principal = principal(&request);
         let submission = request.into_inner().submission.unwrap_or_default();
-        let submissions = door::admit(principal, vec![submission]).map_err(|found| status::invalid(&found))?;
+        let submissions = door::admit(&principal, vec![submission]).map_err(|found| status::invalid(&found))?;
         let appended = self.ledger.append(submissions).await.map_err(|error| status::of_append(&error))?;
         Ok(Response::new(single(&self.ledger, appended)?))
     }
@@ -44,9 +43,9 @@ impl AppendService for Append {
         &self,
         request: Request<AppendBatchRequest>,
     ) -> Result<Response<AppendBatchResponse>, Status> {
-        let principal = self.principal(&request)?;
+        let principal = principal(&request);
         let submissions =
-            door::admit(principal, request.into_inner().submissions).map_err(|found| status::invalid(&found))?;
+            door::admit(&principal, request.into_inner().submissions).map_err(|found| status::invalid(&found))?;
         let appended = self.ledger.append(submissions).await.map_err(|error| status::of_append(&error))?;
         let evidence = prove(&self.ledger, &appended)?;
         Ok(Response::new(AppendBatchResponse { receipts: appended.receipts, evidence: Some(evidence) }))
@@ -58,7 +57,7 @@ impl AppendService for Append {
         &self,
         request: Request<Streaming<AppendStreamRequest>>,
     ) -> Result<Response<Self::AppendStreamStream>, Status> {
-        let principal = self.principal(&request)?.clone();
+        let principal = principal(&request);
         let ledger = self.ledger.clone();
         let mut incoming = request.into_inner();
         let (answers, answered) = mpsc::channel::<Answer>(STREAM_WINDOW);
@@ -79,10 +78,10 @@ impl AppendService for Append {
     }
 }
 
-impl Append {
-    fn principal<T>(&self, request: &Request<T>) -> Result<&Principal, Status> {
-        self.principals.authenticate(request.metadata()).map_err(|error| status::of_auth(&error))
-    }
+/// Who was let in.
+fn principal<T>(request: &Request<T>) -> Arc<Principal> {
+    let principal = request.extensions().get::<Arc<Principal>>();
+    Arc::clone(principal.expect("nobody reaches this service unauthenticated"))
 }
 
 /// Takes one statement of a stream to its place in the queue; its answer comes later.

@@ -7,6 +7,8 @@ mod query;
 use std::sync::Arc;
 
 use tonic::service::Routes;
+use tonic::service::interceptor::InterceptedService;
+use tonic::{Request, Status};
 
 use super::principals::Principals;
 use crate::engine::Ledger;
@@ -17,12 +19,14 @@ use crate::proto::append_service_server::AppendServiceServer;
 use crate::proto::log_service_server::LogServiceServer;
 use crate::proto::query_service_server::QueryServiceServer;
 
-/// Longest request message, in bytes: the statements of a batch, and what is around them.
-pub const MAX_MESSAGE: usize = 6 << 20;
+/// Longest request message of the writing service, in bytes: the statements of a batch, and what is around them.
+pub const MAX_APPEND_MESSAGE: usize = 6 << 20;
+/// Longest question, in bytes.
+pub const MAX_QUESTION: usize = 64 << 10;
 
 /// Everything gRPC, as routes for the one server.
 pub fn routes(ledger: &Ledger, principals: Arc<Principals>) -> Routes {
-    let append = append::Append { ledger: ledger.clone(), principals };
+    let append = append::Append { ledger: ledger.clone() };
     let log = log::Log { ledger: ledger.clone() };
     let query = query::Query { ledger: ledger.clone() };
     let reflection = tonic_reflection::server::Builder::configure()
@@ -31,12 +35,23 @@ pub fn routes(ledger: &Ledger, principals: Arc<Principals>) -> Routes {
         .expect("the descriptors were made by this build");
     let mut routes = Routes::builder();
     routes
-        .add_service(AppendServiceServer::new(append).max_decoding_message_size(MAX_MESSAGE))
-        .add_service(LogServiceServer::new(log).max_decoding_message_size(MAX_MESSAGE))
-        .add_service(QueryServiceServer::new(query).max_decoding_message_size(MAX_MESSAGE))
+        .add_service(InterceptedService::new(
+            AppendServiceServer::new(append).max_decoding_message_size(MAX_APPEND_MESSAGE),
+            // Before a byte of the message is read.
+            move |request| authenticate(&principals, request),
+        ))
+        .add_service(LogServiceServer::new(log).max_decoding_message_size(MAX_QUESTION))
+        .add_service(QueryServiceServer::new(query).max_decoding_message_size(MAX_QUESTION))
         .add_service(reflection)
         .add_service(health(ledger));
     routes.routes()
+}
+
+/// Lets a known principal in, and notes with the request who it is.
+fn authenticate(principals: &Principals, mut request: Request<()>) -> Result<Request<()>, Status> {
+    let principal = principals.authenticate(request.metadata()).map_err(|error| super::status::of_auth(&error))?;
+    request.extensions_mut().insert(principal);
+    Ok(request)
 }
 
 /// `grpc.health.v1`: the whole server and reading serve as long as the process does; appending, until the sequencer stops.
@@ -84,7 +99,7 @@ impl Fields {
     }
 
     /// What was parsed, or the status that refuses it.
-    fn finish<T>(self, parsed: Option<T>) -> Result<T, tonic::Status> {
+    fn finish<T>(self, parsed: Option<T>) -> Result<T, Status> {
         match parsed {
             Some(parsed) if self.violations.is_empty() => Ok(parsed),
             _ => Err(super::status::invalid(&self.violations)),
