@@ -60,27 +60,27 @@ const EMPTY_NAMES: [&str; 8] = ["util", "utils", "helper", "helpers", "manager",
 
 #[test]
 fn every_layer_names_only_the_layers_it_stands_on() {
-    report(sources("src").iter().flat_map(|source| broken_arrows(source)).collect());
+    report(sources("src").iter().flat_map(broken_arrows).collect());
 }
 
 #[test]
 fn the_ledger_is_pure() {
-    report(sources("src/ledger").iter().flat_map(|source| impurities(source)).collect());
+    report(sources("src/ledger").iter().flat_map(impurities).collect());
 }
 
 #[test]
 fn rocksdb_and_bincode_stay_where_they_can_be_replaced() {
-    report(sources("src").iter().flat_map(|source| escapes(source)).collect());
+    report(sources("src").iter().flat_map(escapes).collect());
 }
 
 #[test]
 fn every_file_says_first_what_it_is() {
-    report(sources("src").iter().chain(&sources("tests")).filter_map(|source| missing_opening(source)).collect());
+    report(sources("src").iter().chain(&sources("tests")).filter_map(missing_opening).collect());
 }
 
 #[test]
 fn no_module_has_an_empty_name() {
-    report(sources("src").iter().chain(&sources("tests")).filter_map(|source| empty_name(source)).collect());
+    report(sources("src").iter().chain(&sources("tests")).filter_map(empty_name).collect());
 }
 
 // --- the rules ---------------------------------------------------------------------------------------------------------

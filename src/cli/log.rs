@@ -8,8 +8,9 @@ use crate::ledger::answer::Question;
 
 /// Show one entry of the log
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  tagledger entry 41\n  \
-    tagledger entry 9a4e1f0c22d3b5a6978877665544332211ffeeddccbbaa998877665544332211 --json")]
+#[command(after_help = "Examples:\n  tagledger entry 41\n  tagledger entry 41 --save entry41.tlog-proof\n  \
+    tagledger entry 9a4e1f0c22d3b5a6978877665544332211ffeeddccbbaa998877665544332211 --json\n\n\
+    Saved with the extension .tlog-proof, the file is a C2SP tlog-proof, which any tlog client can check.")]
 pub(super) struct ShowEntry {
     /// Its index, or its leaf hash in hexadecimal
     #[arg(value_name = "INDEX|LEAFHASH", value_parser = which_entry)]

@@ -1,7 +1,7 @@
 //! The command line: what people type, and what they read.
 //!
 //! One file for each family of commands; each parses its arguments, asks through [`crate::client`], and shows the answer with
-//! its verdict ([`show`], [`json`], [`table`]). Nothing is printed before it is verified. Exit codes: 0 answered and
+//! its verdict (`show`, `json`, `table`). Nothing is printed before it is verified. Exit codes: 0 answered and
 //! verified, 1 operational failure, 2 usage, 3 verification failed, 4 absent.
 
 mod check;

@@ -71,6 +71,10 @@ pub(super) fn outcome_name(outcome: proto::Outcome) -> &'static str {
     outcome.as_str_name().trim_start_matches("OUTCOME_")
 }
 
+fn assurance_name(assurance: proto::Assurance) -> &'static str {
+    assurance.as_str_name().trim_start_matches("ASSURANCE_")
+}
+
 /// As people write it.
 pub(super) fn repository_words(registry: &Registry, repository: &Repository) -> String {
     format!("{registry}/{repository}")
@@ -204,7 +208,7 @@ fn history(history: &History, entries: &VerifiedEntries) -> String {
     if history.versions.is_empty() {
         return format!("no entries about {}\n", subject_words(&history.subject));
     }
-    let mut rows = Rows::new(&["ENTRY", "RECORDED", "WHAT", "OUTCOME", "DIGEST", "AFTER", "BY", "WHY"]);
+    let mut rows = Rows::new(&["ENTRY", "RECORDED", "WHAT", "OUTCOME", "DIGEST", "AFTER", "BY", "ASSURANCE", "WHY"]);
     for version in &history.versions {
         let Some((record, statement)) = record_of(version, entries) else { continue };
         let after = match &version.after {
@@ -222,6 +226,7 @@ fn history(history: &History, entries: &VerifiedEntries) -> String {
             digest_or_dash(digest_of(statement)),
             after,
             by(record, statement),
+            assurance_name(record.assurance()).to_owned(),
             why(record),
         ]);
     }
@@ -232,7 +237,7 @@ fn sightings(history: &History, entries: &VerifiedEntries) -> String {
     if history.versions.is_empty() {
         return format!("no entries name {}\n", subject_words(&history.subject));
     }
-    let mut rows = Rows::new(&["ENTRY", "RECORDED", "WHAT", "OUTCOME", "ABOUT", "BY", "WHY"]);
+    let mut rows = Rows::new(&["ENTRY", "RECORDED", "WHAT", "OUTCOME", "ABOUT", "BY", "ASSURANCE", "WHY"]);
     for version in &history.versions {
         let Some((record, statement)) = record_of(version, entries) else { continue };
         rows.add([
@@ -242,6 +247,7 @@ fn sightings(history: &History, entries: &VerifiedEntries) -> String {
             outcome_name(record.outcome()).to_owned(),
             about(statement),
             by(record, statement),
+            assurance_name(record.assurance()).to_owned(),
             why(record),
         ]);
     }
@@ -274,7 +280,7 @@ fn add_record(rows: &mut Rows, record: &proto::Record, statement: &Statement) {
     rows.field("digest", digest_of(statement).map_or("", Digest::as_str));
     rows.field("image", image_in(statement).unwrap_or_default());
     rows.field("principal", &record.principal);
-    rows.field("assurance", record.assurance().as_str_name().trim_start_matches("ASSURANCE_"));
+    rows.field("assurance", assurance_name(record.assurance()));
     rows.field("signed by", record.producer.as_ref().map_or("", |producer| &producer.key_id));
     rows.field("actor", &message.actor);
     rows.field("source", &message.source);

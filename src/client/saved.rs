@@ -19,6 +19,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::trust::{TrustError, write};
 use crate::ledger::answer::{Claimed, Claims, Growth, Page, Question};
+use crate::ledger::tlog_proof;
 use crate::proto;
 
 const FORMAT: &str = "tagledger-evidence";
@@ -138,19 +139,47 @@ pub fn from_text(text: &str) -> Result<Claimed, SavedError> {
     Ok(Claimed { question: content.question, pages, growth })
 }
 
-/// Writes an evidence file.
-pub fn save(path: &Path, claimed: &Claimed) -> Result<(), TrustError> {
-    write(path, &to_text(claimed))
+/// Why an answer is not saved.
+#[derive(Debug, thiserror::Error)]
+pub enum SaveError {
+    /// The file can't be written.
+    #[error(transparent)]
+    Write(#[from] TrustError),
+    /// More than a tlog-proof can say.
+    #[error("a .{} file holds one entry, as `entry` shows it; give the file another extension", tlog_proof::EXTENSION)]
+    NotOneEntry,
 }
 
-/// Reads an evidence file.
+/// Writes an answer: as C2SP tlog-proof if the file's extension says so, which only a single entry fits into; else as
+/// evidence file.
+pub fn save(path: &Path, claimed: &Claimed) -> Result<(), SaveError> {
+    if path.extension().is_none_or(|extension| extension != tlog_proof::EXTENSION) {
+        return Ok(write(path, &to_text(claimed))?);
+    }
+    let text = match (&claimed.question, &claimed.pages[..]) {
+        (Question::Entry { .. } | Question::Leaf { .. }, [page]) => tlog_proof::to_text(&page.evidence),
+        _ => None,
+    };
+    Ok(write(path, &text.ok_or(SaveError::NotOneEntry)?)?)
+}
+
+/// Reads an evidence file, or a C2SP tlog-proof.
 pub fn load(path: &Path) -> Result<Claimed, SavedError> {
     let wrong = |source| SavedError::Read { path: path.display().to_string(), source };
     let length = std::fs::metadata(path).map_err(wrong)?.len();
     if length > MAX_LENGTH {
         return Err(SavedError::TooLong { path: path.display().to_string(), length });
     }
-    from_text(&std::fs::read_to_string(path).map_err(wrong)?)
+    let text = String::from_utf8(std::fs::read(path).map_err(wrong)?)
+        .map_err(|_| SavedError::Malformed("it is not text".to_owned()))?;
+    if text.starts_with(tlog_proof::FIRST_LINE) { from_tlog_proof(&text) } else { from_text(&text) }
+}
+
+fn from_tlog_proof(text: &str) -> Result<Claimed, SavedError> {
+    let evidence = tlog_proof::from_text(text).map_err(|error| SavedError::Malformed(error.to_string()))?;
+    let index = evidence.entries.first().map_or(0, |entry| entry.index);
+    let pages = vec![Page { claims: Claims::Entry, evidence }];
+    Ok(Claimed { question: Question::Entry { index }, pages, growth: Vec::new() })
 }
 
 fn checksum(content: &Content) -> String {

@@ -16,6 +16,7 @@ pub mod signature;
 pub mod statement;
 pub mod subject;
 pub mod time;
+pub mod tlog_proof;
 pub mod transition;
 
 #[cfg(test)]

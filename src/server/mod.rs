@@ -96,6 +96,9 @@ pub async fn serve(
         .map_err(|error| ServeError::Listen { address: config.listen, reason: error.to_string() })?;
     let address = listener.local_addr().unwrap_or(config.listen);
     data_dir.announce(address);
+    if !address.ip().is_loopback() {
+        tracing::warn!(%address, "tokens and answers travel unencrypted: put a proxy that ends TLS in front");
+    }
 
     let mut registry = Registry::with_prefix("tagledger");
     in_process::register_metrics(&mut registry, &ledger);

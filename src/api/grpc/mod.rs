@@ -10,6 +10,7 @@ use tonic::service::Routes;
 
 use super::principals::Principals;
 use crate::engine::Ledger;
+use crate::ledger::names::{NameError, Registry, Repository};
 use crate::ledger::statement::{Violation, check_text};
 use crate::proto;
 use crate::proto::append_service_server::AppendServiceServer;
@@ -62,24 +63,18 @@ struct Fields {
 }
 
 impl Fields {
-    fn name<T: std::str::FromStr<Err = crate::ledger::names::NameError>>(
-        &mut self,
-        field: &str,
-        text: &str,
-    ) -> Option<T> {
+    fn name<T: std::str::FromStr<Err = NameError>>(&mut self, field: &str, text: &str) -> Option<T> {
         text.parse().map_err(|error| self.violations.push(Violation::of_name(field, &error))).ok()
     }
 
-    fn place(
-        &mut self,
-        registry: &str,
-        repository: &str,
-    ) -> Option<(crate::ledger::names::Registry, crate::ledger::names::Repository)> {
-        let registry: crate::ledger::names::Registry = self.name("registry", registry)?;
-        let repository = crate::ledger::names::Repository::parse(&registry, repository)
+    fn place(&mut self, registry: &str, repository: &str) -> Option<(Registry, Repository)> {
+        let registry: Option<Registry> = self.name("registry", registry);
+        // With a bad registry, the repository's grammar can still be checked.
+        let judged_for = registry.clone().or_else(|| "registry.invalid".parse().ok())?;
+        let repository = Repository::parse(&judged_for, repository)
             .map_err(|error| self.violations.push(Violation::of_name("repository", &error)))
-            .ok()?;
-        Some((registry, repository))
+            .ok();
+        Some((registry?, repository?))
     }
 
     fn text(&mut self, field: &str, value: &str, shortest: usize) {

@@ -3,7 +3,7 @@
 //! A server answers a question with claims and evidence. [`Claimed::check`] verifies the evidence ([`super::evidence`]), holds
 //! every claim against the entries it rests on, and derives the answer from those entries alone. What entries cannot prove
 //! stays marked as the server's word: until the subject map exists, that is above all that nothing was left out. The verdict
-//! ([`verdict`]) says both in words.
+//! ([`Verdict`]) says both in words.
 
 mod history;
 mod question;
