@@ -429,6 +429,9 @@ fn numbers_beyond_the_tree_are_out_of_range_and_say_what_is_allowed() {
             let status = world.query().resolve_tag(resolve("v1", at_us)).await.expect_err("refused");
             assert_eq!((status.code(), refused(&status)[0].0.as_str()), (Code::InvalidArgument, "at_us"));
         }
+        let request = proto::DiffEnvironmentRequest { environment: "prod".into(), to_us: -1, ..Default::default() };
+        let status = world.query().diff_environment(request).await.expect_err("refused");
+        assert_eq!((status.code(), refused(&status)[0].0.as_str()), (Code::InvalidArgument, "to_us"));
         let status = world.query().resolve_tag(proto::ResolveTagRequest::default()).await.expect_err("refused");
         let fields: Vec<String> = refused(&status).into_iter().map(|(field, _)| field).collect();
         assert_eq!(fields, ["registry", "repository", "tag"]);

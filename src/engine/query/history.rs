@@ -45,7 +45,7 @@ impl Reader<'_> {
         let mut question = request.clone();
         (question.page_size, question.page_token) = (0, String::new());
         let page = Page { size: request.page_size, token: &request.page_token };
-        let cursor = self.cursor(page, 0, &question.encode_to_vec())?;
+        let cursor = self.cursor(page, ("at_us", 0), &question.encode_to_vec())?;
         let key = Subject::Tag(tag.clone()).key();
         let total = self.count_below(&key, cursor.size)?;
         let first = if since_us == 0 { 0 } else { self.count_until(&key, total, since_us - 1)? };
@@ -66,7 +66,7 @@ impl Reader<'_> {
         request: &proto::ListDigestSightingsRequest,
     ) -> Result<proto::ListDigestSightingsResponse, QueryError> {
         let page = Page { size: request.page_size, token: &request.page_token };
-        let cursor = self.cursor(page, 0, digest.as_str().as_bytes())?;
+        let cursor = self.cursor(page, ("at_us", 0), digest.as_str().as_bytes())?;
         let key = Subject::Digest(digest.clone()).key();
         let total = self.count_below(&key, cursor.size)?;
         let (versions, next) = self.slice(&key, 0..total, &cursor, false)?;

@@ -25,7 +25,7 @@ impl Reader<'_> {
         let mut question = request.clone();
         (question.page_size, question.page_token) = (0, String::new());
         let page = Page { size: request.page_size, token: &request.page_token };
-        let cursor = self.cursor(page, request.at_us, &question.encode_to_vec())?;
+        let cursor = self.cursor(page, ("at_us", request.at_us), &question.encode_to_vec())?;
         let catalogue = Subject::TagsOf(registry.clone(), repository.clone());
         let mut used = BTreeSet::new();
         let mut tags = Vec::new();
@@ -54,7 +54,7 @@ impl Reader<'_> {
         let mut question = request.clone();
         (question.page_size, question.page_token) = (0, String::new());
         let page = Page { size: request.page_size, token: &request.page_token };
-        let cursor = self.cursor(page, request.at_us, &question.encode_to_vec())?;
+        let cursor = self.cursor(page, ("at_us", request.at_us), &question.encode_to_vec())?;
         let mut used = BTreeSet::new();
         let mut workloads = Vec::new();
         let mut next = None;
@@ -105,7 +105,7 @@ impl Reader<'_> {
         let mut question = request.clone();
         (question.page_size, question.page_token) = (0, String::new());
         let page = Page { size: request.page_size, token: &request.page_token };
-        let cursor = self.cursor(page, request.to_us, &question.encode_to_vec())?;
+        let cursor = self.cursor(page, ("to_us", request.to_us), &question.encode_to_vec())?;
         check_order(from_us, cursor.as_of_us)?;
         let catalogue = Subject::TagsOf(registry.clone(), repository.clone());
         let mut used = BTreeSet::new();
@@ -135,7 +135,7 @@ impl Reader<'_> {
         let mut question = request.clone();
         (question.page_size, question.page_token) = (0, String::new());
         let page = Page { size: request.page_size, token: &request.page_token };
-        let cursor = self.cursor(page, request.to_us, &question.encode_to_vec())?;
+        let cursor = self.cursor(page, ("to_us", request.to_us), &question.encode_to_vec())?;
         check_order(from_us, cursor.as_of_us)?;
         let catalogue = Subject::WorkloadsOf(request.environment.clone());
         let mut used = BTreeSet::new();

@@ -35,7 +35,12 @@ pub(super) struct Cursor {
     question: [u8; 8],
 }
 impl Reader<'_> {
-    pub(super) fn cursor(&self, page: Page<'_>, at_us: i64, question: &[u8]) -> Result<Cursor, QueryError> {
+    pub(super) fn cursor(
+        &self,
+        page: Page<'_>,
+        (field, at_us): (&'static str, i64),
+        question: &[u8],
+    ) -> Result<Cursor, QueryError> {
         let limit = match page.size {
             0 => DEFAULT_PAGE_SIZE,
             size if size <= MAX_PAGE_SIZE => size,
@@ -47,7 +52,7 @@ impl Reader<'_> {
         let hash = Sha256::digest(question);
         let question = hash.first_chunk().copied().expect("a hash has more than eight bytes");
         let limit = usize::try_from(limit).expect("a page size fits");
-        let as_of_us = self.moment("at_us", at_us)?;
+        let as_of_us = self.moment(field, at_us)?;
         if page.token.is_empty() {
             return Ok(Cursor {
                 as_of_us,
