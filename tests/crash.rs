@@ -75,8 +75,14 @@ fn what_was_acknowledged_survives_kill_9() {
                     tokio::spawn(append_until_it_dies(address.clone(), token.clone(), writer, seen))
                 })
                 .collect();
-            // Rounds of different length, so that the kill falls into different moments.
-            tokio::time::sleep(Duration::from_millis(150 + 37 * round)).await;
+            // The kill falls into the middle of appends, each round into another moment of it.
+            let enough = seen.lock().expect("not poisoned").entries.len() + 40;
+            let patience = tokio::time::Instant::now() + Duration::from_secs(30);
+            while seen.lock().expect("not poisoned").entries.len() < enough {
+                assert!(tokio::time::Instant::now() < patience, "round {round}: nothing is acknowledged");
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+            tokio::time::sleep(Duration::from_millis(7 * round)).await;
             // SIGKILL: nothing is flushed, nobody is told.
             server.kill().expect("it runs");
             for writer in writers {

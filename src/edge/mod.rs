@@ -6,7 +6,9 @@
 pub mod aside;
 pub mod confirm;
 pub mod distribution;
+mod looks;
 pub mod metrics;
 pub mod port;
+mod registry;
 pub mod source;
 pub mod webhook;

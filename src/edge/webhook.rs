@@ -32,8 +32,9 @@ use axum::routing::post;
 use http_body_util::BodyExt as _;
 
 use super::aside::{Aside, Kept, Limits, Misfit};
-use super::confirm::{Confirmer, ConfirmerError, Look, Pace, Queue};
+use super::confirm::{Confirmer, ConfirmerError, Pace};
 use super::distribution::{self, Reading};
+use super::looks::{Look, Queue};
 use super::metrics::{Metrics, SetAside};
 use super::port::{Claim, LedgerPort, PortError};
 use super::source::SourceConfig;
