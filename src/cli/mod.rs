@@ -21,12 +21,13 @@ mod when;
 
 use std::borrow::Cow;
 use std::ffi::OsString;
-use std::io::{self, Write as _};
+use std::io::{self, IsTerminal as _, Write as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
+use self::table::{terminal_width, wrap};
 use crate::client::{ClientError, Pin, RemoteLedger, Server, saved, trust::TrustFolder, visible};
 use crate::ledger::answer::{Claimed, Question};
 use crate::ledger::note::Vkey;
@@ -198,7 +199,7 @@ pub fn main() -> ExitCode {
                 Failure::Usage(message) => (2, message),
                 Failure::Verification(message) => (3, format!("VERIFICATION FAILED: {message}")),
             };
-            eprintln!("tagledger: {}", visible_lines(&message));
+            complain(&message);
             ExitCode::from(code)
         }
     }
@@ -292,6 +293,14 @@ fn visible_lines(text: &str) -> Cow<'_, str> {
         return text.into();
     }
     text.split('\n').map(visible).collect::<Vec<_>>().join("\n").into()
+}
+
+/// Says on standard error what went wrong.
+fn complain(message: &str) {
+    let width = if io::stderr().is_terminal() { terminal_width() } else { None };
+    let text = format!("tagledger: {}", visible_lines(message));
+    let text: String = text.lines().map(|line| wrap(line, width, 2)).collect();
+    eprint!("{text}");
 }
 
 /// Writes to standard output. A reader that went away, as `head` does, is no failure.

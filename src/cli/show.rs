@@ -1,7 +1,7 @@
 //! Answers for people: what was found, then what that is worth.
 
 use super::table::{Rows, terminal_width, wrap};
-use super::{Ending, Failure, Output, json, print};
+use super::{Ending, Failure, Output, complain, json, print};
 use crate::client::{Receipt, Watched, visible};
 use crate::ledger::answer::{After, Answer, Finding, History, HistoryVersion, Place, Question, State, subject_words};
 use crate::ledger::entry::Body;
@@ -40,7 +40,7 @@ pub(super) fn receipt(receipt: &Receipt, output: &Output) -> Result<Ending, Fail
         return Ok(Ending::Answered);
     }
     if let Some(Body::Record(record, _)) = receipt.answer.entries.get(recorded.index).map(|entry| &entry.body) {
-        eprintln!("tagledger: DENIED: {}", why(record));
+        complain(&format!("DENIED: {}", why(record)));
     }
     Ok(Ending::Denied)
 }

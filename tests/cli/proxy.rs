@@ -8,6 +8,7 @@ use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, Request, Response};
+use axum::serve::ListenerExt as _;
 use http_body_util::{BodyExt as _, Full};
 use prost::Message;
 use tonic::transport::{Channel, Endpoint};
@@ -49,6 +50,8 @@ impl Proxy {
         });
         let port = listener.local_addr().expect("bound").port();
         let router = Router::new().fallback(handle).with_state((channel, calls.clone()));
+        // A thousand small answers would wait 40 ms each.
+        let listener = listener.tap_io(|stream| stream.set_nodelay(true).expect("a TCP socket"));
         runtime.spawn(async move { axum::serve(listener, router).await });
         Self { port, calls, _runtime: runtime }
     }
