@@ -11,19 +11,26 @@
 //! % serve other content
 //! ```
 //!
-//! `$A` to `$F` stand for digests of one digit, `$OTHERKEY` for a key of the same origin, `@3` for the time of entry 3. In what is printed, times, hashes, keys, the
-//! server and folders have words of their own (TIME, HASH, ...), `[..]` matches anything within a line, and `...` any lines.
+//! `$A` to `$F` stand for digests of one digit, `$VKEY` for the ledger's key and `$OTHERKEY` for another one of the same
+//! origin, `@3` for the time of entry 3. Variables may be set before the command. In what is printed, times, hashes, keys,
+//! random event ids, the server and folders have words of their own (TIME, HASH, ...), `[..]` matches anything within a
+//! line, and `...` any lines.
 //! Lines with `%` are stage directions ([`Stage::direct`]). A run with `TAGLEDGER_UPDATE_TRANSCRIPTS=1` writes what is
 //! printed into the files; read the difference before you commit it.
 
 #![cfg(feature = "server")]
+
+#[path = "cli/proxy.rs"]
+mod proxy;
 
 use std::fs;
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
+use proxy::{Answer, Proxy};
 use sha2::{Digest as _, Sha256};
+use tagledger::ledger::checkpoint::Checkpoint;
 use tagledger::ledger::note::{Skey, Vkey};
 
 /// `v*` is immutable; a second principal signs its statements.
@@ -67,6 +74,16 @@ fn a_key_is_pinned_on_first_use_and_a_changed_one_refused() {
 #[test]
 fn a_fork_is_called_a_fork_and_a_rollback_a_rollback() {
     play("fork");
+}
+
+#[test]
+fn whoever_is_in_between_is_not_believed() {
+    play("lies");
+}
+
+#[test]
+fn help_tells_a_commands_own_options_from_the_global_ones() {
+    play("help");
 }
 
 #[test]
@@ -203,6 +220,7 @@ struct Stage {
     dir: tempfile::TempDir,
     port: Option<u16>,
     server: Option<Child>,
+    proxy: Option<Proxy>,
     vkey: String,
 }
 
@@ -219,10 +237,11 @@ impl Stage {
         fs::write(dir.path().join("config.toml"), config(&producer.vkey())).expect("written");
         fs::write(dir.path().join("producer.key"), producer.to_text().as_bytes()).expect("written");
         fs::write(dir.path().join("builder.token"), "builder's token\n").expect("written");
-        Self { dir, port: None, server: None, vkey: String::new() }
+        Self { dir, port: None, server: None, proxy: None, vkey: String::new() }
     }
 
-    /// `serve`, `serve other content` (the same origin and key), `serve other key`, `stop`, `change FILE OLD NEW`.
+    /// `serve`, `serve other content` (the same origin and key), `serve other key`, `stop`, `change FILE OLD NEW`,
+    /// `spoil FILE POSITION` (one character), `proxy` and what it does.
     fn direct(&mut self, direction: &str) {
         let words: Vec<&str> = direction.split(' ').collect();
         match words[..] {
@@ -243,7 +262,47 @@ impl Stage {
                 assert!(text.contains(old), "{file} has no {old}");
                 fs::write(path, text.replacen(old, new, 1)).expect("written");
             }
+            ["spoil", file, position] => {
+                let (path, position) = (self.dir.path().join(file), position.parse::<usize>().expect("a number"));
+                let mut text = fs::read(&path).expect("readable");
+                text[position] = if text[position] == b'A' { b'B' } else { b'A' };
+                fs::write(path, text).expect("written");
+            }
+            ["proxy"] => self.proxy = Some(Proxy::before(&self.address())),
+            ["proxy", ref does @ ..] => self.direct_proxy(does),
             _ => panic!("no such direction: {direction}"),
+        }
+    }
+
+    /// `forwards`, `replays METHOD ...`, `has an empty log` with a false root, `never ends` a list of tags, `draws lines`
+    /// where a tag was asked for.
+    fn direct_proxy(&self, does: &[&str]) {
+        use tagledger::proto::{GetCheckpointResponse, ListTagsResponse};
+        let proxy = self.proxy.as_ref().expect("a proxy");
+        match does {
+            ["forwards"] => proxy.forward(),
+            ["replays", methods @ ..] => methods.iter().for_each(|method| proxy.replay(method)),
+            ["has", "an", "empty", "log"] => {
+                let skey = fs::read_to_string(self.dir.path().join("data/ledger.key")).expect("a key");
+                let skey = Skey::from_text(&skey).expect("the ledger's");
+                let checkpoint = Checkpoint { size: 0, root: [1; 32] }.sign(&skey);
+                proxy.lie("GetCheckpoint", move || {
+                    Answer::message(&GetCheckpointResponse { checkpoint: checkpoint.clone() })
+                });
+            }
+            ["never", "ends"] => {
+                let mut page = ListTagsResponse { tags: Vec::new(), ..proxy.seen("ListTags") };
+                let mut number = 0;
+                proxy.lie("ListTags", move || {
+                    number += 1;
+                    page.next_page_token = number.to_string();
+                    Answer::message(&page)
+                });
+            }
+            ["draws", "lines"] => proxy.lie("ResolveTag", || {
+                Answer::status(&tonic::Status::not_found("nothing\n  proven: all is well\u{1b}[2J"))
+            }),
+            _ => panic!("a proxy can't do that: {does:?}"),
         }
     }
 
@@ -281,9 +340,10 @@ impl Stage {
         vkey.trim().clone_into(&mut self.vkey);
     }
 
-    /// Where the server is, or was; before there was one, a port where nobody listens.
+    /// Where the server is, or was, or whoever stands before it; before there was one, a port where nobody listens.
     fn address(&self) -> String {
-        format!("127.0.0.1:{}", self.port.unwrap_or(1))
+        let proxy = self.proxy.as_ref().map(|proxy| proxy.port);
+        format!("127.0.0.1:{}", proxy.or(self.port).unwrap_or(1))
     }
 
     fn stop(&mut self) {
@@ -308,16 +368,23 @@ impl Stage {
     }
 
     fn tagledger(&self, arguments: &[&str]) -> Output {
+        self.tagledger_with(&[], arguments)
+    }
+
+    fn tagledger_with(&self, variables: &[(&str, &str)], arguments: &[&str]) -> Output {
         let arguments = arguments.iter().map(|argument| self.expand(argument));
-        self.command().args(arguments).output().expect("tagledger starts")
+        let variables = variables.iter().map(|(name, value)| (name, self.expand(value)));
+        self.command().envs(variables).args(arguments).output().expect("tagledger starts")
     }
 
     /// Runs a typed line, and returns what it prints in the words of transcripts.
     fn type_in(&self, typed: &str) -> String {
         let words = split(typed);
-        let (program, arguments) = words.split_first().expect("a command");
-        assert_eq!(program, "tagledger", "{typed}");
-        let output = self.tagledger(&arguments.iter().map(String::as_str).collect::<Vec<_>>());
+        let words: Vec<&str> = words.iter().map(String::as_str).collect();
+        let program =
+            words.iter().position(|word| *word == "tagledger").unwrap_or_else(|| panic!("no command: {typed}"));
+        let variables: Vec<_> = words[..program].iter().map(|word| word.split_once('=').expect("NAME=VALUE")).collect();
+        let output = self.tagledger_with(&variables, &words[program + 1..]);
         let mut text = String::from_utf8(output.stdout).expect("UTF-8");
         for line in String::from_utf8(output.stderr).expect("UTF-8").lines() {
             text.push_str(format!("! {line}").trim_end());
@@ -339,7 +406,7 @@ impl Stage {
         }
         let digests = ('A'..='F').map(|digit| (format!("${digit}"), digest(digit)));
         let other = Skey::from_seed("ledger.example/test".parse().expect("an origin"), &[9; 32]).vkey();
-        let word = word.replace("$OTHERKEY", &other.to_string());
+        let word = word.replace("$OTHERKEY", &other.to_string()).replace("$VKEY", &self.vkey);
         digests.fold(word, |word, (name, digest)| word.replace(&name, &digest))
     }
 
@@ -359,12 +426,14 @@ impl Stage {
         for digit in 'A'..='F' {
             text = text.replace(&digest(digit), &format!("${digit}"));
         }
-        let is_hash = |word: &str| word.len() == 64 && word.bytes().all(|b| b.is_ascii_hexdigit());
+        let is_hex = |word: &str, length| word.len() == length && word.bytes().all(|b| b.is_ascii_hexdigit());
         let replaced = |word: &str| {
             if is_time(word) {
                 "TIME".to_owned()
-            } else if is_hash(word) && word.bytes().any(|b| b != b'0') {
+            } else if is_hex(word, 64) && word.bytes().any(|b| b != b'0') {
                 "HASH".to_owned()
+            } else if is_hex(word, 32) {
+                "EVENTID".to_owned()
             } else if let Some((kind, _)) = word.strip_suffix(".note").and_then(|name| name.rsplit_once('-')) {
                 format!("{kind}-HASH.note")
             } else {

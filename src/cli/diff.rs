@@ -2,7 +2,7 @@
 
 use clap::{ArgGroup, Args};
 
-use super::when::{Moment, moment, time_us};
+use super::when::{Moment, check_order, moment, time_us};
 use super::{Answering, Globals, Outcome};
 use crate::ledger::answer::{Question, RepositoryName};
 
@@ -34,6 +34,7 @@ pub(super) struct Diff {
 impl Diff {
     pub(super) async fn run(self, globals: &Globals) -> Outcome {
         let (from_us, to_us, limit) = (self.from, self.to.as_us(), self.limit.unwrap_or(0));
+        check_order(("--from", from_us), ("--to", to_us))?;
         let question = match (self.repository, self.env) {
             (Some(repository), _) => Question::RepositoryDiff { repository, from_us, to_us, limit },
             (None, environment) => {

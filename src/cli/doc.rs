@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, CommandFactory as _};
 use clap_complete::Shell;
 
-use super::{Cli, Ending, Failure, Outcome, print};
+use super::{Cli, Ending, Failure, Outcome, write_out};
 
 /// Print the completions of a shell
 #[derive(Debug, Args)]
@@ -28,7 +28,7 @@ impl Completions {
     pub(super) fn run(self) -> Outcome {
         let mut text = Vec::new();
         clap_complete::generate(self.shell, &mut Cli::command(), "tagledger", &mut text);
-        print(&String::from_utf8_lossy(&text))?;
+        write_out(&String::from_utf8_lossy(&text))?;
         Ok(Ending::Answered)
     }
 }
@@ -40,7 +40,7 @@ impl Man {
             clap_mangen::Man::new(Cli::command())
                 .render(&mut page)
                 .map_err(|error| Failure::Operational(format!("cannot render the manual page: {error}")))?;
-            print(&String::from_utf8_lossy(&page))?;
+            write_out(&String::from_utf8_lossy(&page))?;
             return Ok(Ending::Answered);
         };
         std::fs::create_dir_all(&folder)

@@ -19,13 +19,16 @@ mod tag;
 mod watch;
 mod when;
 
-use std::io::{self, Write as _};
+use std::borrow::Cow;
+use std::ffi::OsString;
+use std::io::{self, IsTerminal as _, Write as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
-use crate::client::{ClientError, Pin, RemoteLedger, Server, saved, trust::TrustFolder};
+use self::table::{terminal_width, wrap};
+use crate::client::{ClientError, Pin, RemoteLedger, Server, saved, trust::TrustFolder, visible};
 use crate::ledger::answer::{Claimed, Question};
 use crate::ledger::note::Vkey;
 
@@ -47,12 +50,14 @@ Examples:
   tagledger ran --env prod --time 2026-11-21T10:00:00Z --save incident.json
   tagledger verify incident.json
 
-Times: RFC 3339 (2026-11-21T10:00:00Z, +01:00, [Europe/Paris]); without a zone, your local one (2026-11-21 10:00,
-2026-11-21, 14:00, \"14:00 yesterday\", today, now); \"3 days ago\", \"1h 30m ago\"; or a Unix time with its unit
+Times: RFC 3339 (2026-11-21T10:00:00Z, +01:00, [Europe/Paris]); without a zone, your local one (2026-11-21 10:00, \
+2026-11-21, 14:00, \"14:00 yesterday\", today, now); \"3 days ago\", \"1h 30m ago\"; or a Unix time with its unit \
 (1795255200s, 1795255200000ms, 1795255200000000us). A state \"at T\" includes what was recorded in the microsecond T.
 
-Exit codes: 0 answered and verified (or recorded); 1 operational failure, or a request denied; 2 usage; 3 verification
-failed; 4 absent: nothing was bound, ran or was recorded.";
+Exit codes: 0 answered and verified (or recorded); 1 operational failure, or a request denied; 2 usage; 3 verification \
+failed; 4 absent: nothing was bound, ran or was recorded.
+
+An environment variable that is empty counts as not set.";
 
 #[derive(Debug, Parser)]
 #[command(
@@ -72,17 +77,21 @@ struct Cli {
     command: Command,
 }
 
+/// Below the options of each command.
+const GLOBAL: &str = "Global options";
+
 /// Which ledger, and whom to trust.
 #[derive(Debug, Args)]
 struct Globals {
     /// Address of the ledger, as URL or host:port
-    #[arg(long, global = true, value_name = "URL", env = "TAGLEDGER_SERVER", default_value = "http://127.0.0.1:7420")]
+    #[arg(long, global = true, help_heading = GLOBAL, value_name = "URL", env = "TAGLEDGER_SERVER")]
+    #[arg(default_value = "http://127.0.0.1:7420")]
     server: String,
     /// Folder of pinned keys and remembered checkpoints [default: $XDG_STATE_HOME/tagledger or ~/.local/state/tagledger]
-    #[arg(long, global = true, value_name = "DIR", env = "TAGLEDGER_TRUST")]
+    #[arg(long, global = true, help_heading = GLOBAL, value_name = "DIR", env = "TAGLEDGER_TRUST")]
     trust: Option<PathBuf>,
     /// Trust exactly this verifier key, whatever is pinned
-    #[arg(long, global = true, value_name = "VKEY", env = "TAGLEDGER_VKEY")]
+    #[arg(long, global = true, help_heading = GLOBAL, value_name = "VKEY", env = "TAGLEDGER_VKEY")]
     vkey: Option<Vkey>,
 }
 
@@ -174,7 +183,8 @@ impl From<ClientError> for Failure {
 
 /// Parses the command line, runs it, and returns the exit code.
 pub fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let matches = without_empty_variables(Cli::command()).get_matches();
+    let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
     let outcome = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime.block_on(run_command(cli)),
         Err(error) => Err(Failure::Operational(format!("cannot start the runtime: {error}"))),
@@ -189,10 +199,24 @@ pub fn main() -> ExitCode {
                 Failure::Usage(message) => (2, message),
                 Failure::Verification(message) => (3, format!("VERIFICATION FAILED: {message}")),
             };
-            eprintln!("tagledger: {message}");
+            complain(&message);
             ExitCode::from(code)
         }
     }
+}
+
+/// A variable that is empty counts as not set.
+fn without_empty_variables(command: clap::Command) -> clap::Command {
+    let forget_empty = |arg: clap::Arg| match arg.get_env() {
+        Some(name) if std::env::var_os(name).is_some_and(|value| value.is_empty()) => arg.env(None::<&'static str>),
+        _ => arg,
+    };
+    command.mut_args(forget_empty).mut_subcommands(without_empty_variables)
+}
+
+/// A variable that is set to something.
+fn variable(name: &str) -> Option<OsString> {
+    std::env::var_os(name).filter(|value| !value.is_empty())
 }
 
 async fn run_command(cli: Cli) -> Outcome {
@@ -237,7 +261,7 @@ impl Globals {
         if let Some(path) = &self.trust {
             return Ok(TrustFolder::new(path.clone()));
         }
-        let from = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+        let from = |name| variable(name).map(PathBuf::from);
         let state = from("XDG_STATE_HOME").or_else(|| from("HOME").map(|home| home.join(".local/state")));
         let no_home = || Failure::Usage("there is no home directory: name the trust folder with --trust".to_owned());
         state.map(|state| TrustFolder::new(state.join("tagledger"))).ok_or_else(no_home)
@@ -258,8 +282,29 @@ impl Answering {
     }
 }
 
-/// Prints to standard output. A reader that went away, as `head` does, is no failure.
+/// Prints an answer to standard output.
 fn print(text: &str) -> Result<(), Failure> {
+    write_out(&visible_lines(text))
+}
+
+/// The same lines, with every other control character written out: whatever else was overlooked, nothing moves the cursor.
+fn visible_lines(text: &str) -> Cow<'_, str> {
+    if !text.chars().any(|c| c.is_control() && c != '\n') {
+        return text.into();
+    }
+    text.split('\n').map(visible).collect::<Vec<_>>().join("\n").into()
+}
+
+/// Says on standard error what went wrong.
+fn complain(message: &str) {
+    let width = if io::stderr().is_terminal() { terminal_width() } else { None };
+    let text = format!("tagledger: {}", visible_lines(message));
+    let text: String = text.lines().map(|line| wrap(line, width, 2)).collect();
+    eprint!("{text}");
+}
+
+/// Writes to standard output. A reader that went away, as `head` does, is no failure.
+fn write_out(text: &str) -> Result<(), Failure> {
     let mut out = io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
@@ -273,10 +318,16 @@ fn print(text: &str) -> Result<(), Failure> {
 mod tests {
     use clap::CommandFactory as _;
 
-    use super::Cli;
+    use super::{Cli, visible_lines};
 
     #[test]
     fn the_arguments_fit_together() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn only_lines_are_left_of_control_characters() {
+        assert_eq!(visible_lines("a\nb\n"), "a\nb\n");
+        assert_eq!(visible_lines("a\u{1b}[2J\nb\u{9b}\r"), "a\\u001b[2J\nb\\u009b\\u000d");
     }
 }

@@ -7,7 +7,7 @@ use prost::Message as _;
 
 use super::name::Image;
 use super::when::time_us;
-use super::{Answering, Failure, Globals, Outcome, show};
+use super::{Answering, Failure, Globals, Outcome, show, variable};
 use crate::ledger::names::{Digest, TagRef};
 use crate::ledger::note::Skey;
 use crate::ledger::statement::{Statement, Violation};
@@ -142,7 +142,7 @@ enum Phase {
 /// What every statement may carry, and how it is sent.
 #[derive(Debug, Args)]
 struct Common {
-    /// Makes it idempotent: the same id again is answered with the first entry
+    /// Makes it idempotent: the same id again is answered with the first entry [default: a random one]
     #[arg(long, value_name = "ID", default_value = "", hide_default_value = true)]
     event_id: String,
     /// When it happened by your clock; kept and shown, never proven
@@ -166,11 +166,11 @@ struct Common {
     /// Sign the statement with this private key (a file in signed-note form)
     #[arg(long, value_name = "FILE", env = "TAGLEDGER_SIGN_KEY")]
     sign_key: Option<PathBuf>,
-    /// File with the token for writing; the token itself may be in TAGLEDGER_TOKEN instead
-    #[arg(long, value_name = "FILE", env = "TAGLEDGER_TOKEN_FILE")]
+    /// File with the token for writing [env: TAGLEDGER_TOKEN_FILE, or TAGLEDGER_TOKEN for the token itself]
+    #[arg(long, value_name = "FILE")]
     token_file: Option<PathBuf>,
-    /// Only for the environment: on a command line others could read it
-    #[arg(long, value_name = "TOKEN", env = "TAGLEDGER_TOKEN", hide = true)]
+    /// Hidden: on a command line others could read it
+    #[arg(long, value_name = "TOKEN", hide = true, conflicts_with = "token_file")]
     token: Option<String>,
     #[command(flatten)]
     answering: Answering,
@@ -281,13 +281,22 @@ impl Common {
     async fn send(self, kind: Kind, globals: &Globals) -> Outcome {
         let statement = self.complete(kind)?;
         let sign_key = self.sign_key.as_deref().map(read_key).transpose()?;
-        let token = match &self.token_file {
-            Some(path) => Some(read(path)?.trim().to_owned()),
-            None => self.token.clone(),
-        };
-        let receipt = globals.open().await?.record(&statement, sign_key.as_ref(), token.as_deref()).await?;
+        let token = self.token()?;
+        let receipt = globals.open().await?.record(statement, sign_key.as_ref(), token.as_deref()).await?;
         self.answering.keep(&receipt.claimed)?;
         show::receipt(&receipt, &self.answering.output)
+    }
+
+    /// What is typed counts before what the environment says. Not clap's: to it both are given, and would be in conflict.
+    fn token(&self) -> Result<Option<String>, Failure> {
+        if self.token.is_some() {
+            return Ok(self.token.clone());
+        }
+        let file = self.token_file.clone().or_else(|| variable("TAGLEDGER_TOKEN_FILE").map(PathBuf::from));
+        match file {
+            Some(path) => Ok(Some(read(&path)?.trim().to_owned())),
+            None => Ok(variable("TAGLEDGER_TOKEN").map(|token| token.to_string_lossy().into_owned())),
+        }
     }
 
     /// The whole statement, if it is one that a ledger accepts.

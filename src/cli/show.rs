@@ -1,8 +1,8 @@
 //! Answers for people: what was found, then what that is worth.
 
-use super::table::Rows;
-use super::{Ending, Failure, Output, json, print};
-use crate::client::{Receipt, Watched};
+use super::table::{Rows, terminal_width, wrap};
+use super::{Ending, Failure, Output, complain, json, print};
+use crate::client::{Receipt, Watched, visible};
 use crate::ledger::answer::{After, Answer, Finding, History, HistoryVersion, Place, Question, State, subject_words};
 use crate::ledger::entry::Body;
 use crate::ledger::evidence::{VerifiedEntries, VerifiedEntry};
@@ -40,7 +40,7 @@ pub(super) fn receipt(receipt: &Receipt, output: &Output) -> Result<Ending, Fail
         return Ok(Ending::Answered);
     }
     if let Some(Body::Record(record, _)) = receipt.answer.entries.get(recorded.index).map(|entry| &entry.body) {
-        eprintln!("tagledger: DENIED: {}", why(record));
+        complain(&format!("DENIED: {}", why(record)));
     }
     Ok(Ending::Denied)
 }
@@ -57,11 +57,9 @@ pub(super) fn line(watched: &Watched) -> String {
             let why = why(record);
             let why = if why.is_empty() { why } else { format!("  {why}") };
             let about = about(statement);
-            format!(
-                "{index}  {time}  {} {outcome}  {about}{digest}  by {}{why}\n",
-                statement.verb(),
-                by(record, statement)
-            )
+            let by = by(record, statement);
+            let line = format!("{index}  {time}  {} {outcome}  {about}{digest}  by {by}{why}", statement.verb());
+            wrap(&line, terminal_width(), 4)
         }
     }
 }
@@ -114,13 +112,13 @@ fn found(answer: &Answer) -> String {
 
 /// The paragraph after every answer.
 fn verdict(answer: &Answer) -> String {
-    let verdict = answer.verdict();
-    let mut text = format!("\nverified: {}\n", verdict.checked);
+    let (verdict, width) = (answer.verdict(), terminal_width());
+    let mut text = "\n".to_owned() + &wrap(&format!("verified: {}", verdict.checked), width, 2);
     for proven in &verdict.proven {
-        text.push_str(&format!("  proven: {proven}\n"));
+        text.push_str(&wrap(&format!("  proven: {proven}"), width, 4));
     }
     for unproven in &verdict.unproven {
-        text.push_str(&format!("  not proven, the server's word: {unproven}\n"));
+        text.push_str(&wrap(&format!("  not proven, the server's word: {unproven}"), width, 4));
     }
     text
 }
@@ -208,15 +206,15 @@ fn history(history: &History, entries: &VerifiedEntries) -> String {
     if history.versions.is_empty() {
         return format!("no entries about {}\n", subject_words(&history.subject));
     }
-    let mut rows = Rows::new(&["ENTRY", "RECORDED", "WHAT", "OUTCOME", "DIGEST", "AFTER", "BY", "ASSURANCE", "WHY"]);
+    let mut rows =
+        Rows::new(&["ENTRY", "RECORDED", "WHAT", "OUTCOME", "DIGEST", "BOUND AFTER", "BY", "ASSURANCE", "WHY"]);
     for version in &history.versions {
         let Some((record, statement)) = record_of(version, entries) else { continue };
         let after = match &version.after {
-            After::Bound(digest) if Some(digest) == digest_of(statement) => "the same".to_owned(),
             After::Bound(digest) => digest.to_string(),
-            After::Nothing => "nothing".to_owned(),
-            After::SetBefore { claimed_index: Some(index) } => format!("as entry {index} set it"),
-            After::SetBefore { claimed_index: None } => "nothing (not proven)".to_owned(),
+            After::Nothing => "-".to_owned(),
+            After::SetBefore { claimed_index: Some(index) } => format!("as entry {index} set it (not proven)"),
+            After::SetBefore { claimed_index: None } => "- (not proven)".to_owned(),
         };
         rows.add([
             version.place.index.to_string(),
@@ -334,18 +332,18 @@ fn about(statement: &Statement) -> String {
 /// Who was authenticated, and who they say it was.
 fn by(record: &proto::Record, statement: &Statement) -> String {
     match statement.message.actor.as_str() {
-        "" => record.principal.clone(),
-        actor => format!("{} ({actor})", record.principal),
+        "" => visible(&record.principal),
+        actor => visible(&format!("{} ({actor})", record.principal)),
     }
 }
 
 /// Why the outcome is what it is.
 fn why(record: &proto::Record) -> String {
-    match (record.rule.as_str(), record.detail.as_str()) {
+    visible(&match (record.rule.as_str(), record.detail.as_str()) {
         ("", detail) => detail.to_owned(),
         (rule, "") => format!("rule {rule}"),
         (rule, detail) => format!("{detail} (rule {rule})"),
-    }
+    })
 }
 
 fn image_of(entry: &VerifiedEntry) -> String {
@@ -372,6 +370,6 @@ fn digest_or_dash(digest: Option<&Digest>) -> String {
 }
 
 /// A time to the second, or to the microsecond where it has any: what is shown can be asked with.
-fn words(time_us: u64) -> String {
+pub(super) fn words(time_us: u64) -> String {
     rfc3339(time_us).replace(".000000", "")
 }

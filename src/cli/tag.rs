@@ -2,7 +2,7 @@
 
 use clap::Args;
 
-use super::when::{Moment, moment, time_us};
+use super::when::{Moment, check_order, moment, time_us};
 use super::{Answering, Globals, Outcome};
 use crate::ledger::answer::{Part, Question, RepositoryName};
 use crate::ledger::names::TagRef;
@@ -84,6 +84,7 @@ impl History {
             newest_first: self.newest_first,
             limit: self.limit.unwrap_or(0),
         };
+        check_order(("--since", part.since_us), ("--until", part.until_us))?;
         globals.answer(Question::TagHistory { tag: self.tag, part }, &self.answering).await
     }
 }

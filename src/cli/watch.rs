@@ -4,7 +4,7 @@ use std::io::{self, Write as _};
 
 use clap::{Args, ValueEnum};
 
-use super::{Ending, Failure, Globals, Outcome, Output, json, show};
+use super::{Ending, Failure, Globals, Outcome, Output, json, show, visible_lines};
 use crate::ledger::answer::RepositoryName;
 use crate::ledger::names::TagRef;
 use crate::proto::{self, WatchRequest};
@@ -79,6 +79,7 @@ impl Watch {
                 true => format!("{}\n", json::entry(watched.index, &watched.entry)),
                 false => show::line(&watched),
             };
+            let line = visible_lines(&line);
             let mut out = io::stdout().lock();
             match out.write_all(line.as_bytes()).and_then(|()| out.flush()) {
                 // Whoever read along has seen enough.

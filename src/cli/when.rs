@@ -12,6 +12,8 @@
 use jiff::civil::{Date, DateTime, Time};
 use jiff::{Span, Timestamp, Zoned};
 
+use super::Failure;
+use super::show::words;
 use crate::ledger::time::MAX_TIME_US;
 
 const ACCEPTED: &str = "write RFC 3339 (2026-11-21T10:07:00Z), a local time (2026-11-21 10:07, 14:00, \"14:00 \
@@ -48,6 +50,16 @@ pub(super) fn time_us(text: &str) -> Result<u64, String> {
         Moment::At(time_us) => Ok(time_us),
         Moment::Now => in_range(now.timestamp()),
     }
+}
+
+/// Two times, each with its option, of which the first may not be the later one. 0 is now, or no bound.
+pub(super) fn check_order(from: (&str, u64), to: (&str, u64)) -> Result<(), Failure> {
+    if to.1 == 0 || from.1 <= to.1 {
+        return Ok(());
+    }
+    let [(from, from_us), (to, to_us)] = [from, to];
+    let (from_time, to_time) = (words(from_us), words(to_us));
+    Err(Failure::Usage(format!("{from} is {from_time}, which is after {to}, {to_time}; exchange them")))
 }
 
 fn parse(text: &str, now: &Zoned) -> Result<Moment, String> {

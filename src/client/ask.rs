@@ -1,5 +1,10 @@
 //! Asking a question: all pages of it, checked, with the claims kept for whoever wants to check again.
 
+use std::collections::HashSet;
+
+use prost::Message as _;
+
+use super::trust::Remembered;
 use super::{ClientError, RemoteLedger};
 use crate::ledger::answer::{
     Answer, Claimed, Claims, Growth, Member, MemberChange, MemberState, Page, Part, Question, StateClaim, VersionClaim,
@@ -11,6 +16,13 @@ use crate::proto::{self, get_entry_request::By};
 
 /// Most items of one page.
 const MAX_PAGE_SIZE: u64 = 1000;
+/// Most pages in a row that bring nothing. An honest server looks at 4,000 members for one, so 4 million in a row may be of
+/// no interest.
+const MAX_EMPTY_PAGES: usize = 1000;
+/// Most items of one answer.
+pub(super) const MAX_ITEMS: usize = 250_000;
+/// Most bytes of evidence of one answer. Its file is larger by half, and still one that `verify` reads.
+pub(super) const MAX_LENGTH: usize = 160 * 1024 * 1024;
 
 /// One page as it came, and where the next begins.
 struct Turned {
@@ -19,30 +31,94 @@ struct Turned {
     items: usize,
 }
 
+/// An answer from a log that is smaller than one known before.
+struct Behind {
+    known: Remembered,
+    note: String,
+    size: u64,
+}
+
+/// What was turned so far: a server may not make this go on for ever, nor fill the memory.
+#[derive(Default)]
+struct Turning {
+    tokens: HashSet<String>,
+    empty_in_a_row: usize,
+    items: usize,
+    length: usize,
+}
+
+impl Turning {
+    fn turn(&mut self, turned: &Turned) -> Result<(), ClientError> {
+        self.empty_in_a_row = if turned.items == 0 { self.empty_in_a_row + 1 } else { 0 };
+        self.items += turned.items;
+        self.length += turned.page.evidence.encoded_len();
+        if self.items > MAX_ITEMS || self.length > MAX_LENGTH {
+            return Err(ClientError::TooMuch);
+        }
+        if turned.next.is_empty() {
+            return Ok(());
+        }
+        if self.empty_in_a_row >= MAX_EMPTY_PAGES {
+            return Err(ClientError::Endless("a thousand pages in a row held nothing"));
+        }
+        if !self.tokens.insert(turned.next.clone()) {
+            return Err(ClientError::Endless("it leads back to a page that it gave before"));
+        }
+        Ok(())
+    }
+}
+
 impl RemoteLedger {
     /// Asks, and returns the answer if it verifies, with what it was derived from.
     pub async fn ask(&self, question: Question) -> Result<(Answer, Claimed), ClientError> {
-        let pages = self.pages(&question).await?;
+        let (mut asked, mut behind) = self.ask_once(&question).await?;
+        if behind.is_some() {
+            (asked, behind) = self.ask_once(&question).await?;
+        }
+        match behind {
+            None => Ok(asked),
+            Some(Behind { known, note, size }) => Err(self.rollback(&known, size, &note)),
+        }
+    }
+
+    /// The answer, and what shows that it is out of date, if it is.
+    async fn ask_once(&self, question: &Question) -> Result<((Answer, Claimed), Option<Behind>), ClientError> {
+        let known = self.remembered()?;
+        let pages = self.pages(question).await?;
         let growth = self.growth_of(&pages).await?;
-        let claimed = Claimed { question, pages, growth };
+        let claimed = Claimed { question: question.clone(), pages, growth };
         let answer = claimed.check(self.vkey())?;
         // The pages are of one log, up to the largest checkpoint among them; that one must be of the log known so far.
         self.observe(answer.entries.note()).await?;
-        Ok((answer, claimed))
+        let behind = known.map(|known| self.behind(known, &answer, &claimed.pages)).transpose()?.flatten();
+        Ok(((answer, claimed), behind))
+    }
+
+    /// A page from before what was known when it was asked for, if what came since could change the answer.
+    fn behind(&self, known: Remembered, answer: &Answer, pages: &[Page]) -> Result<Option<Behind>, ClientError> {
+        for page in pages {
+            let note = &page.evidence.checkpoint;
+            let size = Checkpoint::open(note, self.vkey())?.size;
+            if size < known.checkpoint.size && answer.could_change_after(size) {
+                return Ok(Some(Behind { known, note: note.clone(), size }));
+            }
+        }
+        Ok(None)
     }
 
     async fn pages(&self, question: &Question) -> Result<Vec<Page>, ClientError> {
         let (mut pages, mut token) = (Vec::new(), String::new());
         let mut left = question.limit();
+        let mut turning = Turning::default();
         loop {
             let size = left.map_or(MAX_PAGE_SIZE, |left| left.min(MAX_PAGE_SIZE));
             let page_size = u32::try_from(size).expect("a page is small");
             let turned = self.page(question, page_size, &token).await?;
+            turning.turn(&turned)?;
             pages.push(turned.page);
             let items = u64::try_from(turned.items).expect("a page is small");
             left = left.map(|left| left.saturating_sub(items));
-            // A server that sends us round in circles is not followed.
-            if turned.next.is_empty() || left == Some(0) || turned.next == token {
+            if turned.next.is_empty() || left == Some(0) {
                 return Ok(pages);
             }
             token = turned.next;
@@ -261,4 +337,49 @@ fn workload_member(workload: Option<proto::Workload>) -> Result<Member, ClientEr
 /// A time as it is sent. What does not fit is beyond every limit, and the server says so.
 fn on_wire(time_us: u64) -> i64 {
     i64::try_from(time_us).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn page(items: usize, next: &str, checkpoint: usize) -> Turned {
+        let evidence = proto::Evidence { checkpoint: "x".repeat(checkpoint), ..proto::Evidence::default() };
+        Turned { page: Page { claims: Claims::Entry, evidence }, next: next.to_owned(), items }
+    }
+
+    #[test]
+    fn empty_pages_come_to_an_end() {
+        let mut turning = Turning::default();
+        for number in 1..MAX_EMPTY_PAGES {
+            turning.turn(&page(0, &number.to_string(), 0)).expect("it may still bring something");
+        }
+        let last = turning.turn(&page(0, "", 0));
+        assert!(last.is_ok(), "the end is an end");
+        assert!(matches!(turning.turn(&page(0, "more", 0)), Err(ClientError::Endless(_))));
+        turning.turn(&page(1, "found", 0)).expect("something");
+        turning.turn(&page(0, "again", 0)).expect("counted anew");
+    }
+
+    #[test]
+    fn a_circle_is_not_followed() {
+        let mut turning = Turning::default();
+        turning.turn(&page(1, "a", 0)).expect("new");
+        turning.turn(&page(1, "b", 0)).expect("new");
+        assert!(matches!(turning.turn(&page(1, "a", 0)), Err(ClientError::Endless(_))));
+    }
+
+    #[test]
+    fn what_is_too_much_to_hold_is_refused() {
+        let mut turning = Turning::default();
+        for number in 0..MAX_ITEMS / 1000 {
+            turning.turn(&page(1000, &number.to_string(), 0)).expect("as much as there may be");
+        }
+        let error = turning.turn(&page(1, "", 0)).expect_err("one more").to_string();
+        assert!(error.contains("more than 250000 items") && error.contains("narrow the question"), "{error}");
+        let half = page(1, "", MAX_LENGTH / 2);
+        let mut turning = Turning::default();
+        turning.turn(&half).expect("there is room");
+        assert!(matches!(turning.turn(&half), Err(ClientError::TooMuch)));
+    }
 }

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
 
+use super::ask::{MAX_ITEMS, MAX_LENGTH};
 use super::trust::TrustError;
 use crate::ledger::answer::AnswerError;
 use crate::ledger::checkpoint::CheckpointError;
@@ -42,6 +43,15 @@ pub enum ClientError {
     /// An answer lacks a part that it must have.
     #[error("the server's answer has no {0}; is it a tagledgerd of another version?")]
     Incomplete(&'static str),
+    /// Page after page, and no end to be seen.
+    #[error("the server's answer does not end: {0}; nothing of it is shown")]
+    Endless(&'static str),
+    /// More than can be held and kept.
+    #[error(
+        "the answer has more than {MAX_ITEMS} items, or more than {} MiB; narrow the question, or take the first with --limit",
+        MAX_LENGTH / (1024 * 1024)
+    )]
+    TooMuch,
     /// The trust folder.
     #[error(transparent)]
     Trust(#[from] TrustError),
@@ -89,7 +99,7 @@ pub enum ClientError {
     },
     /// The server is behind what it has signed before.
     #[error(
-        "ROLLBACK: {server} has a log of {seen} entries, but {remembered} were seen before under the same key. Both \
+        "ROLLBACK: {server} answers from a log of {seen} entries, but {remembered} were seen before under the same key. Both \
          checkpoints are kept in\n  {}\n  {}\nEntries may have been lost or hidden; ask the operator",
         kept[0].display(), kept[1].display()
     )]
@@ -124,6 +134,8 @@ impl ClientError {
             | Self::Token
             | Self::Call(_)
             | Self::Incomplete(_)
+            | Self::Endless(_)
+            | Self::TooMuch
             | Self::Key(_) => false,
             Self::Trust(error) => error.is_verification(),
             Self::KeyChanged { .. }
@@ -151,23 +163,56 @@ pub(super) fn is_transient(status: &Status) -> bool {
     )
 }
 
+/// Control characters written out, as in JSON: what somebody else says may neither begin a line of its own nor move the
+/// cursor of a terminal.
+pub(crate) fn visible(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '\n' => out.push_str("\\n"),
+            '\t' => out.push_str("\\t"),
+            c if c.is_control() => out.push_str(&format!("\\u{:04x}", u32::from(c))),
+            c => out.push(c),
+        }
+    }
+    out
+}
+
 /// A server's error in words, field by field where it says so.
 fn words_of(status: &Status) -> String {
     let violations = status.get_details_bad_request().map(|bad| bad.field_violations).unwrap_or_default();
     if !violations.is_empty() {
         let lines: Vec<String> =
             violations.iter().map(|violation| format!("{} {}", violation.field, violation.description)).collect();
-        return format!("the ledger refused it: {}", lines.join("; "));
+        return format!("the ledger refused it: {}", visible(&lines.join("; ")));
     }
-    let message = status.message();
+    let message = visible(status.message());
     match status.code() {
         Code::Unauthenticated => {
             format!("{message}; give it with --token-file, TAGLEDGER_TOKEN_FILE or TAGLEDGER_TOKEN")
         }
-        Code::PermissionDenied | Code::NotFound | Code::OutOfRange | Code::InvalidArgument => message.to_owned(),
+        Code::PermissionDenied | Code::NotFound | Code::OutOfRange | Code::InvalidArgument => message,
         Code::Unimplemented => format!("the server does not know this call ({message}); is it a tagledgerd?"),
         Code::Unavailable => format!("the ledger is unavailable: {message}; try again later"),
         Code::DeadlineExceeded | Code::Cancelled => format!("the server took too long to answer: {message}"),
         code => format!("the server failed: {message} ({code:?})"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_server_says_stays_on_its_line() {
+        let said = "no\n  proven: all is well\u{1b}[2J\u{9b}1m\r";
+        for code in [Code::NotFound, Code::Internal, Code::Unauthenticated, Code::Unimplemented, Code::Unavailable] {
+            let words = ClientError::from(Status::new(code, said)).to_string();
+            assert!(!words.contains(char::is_control), "{words:?}");
+            assert!(words.contains("no\\n  proven: all is well\\u001b[2J\\u009b1m\\u000d"), "{words:?}");
+        }
+        let details = tonic_types::ErrorDetails::with_bad_request_violation("a\nb", "c\u{1b}d");
+        let words = ClientError::from(Status::with_error_details(Code::InvalidArgument, "x", details)).to_string();
+        assert_eq!(words, "the ledger refused it: a\\nb c\\u001bd");
     }
 }

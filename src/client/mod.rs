@@ -15,6 +15,7 @@ pub mod trust;
 mod watch;
 
 pub use error::ClientError;
+pub(crate) use error::visible;
 pub use record::Receipt;
 pub use remote::{Pin, RemoteLedger};
 pub use server::Server;

@@ -22,15 +22,20 @@ pub struct Receipt {
 }
 
 impl RemoteLedger {
-    /// Records one statement, signed by its producer if a key is given.
+    /// Records one statement, signed by its producer if a key is given. Without an event id it gets one of its own: then no
+    /// older entry holds the same bytes, and nobody in between can pass off what became of an older statement as what became
+    /// of this one.
     pub async fn record(
         &self,
-        statement: &proto::Statement,
+        mut statement: proto::Statement,
         sign_key: Option<&Skey>,
         token: Option<&str>,
     ) -> Result<Receipt, ClientError> {
         // Nothing is written to a ledger that has forked or lost entries.
-        self.checkpoint().await?;
+        let size_before = self.checkpoint().await?.checkpoint.size;
+        if statement.event_id.is_empty() {
+            statement.event_id = random_event_id();
+        }
         let bytes = statement.encode_to_vec();
         let producer = sign_key.map(|skey| proto::Producer {
             key_id: key_id(&skey.key().verifying_key()),
@@ -52,8 +57,15 @@ impl RemoteLedger {
             growth: Vec::new(),
         };
         let answer = claimed.check(self.vkey())?;
-        let recorded = check_receipt(&receipt, &bytes, &answer.entries)?;
+        let recorded = check_receipt(&receipt, &bytes, size_before, &answer.entries)?;
         self.observe(answer.entries.note()).await?;
         Ok(Receipt { recorded, answer, claimed })
     }
+}
+
+/// 128 bits: nobody guesses one, and no two are the same.
+fn random_event_id() -> String {
+    let mut bytes = [0; 16];
+    getrandom::fill(&mut bytes).expect("the system has randomness");
+    hex::encode(bytes)
 }

@@ -2,11 +2,11 @@
 
 use tonic::transport::Channel;
 
-use super::error::is_transient;
+use super::error::{is_transient, visible};
 use super::trust::{Remembered, TrustFolder};
 use super::{ClientError, Server};
 use crate::ledger::checkpoint::Checkpoint;
-use crate::ledger::evidence::{check_same_log, hashes};
+use crate::ledger::evidence::{EvidenceError, check_root, check_same_log, hashes};
 use crate::ledger::merkle::Hash;
 use crate::ledger::note::Vkey;
 use crate::proto::append_service_client::AppendServiceClient;
@@ -66,17 +66,48 @@ impl RemoteLedger {
         &self.server
     }
 
-    /// The newest checkpoint, once it is of the log that is remembered.
+    /// The newest checkpoint, once it is of the log that is remembered, and not older.
     pub async fn checkpoint(&self) -> Result<Remembered, ClientError> {
+        let (mut newest, mut behind) = self.checkpoint_once().await?;
+        if behind.is_some() {
+            (newest, behind) = self.checkpoint_once().await?;
+        }
+        match behind {
+            None => Ok(newest),
+            Some(known) => Err(self.rollback(&known, newest.checkpoint.size, &newest.note)),
+        }
+    }
+
+    /// The checkpoint that the server calls its newest, and the larger one that was remembered before, if there is one.
+    async fn checkpoint_once(&self) -> Result<(Remembered, Option<Remembered>), ClientError> {
+        let known = self.remembered()?;
         let note = self.log().get_checkpoint(GetCheckpointRequest {}).await?.into_inner().checkpoint;
         let checkpoint = self.observe(&note).await?;
-        Ok(Remembered { note, checkpoint })
+        let behind = known.filter(|known| known.checkpoint.size > checkpoint.size);
+        Ok((Remembered { note, checkpoint }, behind))
+    }
+
+    /// What is known of the log before it is asked. Other commands may learn more in the meantime; an answer need not.
+    pub(super) fn remembered(&self) -> Result<Option<Remembered>, ClientError> {
+        Ok(self.trust.checkpoint(&self.vkey)?)
+    }
+
+    /// The server is behind what it signed before. Keeps both checkpoints.
+    pub(super) fn rollback(&self, known: &Remembered, seen: u64, note: &str) -> ClientError {
+        match self.trust.keep_fork(self.vkey.origin(), known, note) {
+            Err(error) => error.into(),
+            Ok(kept) => {
+                let (server, remembered) = (self.server.to_string(), known.checkpoint.size);
+                ClientError::Rollback { server, seen, remembered, kept }
+            }
+        }
     }
 
     /// Demands that a checkpoint is of the same log as the remembered one, and remembers the larger of them. Nothing that
     /// rests on a checkpoint may be shown before.
     pub(super) async fn observe(&self, note: &str) -> Result<Checkpoint, ClientError> {
         let seen = Checkpoint::open(note, &self.vkey)?;
+        check_root(&seen).map_err(EvidenceError::from)?;
         loop {
             let remembered = self.trust.checkpoint(&self.vkey)?;
             if let Some(remembered) = &remembered {
@@ -95,16 +126,11 @@ impl RemoteLedger {
     async fn compare(&self, remembered: &Remembered, seen: &Checkpoint, note: &str) -> Result<(), ClientError> {
         let known = &remembered.checkpoint;
         let keep = || self.trust.keep_fork(self.vkey.origin(), remembered, note);
-        let rollback = |kept| ClientError::Rollback {
-            server: self.server.to_string(),
-            seen: seen.size,
-            remembered: known.size,
-            kept,
-        };
+        let rollback = || self.rollback(remembered, seen.size, note);
         let proof = match self.growth(known.size, seen.size).await {
             Ok(proof) => proof,
             // It cannot prove what it does not have: it is behind what it signed before.
-            Err(GrowthError::Refused(_)) if seen.size < known.size => return Err(rollback(keep()?)),
+            Err(GrowthError::Refused(_)) if seen.size < known.size => return Err(rollback()),
             Err(GrowthError::Refused(reason)) => {
                 let (older, newer) = (known.size, seen.size);
                 return Err(ClientError::Unproven { older, newer, reason });
@@ -115,7 +141,7 @@ impl RemoteLedger {
             return Err(ClientError::Fork { origin: self.vkey.origin().to_string(), error, kept: keep()? });
         }
         // An empty log is a prefix of every other; still it is behind.
-        if seen.size == 0 && known.size > 0 { Err(rollback(keep()?)) } else { Ok(()) }
+        if seen.size == 0 && known.size > 0 { Err(rollback()) } else { Ok(()) }
     }
 
     /// The consistency proof between two sizes, in whatever order; empty where none exists.
@@ -128,7 +154,7 @@ impl RemoteLedger {
         match self.log().get_consistency_proof(request).await {
             Ok(response) => hashes(&response.into_inner().hashes).map_err(|error| GrowthError::Failed(error.into())),
             Err(status) if is_transient(&status) => Err(GrowthError::Failed(status.into())),
-            Err(status) => Err(GrowthError::Refused(status.message().to_owned())),
+            Err(status) => Err(GrowthError::Refused(visible(status.message()))),
         }
     }
 

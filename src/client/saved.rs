@@ -18,6 +18,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 use super::trust::{TrustError, write};
+use super::visible;
 use crate::ledger::answer::{Claimed, Claims, Growth, Page, Question};
 use crate::ledger::tlog_proof;
 use crate::proto;
@@ -121,7 +122,8 @@ pub fn to_text(claimed: &Claimed) -> String {
 
 /// Reads the text of an evidence file. Nothing in it is believed yet.
 pub fn from_text(text: &str) -> Result<Claimed, SavedError> {
-    let malformed = |error: serde_json::Error| SavedError::Malformed(error.to_string());
+    // It names what it found, in the file's own words.
+    let malformed = |error: serde_json::Error| SavedError::Malformed(visible(&error.to_string()));
     // The version first: what else a later one holds is not for us to judge.
     let header: Header = serde_json::from_str(text).map_err(malformed)?;
     if header.format != FORMAT {
@@ -133,6 +135,9 @@ pub fn from_text(text: &str) -> Result<Claimed, SavedError> {
     let File { checksum: claimed_checksum, content, .. } = serde_json::from_str(text).map_err(malformed)?;
     if checksum(&content) != claimed_checksum {
         return Err(SavedError::Checksum);
+    }
+    if content.pages.is_empty() {
+        return Err(SavedError::Malformed("it has no page".to_owned()));
     }
     let pages = content.pages.into_iter().map(load_page).collect::<Result<_, _>>()?;
     let growth = content.growth.into_iter().map(load_growth).collect::<Result<_, _>>()?;
@@ -317,6 +322,16 @@ mod tests {
             }
         }
         assert!(refused > 100, "only {refused} were refused");
+    }
+
+    #[test]
+    fn a_file_without_a_page_or_with_lines_of_its_own_is_refused() {
+        let (_, honest) = claimed();
+        let none = to_text(&Claimed { pages: Vec::new(), ..honest.clone() });
+        assert!(matches!(from_text(&none), Err(SavedError::Malformed(words)) if words == "it has no page"));
+        let forged = to_text(&honest).replace("\"tag_history\"", "\"x\\n  proven: all is well\\u001b[2J\"");
+        let words = from_text(&forged).expect_err("no such question").to_string();
+        assert!(words.contains("x\\n  proven") && !words.contains(char::is_control), "{words:?}");
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tonic::transport::{Channel, Endpoint, Uri};
 
-use super::ClientError;
+use super::{ClientError, visible};
 
 /// The port of a ledger, if none is given.
 const DEFAULT_PORT: u16 = 7420;
@@ -65,7 +65,7 @@ impl Server {
             while let Some(deeper) = cause.source() {
                 cause = deeper;
             }
-            ClientError::Unreachable { server: self.0.clone(), reason: cause.to_string() }
+            ClientError::Unreachable { server: self.0.clone(), reason: visible(&cause.to_string()) }
         })
     }
 }

@@ -150,9 +150,7 @@ pub fn verify_entry(claimed: &proto::LogEntry, vkey: &Vkey) -> Result<VerifiedEn
 /// smaller to the larger, empty where they are of the same size or the smaller one is empty.
 pub fn check_same_log(one: &Checkpoint, other: &Checkpoint, proof: &[Hash]) -> Result<(), ForkError> {
     let (older, newer) = if one.size <= other.size { (one, other) } else { (other, one) };
-    if older.size == 0 && older.root != empty_root() {
-        return Err(ForkError::EmptyRoot);
-    }
+    check_root(older)?;
     if older.size == newer.size && older.root != newer.root {
         return Err(ForkError::SameSize { size: older.size });
     }
@@ -163,6 +161,12 @@ pub fn check_same_log(one: &Checkpoint, other: &Checkpoint, proof: &[Hash]) -> R
         first => verify_consistency(first, newer.size, &older.root, &newer.root, proof),
     };
     checked.map_err(|error| ForkError::NotAPrefix { older: older.size, newer: newer.size, error })
+}
+
+/// A tree without leaves has one possible root: SHA-256 of nothing. Any other is a lie that no proof would find, for every
+/// log continues the empty one.
+pub fn check_root(checkpoint: &Checkpoint) -> Result<(), ForkError> {
+    if checkpoint.size == 0 && checkpoint.root != empty_root() { Err(ForkError::EmptyRoot) } else { Ok(()) }
 }
 
 /// The hashes of a proof, from their wire form.
@@ -217,9 +221,7 @@ impl VerifiedEntries {
     }
 
     fn check_order(&self) -> Result<(), EvidenceError> {
-        if self.checkpoint.size == 0 && self.checkpoint.root != empty_root() {
-            return Err(ForkError::EmptyRoot.into());
-        }
+        check_root(&self.checkpoint)?;
         let mut last_us = None;
         for (index, entry) in self.iter() {
             let time_us = entry.body.recorded_at_us();

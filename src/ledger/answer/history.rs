@@ -1,7 +1,7 @@
 //! A part of one subject's history: versions that follow each other without a gap.
 
 use super::question::{Part, VersionClaim};
-use super::state::{EFFECTIVE, Mention, Named, Place, contradiction, effective_by_itself};
+use super::state::{Mention, Named, Place, check_effective, contradiction, effective_by_itself};
 use super::{AnswerError, beside};
 use crate::ledger::names::Digest;
 use crate::ledger::subject::{Effect, Subject};
@@ -102,17 +102,11 @@ fn check_follows(place: &Place, previous: Option<&Place>) -> Result<(), AnswerEr
 /// What is in force after a version, given `effective` and state after the version before it.
 fn check_after(mention: &Mention, effective: u64, before: Option<(u64, &After)>) -> Result<After, AnswerError> {
     let index = mention.place.index;
-    let expected = effective_by_itself(mention).or(before.map(|(effective, _)| effective));
-    if let Some(expected) = expected
-        && expected != effective
-    {
-        return Err(contradiction(index, EFFECTIVE, effective, expected));
-    }
+    check_effective(mention, effective, before.map(|(effective, _)| effective))?;
     match (&mention.effect, before) {
         (Effect::Sets(digest), _) => Ok(After::Bound(digest.clone())),
         (Effect::Clears, _) => Ok(After::Nothing),
         (Effect::Confirms(digest), before) => match before {
-            _ if effective == 0 => Err(contradiction(index, EFFECTIVE, "nothing", "a binding")),
             Some((_, After::Bound(bound))) if bound != digest => {
                 Err(contradiction(index, "the digest in force after it", bound, digest))
             }

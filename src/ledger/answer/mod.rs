@@ -5,6 +5,7 @@
 //! stays marked as the server's word: until the subject map exists, that is above all that nothing was left out. The verdict
 //! ([`Verdict`]) says both in words.
 
+mod form;
 mod history;
 mod question;
 mod receipt;
@@ -29,6 +30,7 @@ use super::evidence::{EvidenceError, VerifiedEntries, verify};
 use super::merkle::Hash;
 use super::merkle::proof::{ProofError, root_from_inclusion, verify_consistency};
 use super::note::Vkey;
+use super::statement::Violation;
 use super::subject::Subject;
 use crate::proto;
 
@@ -106,6 +108,9 @@ pub enum AnswerError {
     /// The evidence itself does not hold.
     #[error(transparent)]
     Evidence(#[from] EvidenceError),
+    /// A text or a time that no ledger accepts.
+    #[error("the answer is malformed: {0}")]
+    Form(Violation),
     /// The claims are not about what was asked.
     #[error("the claims do not answer the question: {0}")]
     BesideThePoint(String),
@@ -178,9 +183,16 @@ pub enum AnswerError {
     },
 }
 
+impl From<Violation> for AnswerError {
+    fn from(violation: Violation) -> Self {
+        Self::Form(violation)
+    }
+}
+
 impl Claimed {
     /// Verifies the evidence under the key, and derives the answer from it.
     pub fn check(&self, vkey: &Vkey) -> Result<Answer, AnswerError> {
+        form::check(self)?;
         let entries = self.verified_entries(vkey)?;
         let (as_of_us, finding) = self.finding(&entries, &Named::new(&entries)?)?;
         Ok(Answer { question: self.question.clone(), as_of_us, finding, entries })
@@ -362,6 +374,24 @@ impl Claimed {
         }
         verify_consistency(*tree_size, checkpoint.size, root, &checkpoint.root, consistency).map_err(wrong)?;
         Ok((None, Finding::Inclusion { index, tree_size: *tree_size, root: *root, path: path.clone() }))
+    }
+}
+
+impl Answer {
+    /// Whether a log that goes on after this size could answer otherwise: the question reaches to the end of the log, or to
+    /// a time after that log was closed.
+    pub fn could_change_after(&self, size: u64) -> bool {
+        let until_us = match &self.question {
+            Question::TagAt { at_us, .. } | Question::TagsAt { at_us, .. } | Question::RunningAt { at_us, .. } => {
+                *at_us
+            }
+            Question::RepositoryDiff { to_us, .. } | Question::EnvironmentDiff { to_us, .. } => *to_us,
+            Question::TagHistory { part, .. } | Question::Sightings { part, .. } => part.until_us,
+            Question::Inclusion { tree_size, .. } => return *tree_size == 0,
+            Question::Entry { .. } | Question::Leaf { .. } => return false,
+        };
+        let closing = size.checked_sub(1).and_then(|index| self.entries.get(index));
+        until_us == 0 || closing.is_none_or(|closing| closing.body.recorded_at_us() < until_us)
     }
 }
 

@@ -13,16 +13,19 @@ pub struct Recorded {
     pub index: u64,
     /// What the ledger made of the statement.
     pub outcome: Outcome,
-    /// The event id was known before: nothing new was recorded. The server's word.
+    /// The event id was known before, and nothing new was recorded: the server says so, or the entry is older than the
+    /// sending.
     pub duplicate: bool,
     /// Entries that the statement became. Above 1 the server's word.
     pub claimed_count: u32,
 }
 
 /// Holds a receipt against the entry: it carries the statement that was sent, byte for byte, and the receipt's outcome.
+/// `size_before` is the size of the log before the sending: an entry below it was there already, whatever the receipt says.
 pub fn check_receipt(
     receipt: &proto::Receipt,
     statement: &[u8],
+    size_before: u64,
     entries: &VerifiedEntries,
 ) -> Result<Recorded, AnswerError> {
     let index = receipt.index;
@@ -42,6 +45,6 @@ pub fn check_receipt(
             return Err(contradiction(index, what, claimed, signed));
         }
     }
-    let (outcome, duplicate) = (record.outcome(), receipt.duplicate);
+    let (outcome, duplicate) = (record.outcome(), receipt.duplicate || index < size_before);
     Ok(Recorded { index, outcome, duplicate, claimed_count: receipt.entry_count })
 }

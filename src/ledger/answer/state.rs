@@ -156,6 +156,9 @@ pub(super) fn check(
     let at = claim.at.map(|version| named.version(subject, &version)).transpose()?;
     let next = claim.next.map(|version| named.version(subject, &version)).transpose()?;
     check_neighbours(at, next, at_us)?;
+    if let Some((next, version)) = next.zip(claim.next) {
+        check_effective(next, version.effective, claim.at.map(|at| at.effective))?;
+    }
     // Whatever else the evidence happens to hold may not contradict the claim.
     let last = named.history(subject).rfind(|mention| mention.place.recorded_at_us <= at_us);
     if let Some(last) = last
@@ -257,7 +260,25 @@ fn check_setting(
     Ok((Some(Setting { digest: digest.clone(), set_by: setter.place }), grounds))
 }
 
-pub(super) const EFFECTIVE: &str = "the entry in force after it (plus one)";
+/// Holds a claimed `effective` against the entry, and against that of the version just before it where this is known.
+pub(super) fn check_effective(mention: &Mention, effective: u64, before: Option<u64>) -> Result<(), AnswerError> {
+    let index = mention.place.index;
+    if let Some(expected) = effective_by_itself(mention).or(before)
+        && expected != effective
+    {
+        return Err(contradiction(index, EFFECTIVE, effective, expected));
+    }
+    match &mention.effect {
+        Effect::Confirms(_) if effective == 0 => Err(contradiction(index, EFFECTIVE, "nothing", "a binding")),
+        // It changed nothing: what is in force was set before it.
+        Effect::Confirms(_) | Effect::Keeps if effective > index => {
+            Err(contradiction(index, EFFECTIVE, effective, "an entry before it"))
+        }
+        _ => Ok(()),
+    }
+}
+
+const EFFECTIVE: &str = "the entry in force after it (plus one)";
 
 /// `effective`, where the entry alone decides it.
 pub(super) fn effective_by_itself(mention: &Mention) -> Option<u64> {

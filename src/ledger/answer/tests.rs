@@ -447,3 +447,97 @@ fn entries_and_inclusion_proofs_answer_for_the_one_asked() {
         }
     }
 }
+
+#[test]
+fn what_comes_next_is_held_against_its_entry_too() {
+    let ledger = ledger();
+    let vkey = ledger.skey.vkey();
+    for index in 0..22 {
+        let mut honest = tag_at(&ledger, TAG, time_of(&ledger, index));
+        honest.pages[0].evidence = ledger.evidence(&(0..22).collect::<Vec<_>>());
+        let Claims::States { states, .. } = &honest.pages[0].claims else { panic!("no states") };
+        let Some(next) = states[0].state.next else { continue };
+        for effective in (0..24).filter(|effective| *effective != next.effective) {
+            let claimed = lie(&honest, |state| state.next.as_mut().expect("there").effective = effective);
+            assert!(claimed.check(&vkey).is_err(), "effective {effective} of the entry after entry {index}");
+        }
+    }
+}
+
+#[test]
+fn a_part_of_a_history_may_not_begin_with_what_comes_later() {
+    let ledger = ledger();
+    let vkey = ledger.skey.vkey();
+    // Entry 4, denied, and entry 6, a confirmation, leave in force what came before the part.
+    for index in [4, 6] {
+        let part = Part { since_us: time_of(&ledger, index), ..Part::default() };
+        let honest = history_of(&ledger, &Subject::Tag(tag(TAG)), part);
+        for effective in index + 1..24 {
+            let mut claimed = honest.clone();
+            let Claims::Versions { versions, .. } = &mut claimed.pages[0].claims else { panic!("no versions") };
+            versions.truncate(1);
+            claimed.check(&vkey).expect("honest");
+            let Claims::Versions { versions, .. } = &mut claimed.pages[0].claims else { panic!("no versions") };
+            versions[0].effective = effective;
+            assert!(claimed.check(&vkey).is_err(), "effective {effective} of entry {index}");
+        }
+    }
+}
+
+#[test]
+fn texts_that_draw_lines_and_times_beyond_time_are_refused() {
+    let ledger = ledger();
+    let vkey = ledger.skey.vkey();
+    let refused = |claimed: &Claimed, field: &str| match claimed.check(&vkey) {
+        Err(AnswerError::Form(violation)) => assert_eq!(violation.field, field),
+        other => panic!("{field}: {other:?}"),
+    };
+    let honest = running(&ledger, ledger.now_us());
+    for text in ["prod\nproven: all is well", "prod\u{1b}[2J", "prod\u{9b}2J", &"p".repeat(129)] {
+        let mut asked = honest.clone();
+        let Question::RunningAt { environment, .. } = &mut asked.question else { panic!("not it") };
+        *environment = text.to_owned();
+        refused(&asked, "question.environment");
+        let mut asked = honest.clone();
+        let Question::RunningAt { workload, .. } = &mut asked.question else { panic!("not it") };
+        *workload = text.to_owned();
+        refused(&asked, "question.workload");
+        let mut given = honest.clone();
+        let Claims::States { states, .. } = &mut given.pages[0].claims else { panic!("no states") };
+        let Member::Workload(name) = &mut states[0].member else { panic!("no workload") };
+        name.container = text.to_owned();
+        refused(&given, "member.container");
+    }
+    refused(&lie(&honest, |state| state.digest.push('\n')), "state.digest");
+    let next = lie(&honest, |state| state.at.as_mut().expect("there").recorded_at_us = u64::MAX);
+    refused(&next, "version.recorded_at_us");
+
+    let mut now = tag_at(&ledger, TAG, 0);
+    let Claims::States { as_of_us, .. } = &mut now.pages[0].claims else { panic!("no states") };
+    *as_of_us = crate::ledger::time::MAX_TIME_US;
+    now.check(&vkey).expect("the last time that there is");
+    let Claims::States { as_of_us, .. } = &mut now.pages[0].claims else { panic!("no states") };
+    *as_of_us += 1;
+    refused(&now, "as_of_us");
+    let part = Part { until_us: u64::MAX, ..Part::default() };
+    refused(&history_of(&ledger, &Subject::Tag(tag(TAG)), part), "question.part.until_us");
+}
+
+#[test]
+fn only_what_reaches_past_the_end_of_a_log_could_change_with_it() {
+    let ledger = ledger();
+    let vkey = ledger.skey.vkey();
+    let size = ledger.size();
+    let changes = |claimed: Claimed| claimed.check(&vkey).expect("honest").could_change_after(size);
+    assert!(changes(tag_at(&ledger, TAG, 0)));
+    assert!(changes(tag_at(&ledger, TAG, ledger.now_us() + 1)));
+    assert!(!changes(tag_at(&ledger, TAG, ledger.now_us())));
+    let subject = Subject::Tag(tag(TAG));
+    assert!(changes(history_of(&ledger, &subject, Part::default())));
+    let past = Part { until_us: time_of(&ledger, 8), ..Part::default() };
+    let mut part = history_of(&ledger, &subject, past);
+    assert!(changes(part.clone()), "when the log was closed is not shown");
+    let shown = part.pages[0].evidence.entries.iter().map(|entry| entry.index).chain([size - 1]).collect::<Vec<_>>();
+    part.pages[0].evidence = ledger.evidence(&shown);
+    assert!(!changes(part));
+}

@@ -1,0 +1,97 @@
+//! Bounds on what is read before anything is checked: a file or a server may hold any text and any number where a question
+//! and its claims stand. What names and hashes are is settled by their types; this settles the free texts and the times, so
+//! that nothing of them can draw lines of its own on a terminal.
+
+use super::question::{Claims, Member, Question, StateClaim, VersionClaim};
+use super::{AnswerError, Claimed};
+use crate::ledger::statement::{Violation, check_text};
+use crate::ledger::time::MAX_TIME_US;
+
+/// `sha512:` and 128 digits.
+const MAX_DIGEST_LENGTH: usize = 135;
+/// As in a statement.
+const MAX_NAME_LENGTH: usize = 128;
+
+/// Refuses texts and times that no ledger accepts.
+pub(super) fn check(claimed: &Claimed) -> Result<(), AnswerError> {
+    question(&claimed.question)?;
+    for page in &claimed.pages {
+        claims(&page.claims)?;
+    }
+    Ok(())
+}
+
+fn question(question: &Question) -> Result<(), Violation> {
+    match question {
+        Question::TagAt { at_us, .. } | Question::TagsAt { at_us, .. } => time("question.at_us", *at_us),
+        Question::TagHistory { part, .. } | Question::Sightings { part, .. } => {
+            time("question.part.since_us", part.since_us)?;
+            time("question.part.until_us", part.until_us)
+        }
+        Question::RunningAt { environment, workload, at_us, .. } => {
+            name("question.environment", environment)?;
+            name("question.workload", workload)?;
+            time("question.at_us", *at_us)
+        }
+        Question::RepositoryDiff { from_us, to_us, .. } => span(*from_us, *to_us),
+        Question::EnvironmentDiff { environment, from_us, to_us, .. } => {
+            name("question.environment", environment)?;
+            span(*from_us, *to_us)
+        }
+        Question::Entry { .. } | Question::Leaf { .. } | Question::Inclusion { .. } => Ok(()),
+    }
+}
+
+fn span(from_us: u64, to_us: u64) -> Result<(), Violation> {
+    time("question.from_us", from_us)?;
+    time("question.to_us", to_us)
+}
+
+fn claims(claims: &Claims) -> Result<(), Violation> {
+    match claims {
+        Claims::States { as_of_us, states } => {
+            time("as_of_us", *as_of_us)?;
+            states.iter().try_for_each(|claim| member(&claim.member).and_then(|()| state(&claim.state)))
+        }
+        Claims::Versions { versions, .. } => versions.iter().try_for_each(version),
+        Claims::Changes { as_of_us, changes } => {
+            time("as_of_us", *as_of_us)?;
+            changes.iter().try_for_each(|claim| {
+                member(&claim.member)?;
+                state(&claim.from)?;
+                state(&claim.to)
+            })
+        }
+        Claims::Entry | Claims::Inclusion { .. } => Ok(()),
+    }
+}
+
+fn member(member: &Member) -> Result<(), Violation> {
+    let Member::Workload(workload) = member else { return Ok(()) };
+    name("member.environment", &workload.environment)?;
+    name("member.cluster", &workload.cluster)?;
+    name("member.namespace", &workload.namespace)?;
+    name("member.workload", &workload.workload)?;
+    name("member.container", &workload.container)
+}
+
+fn state(state: &StateClaim) -> Result<(), Violation> {
+    check_text("state.digest", &state.digest, 0, MAX_DIGEST_LENGTH)?;
+    state.at.iter().chain(&state.next).try_for_each(version)
+}
+
+fn version(version: &VersionClaim) -> Result<(), Violation> {
+    time("version.recorded_at_us", version.recorded_at_us)
+}
+
+fn name(field: &str, value: &str) -> Result<(), Violation> {
+    check_text(field, value, 0, MAX_NAME_LENGTH)
+}
+
+fn time(field: &str, time_us: u64) -> Result<(), Violation> {
+    if time_us <= MAX_TIME_US {
+        return Ok(());
+    }
+    let message = format!("is {time_us}; at most {MAX_TIME_US} (the end of the year 9999) is allowed");
+    Err(Violation::new(field, "TOO_FAR_AHEAD", message))
+}
