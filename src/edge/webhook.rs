@@ -3,7 +3,8 @@
 //! Authenticates the source, has its events read ([`super::distribution`]), records them, and answers. Three promises:
 //!
 //! - **Success means durable.** A 2xx is sent after the ledger has everything that was understood, and the folder
-//!   ([`super::aside`]) what was not.
+//!   ([`super::aside`]) what was not. Only where that folder is full or can't be written is something that was not
+//!   understood lost: it is counted and logged, for to refuse it would block the registry's queue.
 //! - **Bad content is never a failure.** Distribution retries what is refused for ever, and before anything else: one event
 //!   that nobody understands would block its queue. So bad content is set aside and answered 202. Only what a retry can
 //!   mend is an error: no secret, or a ledger that cannot write (503, with Retry-After).
