@@ -151,6 +151,7 @@ impl RemoteLedger {
                     repository: tag.repository.to_string(),
                     tag: tag.tag.to_string(),
                     at_us: on_wire(*at_us),
+                    without_evidence: false,
                 };
                 let response = self.queries().resolve_tag(request).await?.into_inner();
                 let state = state(response.digest, response.state);
@@ -169,12 +170,18 @@ impl RemoteLedger {
                     page_size,
                     page_token,
                     newest_first,
+                    without_evidence: false,
                 };
                 let response = self.queries().list_tag_history(request).await?.into_inner();
                 versions(response.versions, response.total, response.evidence, response.next_page_token)
             }
             Question::Sightings { digest, .. } => {
-                let request = proto::ListDigestSightingsRequest { digest: digest.to_string(), page_size, page_token };
+                let request = proto::ListDigestSightingsRequest {
+                    digest: digest.to_string(),
+                    page_size,
+                    page_token,
+                    without_evidence: false,
+                };
                 let response = self.queries().list_digest_sightings(request).await?.into_inner();
                 versions(response.versions, response.total, response.evidence, response.next_page_token)
             }
@@ -186,6 +193,7 @@ impl RemoteLedger {
                     page_size,
                     page_token,
                     include_unbound: *include_unbound,
+                    without_evidence: false,
                 };
                 let response = self.queries().list_tags(request).await?.into_inner();
                 let member = |found: proto::TagState| {
@@ -204,6 +212,7 @@ impl RemoteLedger {
                     page_size,
                     page_token,
                     include_stopped: *include_stopped,
+                    without_evidence: false,
                 };
                 let response = self.queries().list_running(request).await?.into_inner();
                 let member = |found: proto::WorkloadState| {
@@ -225,6 +234,7 @@ impl RemoteLedger {
                     to_us: on_wire(*to_us),
                     page_size,
                     page_token,
+                    without_evidence: false,
                 };
                 let response = self.queries().diff_repository(request).await?.into_inner();
                 let member = |found: proto::TagChange| {
@@ -244,6 +254,7 @@ impl RemoteLedger {
                     to_us: on_wire(*to_us),
                     page_size,
                     page_token,
+                    without_evidence: false,
                 };
                 let response = self.queries().diff_environment(request).await?.into_inner();
                 let member = |found: proto::WorkloadChange| {

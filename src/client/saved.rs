@@ -208,6 +208,7 @@ fn load_page(page: SavedPage) -> Result<Page, SavedError> {
         checkpoint: page.checkpoint,
         entries: page.entries.into_iter().map(entry).collect::<Result<_, _>>()?,
         proof: page.proof.iter().map(|hash| bytes("a hash", hash)).collect::<Result<_, _>>()?,
+        subjects: Vec::new(),
     };
     Ok(Page { claims: page.claims, evidence })
 }

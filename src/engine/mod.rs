@@ -299,6 +299,7 @@ impl Ledger {
             Ok(proto::LogEntry { index, entry })
         };
         Ok(proto::Evidence {
+            subjects: Vec::new(),
             checkpoint: committed.head.checkpoint.clone(),
             entries: indexes.iter().map(entry).collect::<Result<_, ReadError>>()?,
             proof: multi_proof(&nodes, indexes, committed.head.size)?.into_iter().map(Vec::from).collect(),

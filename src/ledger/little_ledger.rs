@@ -163,6 +163,7 @@ impl LittleLedger {
             checkpoint: self.checkpoint_at(size).sign(&self.skey),
             entries: indexes.iter().map(|&index| proto::LogEntry { index, entry: self.entry(index) }).collect(),
             proof: proof.into_iter().map(|hash| hash.to_vec()).collect(),
+            subjects: Vec::new(),
         }
     }
 

@@ -63,6 +63,7 @@ pub fn from_text(text: &str) -> Result<proto::Evidence, TlogProofError> {
         _ => Err(MALFORMED("a hash is not 32 bytes in base64")),
     };
     Ok(proto::Evidence {
+        subjects: Vec::new(),
         checkpoint: checkpoint.to_owned(),
         entries: vec![proto::LogEntry { index, entry }],
         proof: lines.map(hash).collect::<Result<_, _>>()?,

@@ -25,6 +25,7 @@ impl Reader<'_> {
             state: Some(state),
             digest,
             evidence: Some(self.closed_evidence(used)?),
+            evidence_left_out: false,
         })
     }
 
@@ -53,6 +54,7 @@ impl Reader<'_> {
         let (versions, next) = self.slice(&key, first..last, &cursor, request.newest_first)?;
         Ok(proto::ListTagHistoryResponse {
             evidence: Some(self.closed_evidence(versions.iter().map(|version| version.index).collect())?),
+            evidence_left_out: false,
             versions,
             next_page_token: next,
             total,
@@ -72,6 +74,7 @@ impl Reader<'_> {
         let (versions, next) = self.slice(&key, 0..total, &cursor, false)?;
         Ok(proto::ListDigestSightingsResponse {
             evidence: Some(self.closed_evidence(versions.iter().map(|version| version.index).collect())?),
+            evidence_left_out: false,
             versions,
             next_page_token: next,
             total,

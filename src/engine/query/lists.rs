@@ -46,6 +46,7 @@ impl Reader<'_> {
             tags,
             next_page_token: next.map_or(String::new(), |at| cursor.token([at, 0])),
             evidence: Some(self.closed_evidence(used)?),
+            evidence_left_out: false,
         })
     }
 
@@ -91,6 +92,7 @@ impl Reader<'_> {
             workloads,
             next_page_token: next.map_or(String::new(), |position| cursor.token(position)),
             evidence: Some(self.closed_evidence(used)?),
+            evidence_left_out: false,
         })
     }
 
@@ -123,6 +125,7 @@ impl Reader<'_> {
             changes,
             next_page_token: next.map_or(String::new(), |at| cursor.token([at, 0])),
             evidence: Some(self.closed_evidence(used)?),
+            evidence_left_out: false,
         })
     }
 
@@ -154,6 +157,7 @@ impl Reader<'_> {
             changes,
             next_page_token: next.map_or(String::new(), |at| cursor.token([at, 0])),
             evidence: Some(self.closed_evidence(used)?),
+            evidence_left_out: false,
         })
     }
 

@@ -96,6 +96,7 @@ impl<'a> Reader<'a> {
             indexes => multi_proof(&StoredNodes(&*self.rows), indexes, self.head.size)?,
         };
         Ok(proto::Evidence {
+            subjects: Vec::new(),
             checkpoint: self.head.checkpoint.clone(),
             entries: indexes.iter().map(entry).collect::<Result<_, ReadError>>()?,
             proof: bytes(proof),
