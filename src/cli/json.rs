@@ -160,8 +160,9 @@ fn statement(statement: &Statement) -> Value {
         | Kind::TagDelete { disposition, .. }
         | Kind::ManifestDelete { disposition, .. } => (Some(disposition), None),
         Kind::Deployment { phase, .. } => (None, Some(phase)),
-        Kind::TagObserved { .. } | Kind::Attestation { .. } => (None, None),
+        Kind::TagObserved { .. } | Kind::Attestation { .. } | Kind::PolicyChange { .. } => (None, None),
     };
+    let policy = if let Kind::PolicyChange { policy } = &statement.kind { Some(policy.text()) } else { None };
     json!({
         "repository": place_of(statement).map(|(registry, repository)| repository_words(&registry, &repository)),
         "tag": tag_of(statement).map(|tag| tag.tag.to_string()),
@@ -176,6 +177,7 @@ fn statement(statement: &Statement) -> Value {
             Phase::Stopped => "STOPPED",
             Phase::Observed => "OBSERVED",
         }),
+        "policy": policy,
         "event_id": message.event_id,
         "occurred_at": u64::try_from(message.occurred_at_us).ok().filter(|time_us| *time_us > 0).map(time),
         "actor": message.actor,

@@ -298,6 +298,12 @@ fn add_record(rows: &mut Rows, record: &proto::Record, statement: &Statement) {
     rows.field("why", &record.detail);
     rows.field("digest", digest_of(statement).map_or("", Digest::as_str));
     rows.field("image", image_in(statement).unwrap_or_default());
+    if let Kind::PolicyChange { policy } = &statement.kind {
+        let lines = if policy.text().trim().is_empty() { "no rules" } else { policy.text() };
+        for (position, line) in lines.lines().enumerate() {
+            rows.add([if position == 0 { "policy" } else { "" }.to_owned(), line.to_owned()]);
+        }
+    }
     rows.field("principal", &record.principal);
     rows.field("assurance", assurance_name(record.assurance()));
     rows.field("signed by", record.producer.as_ref().map_or("", |producer| &producer.key_id));
@@ -344,6 +350,7 @@ fn about(statement: &Statement) -> String {
         }
         Kind::Deployment { workload, .. } => subject_words(&Subject::Workload(workload.clone())),
         Kind::Attestation { digest } => digest.to_string(),
+        Kind::PolicyChange { .. } => subject_words(&Subject::Policy),
         Kind::TagPush { .. } | Kind::TagDelete { .. } | Kind::TagObserved { .. } => {
             tag_of(statement).map_or(String::new(), |tag| tag.to_string())
         }

@@ -190,6 +190,8 @@ pub fn subject_words(subject: &Subject) -> String {
         Subject::Repositories => "the repositories".to_owned(),
         Subject::Environments => "the environments".to_owned(),
         Subject::WorkloadsOf(environment) => format!("the workloads of {environment}"),
+        Subject::Policy => "the policy".to_owned(),
+        Subject::Principals => "the principals".to_owned(),
     }
 }
 
