@@ -14,8 +14,7 @@ use crate::proto::{self, get_entry_request::By, subject_proof::Terminal};
 
 /// Most items of one page.
 const MAX_PAGE_SIZE: u64 = 1000;
-/// Most pages in a row that bring nothing. An honest server looks at 4,000 members for one, so 4 million in a row may be of
-/// no interest.
+/// Most pages in a row that bring nothing. Each goes through a thousand members, so a million in a row may be of no interest.
 const MAX_EMPTY_PAGES: usize = 1000;
 /// Most items of one answer.
 pub(super) const MAX_ITEMS: usize = 250_000;
@@ -130,16 +129,18 @@ impl RemoteLedger {
             token = turned.next;
         }
         for (key, versions) in spread(&pages) {
-            pages.push(self.prove_subject(key, versions).await?);
+            let sealed = self.prove_subject(key, versions).await?;
+            turning.turn(&sealed)?;
+            pages.push(sealed.evidence);
         }
         Ok(pages)
     }
 
     /// One proof under one commitment of what came in parts under several.
-    async fn prove_subject(&self, key: Vec<u8>, versions: Range<u64>) -> Result<proto::Evidence, ClientError> {
+    async fn prove_subject(&self, key: Vec<u8>, versions: Range<u64>) -> Result<Turned, ClientError> {
         let request = proto::ProveSubjectRequest { key, begin: versions.start, end: versions.end };
         let response = self.queries().prove_subject(request).await?.into_inner();
-        response.evidence.ok_or(ClientError::Incomplete("evidence"))
+        turned(response.evidence, String::new(), 0)
     }
 
     /// Proofs between the checkpoints of pages, as far as they differ, in the order in which they are put together.

@@ -6,7 +6,7 @@ use std::ops::RangeInclusive;
 use super::AnswerError;
 use super::proven::Proven;
 use super::question::Part;
-use super::state::{Place, Setting, setting};
+use super::state::{Place, Setting, check_neighbours, setting};
 use super::verdict::subject_words;
 use crate::ledger::subject::Subject;
 use crate::ledger::subject_proof::{ProvenSubject, ProvenVersion};
@@ -42,6 +42,7 @@ impl Proven {
         for proven in self.of(subject, last_us) {
             match take(subject, proven, &times, part) {
                 Ok((taken, is_cut)) => {
+                    check_neighbours(subject, proven, &self.entries)?;
                     let version = |(version, proven): (u64, ProvenVersion)| {
                         let after = setting(subject, version, &proven, &self.entries)?;
                         Ok(HistoryVersion { place: Place::new(version, &proven), after })

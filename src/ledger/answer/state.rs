@@ -79,6 +79,7 @@ fn state(
     proven: &ProvenSubject,
     entries: &VerifiedEntries,
 ) -> Result<State, AnswerError> {
+    check_neighbours(subject, proven, entries)?;
     let by_then = |version: &ProvenVersion| version.recorded_at_us <= at_us;
     let at = proven.versions.iter().rfind(|(_, version)| by_then(version));
     let next = proven.versions.iter().find(|(_, version)| !by_then(version));
@@ -94,6 +95,24 @@ fn state(
     };
     let place = |(version, proven): (&u64, &ProvenVersion)| Place::new(*version, proven);
     Ok(State { subject: subject.clone(), at: at.map(place), next: next.map(place), setting, count: proven.count })
+}
+
+/// Holds what leaves say of what is in force against the leaves just before them, as far as these are shown: an entry that
+/// leaves the state alone leaves it as it was.
+pub(super) fn check_neighbours(
+    subject: &Subject,
+    proven: &ProvenSubject,
+    entries: &VerifiedEntries,
+) -> Result<(), AnswerError> {
+    for ((before, one), (version, other)) in proven.versions.iter().zip(proven.versions.iter().skip(1)) {
+        let (_, effect) = mention(subject, other.index, entries)?;
+        let leaves_alone = matches!(effect, Effect::Keeps | Effect::Confirms(_));
+        if before + 1 == *version && leaves_alone && one.effective != other.effective {
+            let (claimed, signed) = (other.effective.to_string(), format!("that it stays {}", one.effective));
+            return Err(AnswerError::Contradiction { index: other.index, what: EFFECTIVE, claimed, signed });
+        }
+    }
+    Ok(())
 }
 
 /// What is in force after a version: what its leaf says, held against what entries say that set it or leave it alone.

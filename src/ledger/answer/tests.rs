@@ -306,10 +306,11 @@ fn lying(lie: impl FnOnce(&mut LittleLedger)) -> LittleLedger {
 #[test]
 fn a_ledger_that_signs_a_false_history_is_found_out() {
     let (v1, latest) = (subject(TAG), subject("r/app:latest"));
-    let ask = |ledger: &LittleLedger, name: &str| {
+    let ask_all = |ledger: &LittleLedger, name: &str| {
         let all = all_of(ledger, &[subject(name)]);
         Claimed::new(Question::TagAt { tag: tag(name), at_us: 0 }, vec![ledger.shown(&all)]).check(&ledger.skey.vkey())
     };
+    let ask = |ledger: &LittleLedger, name: &str| ledger.tag_at(&tag(name), 0).check(&ledger.skey.vkey());
     // What is in force was set by an entry of another tag, or by one that set nothing, or later, or by none.
     let with_effective = |effective: u64| {
         // Entry 12 keeps; it is taken out of the history and put back with another effective.
@@ -324,6 +325,12 @@ fn a_ledger_that_signs_a_false_history_is_found_out() {
     assert_eq!(ask(&with_effective(3), TAG), Err(AnswerError::NotNamed { index: 2, subject: TAG.into() }));
     assert!(matches!(ask(&with_effective(5), TAG), Err(AnswerError::Contradiction { index: 4, .. })), "denied");
     assert!(matches!(ask(&with_effective(15), TAG), Err(AnswerError::Contradiction { index: 12, .. })), "later");
+    // With the version before beside it, a state that did not stay is found out even where an entry of the tag had set it.
+    for effective in [0, 1, 3, 5, 15] {
+        let answer = ask_all(&with_effective(effective), TAG);
+        assert!(matches!(answer, Err(AnswerError::Contradiction { index: 12, .. })), "{effective}: {answer:?}");
+    }
+    assert!(ask_all(&with_effective(9), TAG).is_ok(), "the truth");
     // An entry of another tag in the history, and one of this tag twice.
     let foreign = lying(|ledger| ledger.extend_history(latest.key(), 20, 0));
     let error = SubjectProofError::Foreign { index: 20, version: 4 };
