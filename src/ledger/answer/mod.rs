@@ -76,6 +76,8 @@ pub struct Answer {
     pub finding: Finding,
     /// The entries that show it.
     pub entries: VerifiedEntries,
+    /// Subjects that were proven under the map roots of the commitments.
+    pub subject_count: usize,
 }
 
 /// What was found.
@@ -223,7 +225,8 @@ impl Claimed {
             return Err(contradiction.into());
         }
         let (as_of_us, finding) = self.finding(&proven)?;
-        Ok(Answer { question: self.question.clone(), as_of_us, finding, entries: proven.entries })
+        let (question, subject_count) = (self.question.clone(), proven.subject_count());
+        Ok(Answer { question, as_of_us, finding, entries: proven.entries, subject_count })
     }
 
     /// Verifies the evidence under the key, whatever it is to answer.

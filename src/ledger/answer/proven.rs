@@ -4,7 +4,7 @@
 //! question needs of one subject has to come from one proof, made as of the time asked for or later: put together from
 //! several commitments it would rest on their agreeing.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use super::{AnswerError, Claimed, beside};
 use crate::ledger::entry::Body;
@@ -64,6 +64,11 @@ impl Proven {
     pub(super) fn now_us(&self) -> Result<u64, AnswerError> {
         let unclosed = AnswerError::Unclosed { size: self.entries.checkpoint().size };
         self.pages.first().and_then(|page| page.closed_at_us).ok_or(unclosed)
+    }
+
+    /// How many subjects there are proofs of.
+    pub(super) fn subject_count(&self) -> usize {
+        self.pages.iter().flat_map(|page| page.subjects.keys()).collect::<HashSet<_>>().len()
     }
 
     /// The proofs of a subject that reach to a time.
