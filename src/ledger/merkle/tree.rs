@@ -42,6 +42,11 @@ impl Tree {
         Ok(Self { size, edge })
     }
 
+    /// The tree of `size` leaves with this right edge, largest subtree first: a hash for each bit of the size.
+    pub fn from_edge(size: u64, edge: Vec<Hash>) -> Option<Self> {
+        (u32::try_from(edge.len()) == Ok(size.count_ones())).then_some(Self { size, edge })
+    }
+
     /// Number of leaves.
     pub fn size(&self) -> u64 {
         self.size
@@ -64,15 +69,20 @@ impl Tree {
 
     /// The Merkle tree hash, RFC 6962 section 2.1.
     pub fn root(&self) -> Hash {
-        let mut edge = self.edge.iter().rev();
-        let Some(&last) = edge.next() else { return empty_root() };
-        edge.fold(last, |right, left| node_hash(left, &right))
+        edge_root(&self.edge)
     }
 
     /// The subtrees on the edge, largest first.
     pub fn edge(&self) -> impl Iterator<Item = Node> + '_ {
         edge_of(self.size).zip(&self.edge).map(|((level, index), &hash)| Node { level, index, hash })
     }
+}
+
+/// The root of the tree with this right edge, largest subtree first.
+pub fn edge_root(edge: &[Hash]) -> Hash {
+    let mut edge = edge.iter().rev();
+    let Some(&last) = edge.next() else { return empty_root() };
+    edge.fold(last, |right, left| node_hash(left, &right))
 }
 
 /// The complete subtrees that make up the tree of `size` leaves, largest first.
