@@ -219,15 +219,16 @@ impl Counts {
 /// An entry that is encoded and signed as it must be; what it says is yet to be compared.
 #[derive(Debug)]
 pub struct Examined {
-    entry: SignedEntry,
+    bytes: Vec<u8>,
     hash: Hash,
+    entry: SignedEntry,
 }
 
 /// Checks what can be checked of an entry by itself: its encoding, and the ledger's signature.
 pub fn examine(bytes: &[u8], vkey: &Vkey) -> Result<Examined, EntryError> {
     let entry = SignedEntry::decode(bytes)?;
     entry.verify(vkey)?;
-    Ok(Examined { entry, hash: entry_hash(bytes) })
+    Ok(Examined { bytes: bytes.to_vec(), hash: entry_hash(bytes), entry })
 }
 
 /// The state that follows from the first entries of a log.
@@ -331,18 +332,17 @@ impl Replay {
 
     /// Replays the next entry. After an error the replay has ended.
     pub fn push(&mut self, bytes: &[u8]) -> Result<(), ReplayError> {
-        let examined = examine(bytes, &self.vkey);
-        self.accept(examined, bytes)
+        self.accept(examine(bytes, &self.vkey))
     }
 
-    /// The same, for an entry that was examined before.
-    pub fn accept(&mut self, examined: Result<Examined, EntryError>, bytes: &[u8]) -> Result<(), ReplayError> {
+    /// The same, for an entry that was examined before, under this log's key.
+    pub fn accept(&mut self, examined: Result<Examined, EntryError>) -> Result<(), ReplayError> {
         let index = self.size();
-        self.replay(index, examined, bytes).map_err(|lie| ReplayError { index, lie })
+        self.replay(index, examined).map_err(|lie| ReplayError { index, lie })
     }
 
-    fn replay(&mut self, index: u64, examined: Result<Examined, EntryError>, bytes: &[u8]) -> Result<(), Lie> {
-        let Examined { entry, hash } = examined?;
+    fn replay(&mut self, index: u64, examined: Result<Examined, EntryError>) -> Result<(), Lie> {
+        let Examined { bytes, hash, entry } = examined?;
         if entry.body.index() != index {
             return Err(Lie::Index { signed: entry.body.index() });
         }
@@ -353,7 +353,7 @@ impl Replay {
         match entry.body {
             Body::Commitment(commitment) => {
                 self.commit(&commitment)?;
-                self.closed_by = Some(bytes.to_vec());
+                self.closed_by = Some(bytes);
             }
             Body::Record(record, statement) => {
                 self.record(*record, &statement, hash)?;
