@@ -14,6 +14,7 @@ use tagledger::engine::clock::Bounds;
 use tagledger::engine::plan::{Accepted, Base, Plan, Rejected, Submission, plan, plan_genesis};
 use tagledger::ledger::checkpoint::Checkpoint;
 use tagledger::ledger::entry::{Body, SignedEntry};
+use tagledger::ledger::map;
 use tagledger::ledger::merkle::Tree;
 use tagledger::ledger::merkle::multi::{multi_proof, verify_multi};
 use tagledger::ledger::note::Skey;
@@ -67,10 +68,11 @@ fn submission((statement, first): &(proto::Statement, bool)) -> Submission {
     }
 }
 
-/// A store, the tree over it, and the time of its last entry.
+/// A store, the tree and the map over it, and the time of its last entry.
 struct Log {
     store: MemoryStore,
     tree: Tree,
+    top: map::Top,
     last_time_us: u64,
     policy: Policy,
     skey: Skey,
@@ -81,6 +83,7 @@ impl Log {
         let mut log = Self {
             store: MemoryStore::default(),
             tree: Tree::default(),
+            top: map::Top::default(),
             last_time_us: 0,
             policy: Policy::new(&[RULE]).expect("a pattern"),
             skey: skey(),
@@ -94,6 +97,7 @@ impl Log {
         Base {
             read: &self.store,
             tree: &self.tree,
+            top: &self.top,
             last_time_us: self.last_time_us,
             policy: &self.policy,
             skey: &self.skey,
@@ -106,7 +110,7 @@ impl Log {
 
     fn commit(&mut self, plan: Plan) {
         self.store.commit(self.tree.size(), plan.batch).expect("committed");
-        (self.tree, self.last_time_us) = (plan.tree, plan.head.recorded_at_us);
+        (self.tree, self.top, self.last_time_us) = (plan.tree, plan.top, plan.head.recorded_at_us);
     }
 
     fn entries(&self) -> Vec<Vec<u8>> {

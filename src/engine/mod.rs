@@ -8,6 +8,7 @@ pub mod plan;
 pub mod query;
 pub mod recovery;
 pub mod sequencer;
+mod tops;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -27,6 +28,10 @@ use crate::store::Store;
 use crate::store::rows::{self, Head, StoredNodes};
 use plan::{Accepted, Rejected, Submission};
 use query::Reader;
+use tops::Tops;
+
+/// Snapshots that a reader takes before it gives up. It needs another one if it was held up for many commits.
+const SNAPSHOTS: usize = 64;
 
 /// What a ledger is opened with.
 pub struct Options {
@@ -64,6 +69,7 @@ struct Shared {
     vkey: Vkey,
     clock: clock::ReadClock,
     newest: watch::Receiver<Arc<Committed>>,
+    tops: Arc<Tops>,
     /// Why appends are refused for good, once they are.
     stopped: watch::Receiver<Option<String>>,
     /// Set by the sequencer after each commit.
@@ -142,11 +148,13 @@ impl Ledger {
         let (queue, waiting) = mpsc::channel(sequencer::QUEUE_LENGTH);
         let clock_alarm = Arc::new(AtomicBool::new(false));
         let outcomes = Arc::new(Tally::default());
+        let tops = Arc::new(Tops::new(recovered.tree.size(), recovered.top.clone()));
         let shared = Shared {
             store,
             vkey,
             clock: Arc::clone(&options.clock),
             newest,
+            tops: Arc::clone(&tops),
             stopped,
             clock_alarm: Arc::clone(&clock_alarm),
             outcomes: Arc::clone(&outcomes),
@@ -158,6 +166,8 @@ impl Ledger {
             clock: options.clock,
             bounds: options.clock_bounds,
             tree: recovered.tree,
+            top: recovered.top,
+            tops,
             last_time_us: recovered.last_time_us,
             newest: newest_sender,
             stopped: stopped_sender,
@@ -279,11 +289,23 @@ impl Ledger {
     ///
     /// Blocks on the disk; on an async worker the runtime moves other work away meanwhile.
     pub fn read<T>(&self, ask: impl FnOnce(&Reader<'_>) -> T) -> Result<T, ReadError> {
-        let answer = || Ok(ask(&Reader::new(self.shared.store.snapshot())?));
+        let answer = || Ok(ask(&self.reader()?));
         match tokio::runtime::Handle::try_current().map(|handle| handle.runtime_flavor()) {
             Ok(tokio::runtime::RuntimeFlavor::MultiThread) => tokio::task::block_in_place(answer),
             _ => answer(),
         }
+    }
+
+    fn reader(&self) -> Result<Reader<'_>, ReadError> {
+        for _ in 0..SNAPSHOTS {
+            let rows = self.shared.store.snapshot();
+            let head = rows::head(&*rows)?
+                .ok_or_else(|| ReadError::Damaged { table: "meta", what: "the head is missing".into() })?;
+            if let Some(top) = self.shared.tops.at(head.size) {
+                return Ok(Reader::new(rows, head, top));
+            }
+        }
+        Err(ReadError::Storage { table: "meta", reason: "it changes faster than it can be read".into() })
     }
 
     /// Proves entries, most of them from a commit that is still in memory.

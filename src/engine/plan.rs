@@ -2,18 +2,22 @@
 //! commit and the answers to give. It touches nothing, so a model can check it.
 //!
 //! A request is all or none. Its statements are decided in order, each against the state the one before left. The batch
-//! closes with a commitment, and the signed checkpoint over all of it is among the rows: what is on disk after the commit is
-//! provable at once.
+//! closes with a commitment to the subject map, and the signed checkpoint over all of it is among the rows: what is on disk
+//! after the commit is provable at once.
 
-use std::collections::{BTreeMap, HashMap};
+use std::cell::RefCell;
+use std::collections::hash_map::Entry;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use sha2::{Digest as _, Sha256};
 
 use super::clock::{self, Bounds, Oddity};
 use crate::ledger::checkpoint::Checkpoint;
 use crate::ledger::entry::{MAX_ENTRY_LENGTH, entry_hash, sign_commitment, sign_record};
-use crate::ledger::merkle::Tree;
+use crate::ledger::history::{history_leaf, map_leaf};
+use crate::ledger::map;
 use crate::ledger::merkle::tree::{MemoryNodes, Node};
+use crate::ledger::merkle::{Hash, Tree};
 use crate::ledger::names::{Digest, Registry, Repository, Tag};
 use crate::ledger::note::Skey;
 use crate::ledger::policy::Policy;
@@ -21,7 +25,7 @@ use crate::ledger::statement::Statement;
 use crate::ledger::subject::{Subject, SubjectKey};
 use crate::ledger::transition::{Binding, Step, SubjectState, Touch, View, transition};
 use crate::proto;
-use crate::store::rows::{self, Event, Head, Version};
+use crate::store::rows::{self, Event, Head, StoredLeaves, SubjectRow, Version};
 use crate::store::{Batch, Read, ReadError};
 
 /// A statement that passed the door: parsed, authenticated, its signature checked.
@@ -47,6 +51,8 @@ pub struct Base<'a> {
     pub read: &'a dyn Read,
     /// The tree over it.
     pub tree: &'a Tree,
+    /// The upper part of the subject map over it.
+    pub top: &'a map::Top,
     /// Time of its last entry; 0 if there is none.
     pub last_time_us: u64,
     /// The rules in force.
@@ -61,6 +67,8 @@ pub struct Plan {
     pub batch: Batch,
     /// The tree after the commit.
     pub tree: Tree,
+    /// The upper part of the subject map after the commit.
+    pub top: map::Top,
     /// The state of the log after the commit.
     pub head: Head,
     /// The new entries, from `base.tree.size()` on.
@@ -125,7 +133,7 @@ pub fn plan(base: &Base<'_>, reading_us: u64, bounds: Bounds, requests: &[Vec<Su
 pub fn plan_genesis(base: &Base<'_>, reading_us: u64) -> Result<Plan, ReadError> {
     let mut writer = Writer::new(base, reading_us.max(1));
     rows::put_identity(&mut writer.batch, base.skey.origin().as_str());
-    writer.commit();
+    writer.commit()?;
     writer.finish(Vec::new(), None)
 }
 
@@ -135,6 +143,7 @@ struct Writer<'a> {
     next_time_us: u64,
     batch: Batch,
     tree: Tree,
+    top: map::Top,
     new_nodes: Vec<Node>,
     entries: Vec<Vec<u8>>,
     overlay: Overlay<'a>,
@@ -147,11 +156,13 @@ impl<'a> Writer<'a> {
             next_time_us: first_time_us,
             batch: Batch::default(),
             tree: base.tree.clone(),
+            top: base.top.clone(),
             new_nodes: base.tree.edge().collect(),
             entries: Vec::new(),
             overlay: Overlay {
                 read: base.read,
-                subjects: HashMap::new(),
+                subjects: RefCell::default(),
+                changed: BTreeSet::new(),
                 bound: BTreeMap::new(),
                 events: HashMap::new(),
             },
@@ -206,7 +217,7 @@ impl<'a> Writer<'a> {
         let index = self.tree.size();
         let steps = transition(&self.overlay, self.base.policy, &submission.statement, index)?;
         for step in &steps {
-            self.record(submission, step);
+            self.record(submission, step)?;
         }
         let entry_count = u32::try_from(steps.len()).expect("a statement becomes a bounded number of entries");
         if !event_id.is_empty() {
@@ -235,7 +246,7 @@ impl<'a> Writer<'a> {
         }))
     }
 
-    fn record(&mut self, submission: &Submission, step: &Step) {
+    fn record(&mut self, submission: &Submission, step: &Step) -> Result<(), ReadError> {
         let (index, recorded_at_us) = (self.tree.size(), self.next_time_us);
         let record = proto::Record {
             index,
@@ -249,22 +260,24 @@ impl<'a> Writer<'a> {
             detail: step.detail.clone(),
             subjects: step.touches.iter().map(named).collect(),
         };
+        let entry_hash = self.push(sign_record(&record, self.base.skey));
         for touch in &step.touches {
-            self.touch(touch, index, recorded_at_us);
+            self.touch(touch, &entry_hash, Version { index, recorded_at_us, effective: touch.after.effective() })?;
         }
-        self.push(sign_record(&record, self.base.skey));
+        Ok(())
     }
 
-    fn touch(&mut self, touch: &Touch, index: u64, recorded_at_us: u64) {
-        let key = touch.subject.key();
-        let version = Version { index, recorded_at_us, effective: touch.after.effective() };
-        rows::put_version(&mut self.batch, &key, touch.version, &version);
-        let state = SubjectState { count: touch.version + 1, binding: touch.after.clone() };
-        rows::put_subject(&mut self.batch, &key, &state);
-        self.overlay.subjects.insert(key, state);
-        let Subject::Tag(name) = &touch.subject else { return };
+    fn touch(&mut self, touch: &Touch, entry_hash: &Hash, version: Version) -> Result<(), ReadError> {
+        let (key, batch) = (touch.subject.key(), &mut self.batch);
+        rows::put_version(batch, &key, touch.version, &version);
+        let row = self.overlay.change(key)?;
+        assert_eq!(row.history.size(), touch.version, "the rules count the entries of a history as it does");
+        let leaf = history_leaf(version.index, entry_hash, version.effective);
+        row.history.append(leaf, |node| rows::put_history_node(batch, &key, &node));
+        row.binding = touch.after.clone();
+        let Subject::Tag(name) = &touch.subject else { return Ok(()) };
         if touch.before.digest() == touch.after.digest() {
-            return;
+            return Ok(());
         }
         let key = |digest: &Digest| (name.registry.clone(), name.repository.clone(), digest.clone(), name.tag.clone());
         if let Some(digest) = touch.before.digest() {
@@ -275,21 +288,31 @@ impl<'a> Writer<'a> {
             rows::put_bound(&mut self.batch, &name.registry, &name.repository, digest, &name.tag);
             self.overlay.bound.insert(key(digest), true);
         }
+        Ok(())
     }
 
-    /// Appends the commitment that closes the batch.
-    fn commit(&mut self) {
+    /// Writes what became of the subjects, and appends the commitment that closes the batch.
+    fn commit(&mut self) -> Result<(), ReadError> {
+        let subjects = self.overlay.subjects.get_mut();
+        let mut leaves = Vec::with_capacity(self.overlay.changed.len());
+        for key in &self.overlay.changed {
+            let row = &subjects[key];
+            rows::put_subject(&mut self.batch, key, row);
+            leaves.push(map_leaf(*key, &row.history));
+        }
+        self.top.update(&StoredLeaves::new(self.base.read), &leaves)?;
         let commitment = proto::Commitment {
             index: self.tree.size(),
             recorded_at_us: self.next_time_us,
-            // The subject map does not exist yet (docs/SPEC.md, "Commitments").
-            map_root: vec![0; 32],
-            map_size: 0,
+            map_root: self.top.root().to_vec(),
+            map_size: self.top.size(),
         };
         self.push(sign_commitment(&commitment, self.base.skey));
+        Ok(())
     }
 
-    fn push(&mut self, entry: Vec<u8>) {
+    /// Appends an entry, and returns its leaf hash.
+    fn push(&mut self, entry: Vec<u8>) -> Hash {
         assert!(entry.len() <= MAX_ENTRY_LENGTH, "the limits on statements and tags keep entries below 65,535 bytes");
         let leaf = entry_hash(&entry);
         rows::put_entry(&mut self.batch, self.tree.size(), &leaf, &entry);
@@ -300,6 +323,7 @@ impl<'a> Writer<'a> {
         });
         self.entries.push(entry);
         self.next_time_us += 1;
+        leaf
     }
 
     fn finish(
@@ -314,7 +338,7 @@ impl<'a> Writer<'a> {
             return Ok(self.into_plan(head, decisions, None));
         }
         if self.base.tree.size() > 0 {
-            self.commit();
+            self.commit()?;
         }
         let checkpoint = Checkpoint { size: self.tree.size(), root: self.tree.root() }.sign(self.base.skey);
         let head = Head { size: self.tree.size(), recorded_at_us: self.next_time_us - 1, checkpoint };
@@ -326,6 +350,7 @@ impl<'a> Writer<'a> {
         Plan {
             batch: self.batch,
             tree: self.tree,
+            top: self.top,
             head,
             entries: self.entries,
             nodes: self.new_nodes.into_iter().collect(),
@@ -342,12 +367,24 @@ fn named(touch: &Touch) -> proto::Subject {
 /// What is committed, and on top of it what this batch has planned so far.
 struct Overlay<'a> {
     read: &'a dyn Read,
-    subjects: HashMap<SubjectKey, SubjectState>,
+    /// Every subject looked at: each is asked for several times.
+    subjects: RefCell<HashMap<SubjectKey, SubjectRow>>,
+    /// Which of them this batch changes.
+    changed: BTreeSet<SubjectKey>,
     bound: BTreeMap<(Registry, Repository, Digest, Tag), bool>,
     events: HashMap<(String, String), Event>,
 }
 
 impl Overlay<'_> {
+    /// A subject, to be changed.
+    fn change(&mut self, key: SubjectKey) -> Result<&mut SubjectRow, ReadError> {
+        self.changed.insert(key);
+        match self.subjects.get_mut().entry(key) {
+            Entry::Occupied(known) => Ok(known.into_mut()),
+            Entry::Vacant(unknown) => Ok(unknown.insert(rows::subject(self.read, &key)?)),
+        }
+    }
+
     fn event(&self, principal: &str, event_id: &str) -> Result<Option<Event>, ReadError> {
         match self.events.get(&(principal.to_owned(), event_id.to_owned())) {
             Some(event) => Ok(Some(event.clone())),
@@ -360,9 +397,10 @@ impl View for Overlay<'_> {
     type Error = ReadError;
 
     fn subject(&self, key: &SubjectKey) -> Result<SubjectState, ReadError> {
-        match self.subjects.get(key) {
-            Some(state) => Ok(state.clone()),
-            None => rows::subject(self.read, key),
+        let mut subjects = self.subjects.borrow_mut();
+        match subjects.entry(*key) {
+            Entry::Occupied(known) => Ok(known.get().state()),
+            Entry::Vacant(unknown) => Ok(unknown.insert(rows::subject(self.read, key)?).state()),
         }
     }
 

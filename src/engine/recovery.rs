@@ -4,9 +4,11 @@ use super::plan::{Base, plan_genesis};
 use super::{Committed, Options};
 use crate::ledger::checkpoint::{Checkpoint, CheckpointError};
 use crate::ledger::entry::{Body, SignedEntry};
+use crate::ledger::map;
 use crate::ledger::merkle::Tree;
 use crate::ledger::merkle::tree::MemoryNodes;
-use crate::store::rows::{self, FORMAT, StoredNodes};
+use crate::proto;
+use crate::store::rows::{self, FORMAT, OlderFormat, StoredLeaves, StoredNodes};
 use crate::store::{CommitError, ReadError};
 
 /// Why a ledger is not opened.
@@ -18,6 +20,9 @@ pub enum OpenError {
         /// Its format.
         found: u32,
     },
+    /// Written by older software.
+    #[error("the database {0}")]
+    OlderFormat(OlderFormat),
     /// Another ledger's database.
     #[error("the database belongs to origin {found:?}, not {expected:?}; point --data-dir at the right directory")]
     OtherOrigin {
@@ -53,6 +58,7 @@ pub enum OpenError {
 /// A ledger as it was found.
 pub(super) struct Recovered {
     pub(super) tree: Tree,
+    pub(super) top: map::Top,
     pub(super) last_time_us: u64,
     pub(super) committed: Committed,
 }
@@ -61,13 +67,15 @@ pub(super) struct Recovered {
 ///
 /// Every commit writes entries, tree, indexes and checkpoint in one atomic batch, so after a crash they agree, and this only
 /// checks that they do: the checkpoint is this key's, its root is the tree's, its last entry is the commitment that closes
-/// the last batch, and nothing lies beyond it.
+/// the last batch, the subjects are those whose map it commits to, and nothing lies beyond it. All subjects are read for that:
+/// the upper part of their map is needed in memory anyway.
 pub(super) fn recover(options: &Options) -> Result<Recovered, OpenError> {
     let store = &*options.store;
     match rows::identity(store)? {
         None if options.has_begun => return Err(OpenError::Lost),
         None => begin(options)?,
         Some((found, _)) if found > FORMAT => return Err(OpenError::NewerFormat { found }),
+        Some((found, _)) if found < FORMAT => return Err(OpenError::OlderFormat(OlderFormat { found })),
         Some((_, found)) if found != options.skey.origin().as_str() => {
             return Err(OpenError::OtherOrigin { found, expected: options.skey.origin().to_string() });
         }
@@ -82,16 +90,26 @@ pub(super) fn recover(options: &Options) -> Result<Recovered, OpenError> {
             checkpoint.size, head.size
         )));
     }
-    check_last_entry(options, &head)?;
+    let commitment = last_commitment(options, &head)?;
+    let top = map::Top::load(StoredLeaves::new(store).all())?;
+    if top.root() != *commitment.map_root || top.size() != commitment.map_size {
+        return Err(OpenError::Inconsistent(format!(
+            "its {} subjects are not the {} that the last commitment, entry {}, is over, or their histories differ",
+            top.size(),
+            commitment.map_size,
+            commitment.index
+        )));
+    }
     let committed =
         Committed { first: head.size, entries: Vec::new(), nodes: MemoryNodes::default(), head: head.clone() };
-    Ok(Recovered { tree, last_time_us: head.recorded_at_us, committed })
+    Ok(Recovered { tree, top, last_time_us: head.recorded_at_us, committed })
 }
 
 fn begin(options: &Options) -> Result<(), OpenError> {
     let base = Base {
         read: &*options.store,
         tree: &Tree::default(),
+        top: &map::Top::default(),
         last_time_us: 0,
         policy: &options.policy,
         skey: &options.skey,
@@ -100,19 +118,22 @@ fn begin(options: &Options) -> Result<(), OpenError> {
     Ok(options.store.commit(0, plan.batch)?)
 }
 
-fn check_last_entry(options: &Options, head: &rows::Head) -> Result<(), OpenError> {
+/// The commitment that closes the log, once nothing lies beyond it.
+fn last_commitment(options: &Options, head: &rows::Head) -> Result<proto::Commitment, OpenError> {
     let last = head.size.checked_sub(1).ok_or_else(|| OpenError::Inconsistent("it is empty".into()))?;
     let bytes = rows::entry(&*options.store, last)?;
     let damaged = |what: String| OpenError::Inconsistent(format!("its last entry, {last}: {what}"));
     let entry = SignedEntry::decode(&bytes).map_err(|error| damaged(error.to_string()))?;
     entry.verify(&options.skey.vkey()).map_err(|error| damaged(error.to_string()))?;
-    match &entry.body {
-        Body::Commitment(commitment)
-            if commitment.index == last && commitment.recorded_at_us == head.recorded_at_us => {}
-        _ => return Err(damaged("it is not the commitment that closes the last batch".into())),
-    }
     if rows::entry(&*options.store, head.size).is_ok() {
         return Err(OpenError::Inconsistent(format!("an entry lies beyond the checkpoint of size {}", head.size)));
     }
-    Ok(())
+    match entry.body {
+        Body::Commitment(commitment)
+            if commitment.index == last && commitment.recorded_at_us == head.recorded_at_us =>
+        {
+            Ok(commitment)
+        }
+        _ => Err(damaged("it is not the commitment that closes the last batch".into())),
+    }
 }

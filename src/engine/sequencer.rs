@@ -11,7 +11,9 @@ use tokio::sync::{mpsc, watch};
 
 use super::clock::{Bounds, Oddity, ReadClock};
 use super::plan::{Accepted, Base, Plan, Rejected, plan};
+use super::tops::Tops;
 use super::{AppendError, Command, Committed, Tally, Waiting};
+use crate::ledger::map;
 use crate::ledger::merkle::Tree;
 use crate::ledger::note::Skey;
 use crate::ledger::policy::Policy;
@@ -34,6 +36,10 @@ pub(super) struct Sequencer {
     pub(super) bounds: Bounds,
     /// The tree over everything committed.
     pub(super) tree: Tree,
+    /// The upper part of the subject map over it.
+    pub(super) top: map::Top,
+    /// The same for readers.
+    pub(super) tops: Arc<Tops>,
     /// Time of the last committed entry.
     pub(super) last_time_us: u64,
     pub(super) newest: watch::Sender<Arc<Committed>>,
@@ -68,6 +74,7 @@ impl Sequencer {
         let base = Base {
             read: &*self.store,
             tree: &self.tree,
+            top: &self.top,
             last_time_us: self.last_time_us,
             policy: &self.policy,
             skey: &self.skey,
@@ -102,9 +109,11 @@ impl Sequencer {
             return Ok((plan.decisions, Arc::clone(&self.newest.borrow())));
         }
         let first = self.tree.size();
+        // First of all: a reader may see the rows before the commit returns, and also where it returns an error.
+        self.tops.put(plan.tree.size(), plan.top.clone());
         self.store.commit(first, plan.batch).map_err(|error| error.to_string())?;
         // Durable from here on.
-        self.tree = plan.tree;
+        (self.tree, self.top) = (plan.tree, plan.top);
         self.last_time_us = plan.head.recorded_at_us;
         let committed = Arc::new(Committed { head: plan.head, first, entries: plan.entries, nodes: plan.nodes });
         self.newest.send_replace(Arc::clone(&committed));

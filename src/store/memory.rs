@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
-use std::sync::{Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard};
 
-use super::{Batch, CommitError, Read, ReadError, Store, Table, Visit, rows};
+use super::{Batch, CommitError, Cursor, Read, ReadError, Row, Store, Table, rows};
 
 /// How the next commit goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -20,6 +20,10 @@ pub enum NextCommit {
 
 type Rows = BTreeMap<(Table, Vec<u8>), Vec<u8>>;
 
+/// The rows of one moment: a commit makes new ones if anybody still holds these.
+#[derive(Clone, Default)]
+struct Moment(Arc<Rows>);
+
 /// Rows in a map.
 #[derive(Default)]
 pub struct MemoryStore {
@@ -28,7 +32,7 @@ pub struct MemoryStore {
 
 #[derive(Default)]
 struct State {
-    rows: Rows,
+    rows: Moment,
     next: NextCommit,
 }
 
@@ -45,7 +49,7 @@ impl MemoryStore {
 
     /// Every row, for comparing two stores byte for byte.
     pub fn dump(&self) -> Vec<(Table, Vec<u8>, Vec<u8>)> {
-        self.lock().rows.iter().map(|((table, key), value)| (*table, key.clone(), value.clone())).collect()
+        self.lock().rows.0.iter().map(|((table, key), value)| (*table, key.clone(), value.clone())).collect()
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -55,28 +59,53 @@ impl MemoryStore {
 
 impl Read for MemoryStore {
     fn get(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, ReadError> {
-        Read::get(&self.lock().rows, table, key)
+        self.lock().rows.get(table, key)
     }
 
-    fn scan(&self, table: Table, start: &[u8], visit: &mut Visit<'_>) -> Result<(), ReadError> {
-        // A copy, so that `visit` may read the store itself.
-        let rows = self.lock().rows.clone();
-        rows.scan(table, start, visit)
+    fn cursor<'a>(&'a self, table: Table, prefix: &[u8]) -> Box<dyn Cursor + 'a> {
+        Box::new(MemoryCursor::new(&self.lock().rows, table, prefix))
     }
 }
 
-impl Read for Rows {
+impl Read for Moment {
     fn get(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, ReadError> {
-        Ok(BTreeMap::get(self, &(table, key.to_vec())).cloned())
+        Ok(self.0.get(&(table, key.to_vec())).cloned())
     }
 
-    fn scan(&self, table: Table, start: &[u8], visit: &mut Visit<'_>) -> Result<(), ReadError> {
-        for ((found, key), value) in self.range((Bound::Included((table, start.to_vec())), Bound::Unbounded)) {
-            if *found != table || visit(key, value).is_break() {
-                break;
-            }
-        }
-        Ok(())
+    fn cursor<'a>(&'a self, table: Table, prefix: &[u8]) -> Box<dyn Cursor + 'a> {
+        Box::new(MemoryCursor::new(self, table, prefix))
+    }
+}
+
+struct MemoryCursor {
+    rows: Moment,
+    table: Table,
+    prefix: Vec<u8>,
+    /// The row last shown.
+    shown: Option<(Vec<u8>, Vec<u8>)>,
+}
+
+impl MemoryCursor {
+    fn new(rows: &Moment, table: Table, prefix: &[u8]) -> Self {
+        Self { rows: rows.clone(), table, prefix: prefix.to_vec(), shown: None }
+    }
+
+    fn show(&mut self, from: Bound<Vec<u8>>) -> Option<Row<'_>> {
+        let from = from.map(|key| (self.table, key));
+        let mut rows = self.rows.0.range((from, Bound::Unbounded));
+        let found = rows.next().filter(|((table, key), _)| *table == self.table && key.starts_with(&self.prefix));
+        self.shown = found.map(|((_, key), value)| (key.clone(), value.clone()));
+        self.shown.as_ref().map(|(key, value)| (key.as_slice(), value.as_slice()))
+    }
+}
+
+impl Cursor for MemoryCursor {
+    fn seek(&mut self, key: &[u8]) -> Result<Option<Row<'_>>, ReadError> {
+        Ok(self.show(Bound::Included(key.to_vec())))
+    }
+
+    fn next(&mut self) -> Result<Option<Row<'_>>, ReadError> {
+        Ok(self.shown.take().and_then(|(key, _)| self.show(Bound::Excluded(key))))
     }
 }
 
@@ -91,11 +120,12 @@ impl Store for MemoryStore {
         if next == NextCommit::IsRefused {
             return Err(CommitError::Storage("refused on demand".into()));
         }
+        let rows = Arc::make_mut(&mut state.rows.0);
         for change in batch.changes {
             let key = (change.table, change.key);
             match change.value {
-                Some(value) => state.rows.insert(key, value),
-                None => state.rows.remove(&key),
+                Some(value) => rows.insert(key, value),
+                None => rows.remove(&key),
             };
         }
         if next == NextCommit::FailsAfterStoring {

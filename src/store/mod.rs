@@ -1,7 +1,7 @@
 //! Rows on disk, behind one narrow trait.
 //!
 //! The engine needs four things of a store: one atomic, synced commit, conditional on the tree size it was planned for;
-//! point reads; ordered scans; and snapshots, so that a question reads one state of the world. [`rocks`] is the embedded
+//! point reads; reads in order of keys; and snapshots, so that a question reads one state of the world. [`rocks`] is the embedded
 //! store, [`memory`] the double that fails on demand and loses what was not synced. A replicated store would implement the
 //! same trait; so nothing above this module may know RocksDB.
 //!
@@ -10,8 +10,6 @@
 pub mod memory;
 pub mod rocks;
 pub mod rows;
-
-use std::ops::ControlFlow;
 
 /// The tables. Each is a key space of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -24,10 +22,12 @@ pub enum Table {
     Leaves,
     /// (level, index) -> complete subtree of the log.
     Nodes,
-    /// Subject key -> its newest state.
+    /// Subject key -> its newest state. In this order of keys they are the leaves of the subject map.
     Subjects,
     /// (subject key, version) -> entry of its history.
     Histories,
+    /// (subject key, level, index) -> complete subtree of its history, from level 1 on.
+    HistoryNodes,
     /// (registry, repository, digest, tag): the tags bound to a digest.
     Bound,
     /// (principal, event id) -> its first entry.
@@ -36,13 +36,14 @@ pub enum Table {
 
 impl Table {
     /// All of them.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Meta,
         Self::Entries,
         Self::Leaves,
         Self::Nodes,
         Self::Subjects,
         Self::Histories,
+        Self::HistoryNodes,
         Self::Bound,
         Self::Events,
     ];
@@ -56,6 +57,7 @@ impl Table {
             Self::Nodes => "nodes",
             Self::Subjects => "subjects",
             Self::Histories => "histories",
+            Self::HistoryNodes => "history_nodes",
             Self::Bound => "bound",
             Self::Events => "events",
         }
@@ -132,16 +134,25 @@ pub enum CommitError {
     Storage(String),
 }
 
-/// Is shown rows, key and value, until it breaks.
-pub type Visit<'a> = dyn FnMut(&[u8], &[u8]) -> ControlFlow<()> + 'a;
+/// A row: its key and its value.
+pub type Row<'a> = (&'a [u8], &'a [u8]);
 
 /// Reading.
 pub trait Read {
     /// One row.
     fn get(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, ReadError>;
 
-    /// The rows from `start` on, in order of their keys, until `visit` breaks.
-    fn scan(&self, table: Table, start: &[u8], visit: &mut Visit<'_>) -> Result<(), ReadError>;
+    /// A place among the rows whose keys begin with `prefix`. They stay what they are now, whatever is committed meanwhile.
+    fn cursor<'a>(&'a self, table: Table, prefix: &[u8]) -> Box<dyn Cursor + 'a>;
+}
+
+/// Rows one after the other, by rising key. Making one costs more than moving it.
+pub trait Cursor {
+    /// The first row at or after a key, which begins with the cursor's prefix.
+    fn seek(&mut self, key: &[u8]) -> Result<Option<Row<'_>>, ReadError>;
+
+    /// The row after the last one shown; nothing follows where there was none.
+    fn next(&mut self) -> Result<Option<Row<'_>>, ReadError>;
 }
 
 /// Reading, writing, and freezing a moment.
@@ -151,16 +162,4 @@ pub trait Store: Read + Send + Sync {
 
     /// The state as of now, whatever is committed meanwhile.
     fn snapshot(&self) -> Box<dyn Read + Send + '_>;
-}
-
-/// The rows whose keys begin with `prefix`, in order, until `visit` breaks.
-pub fn scan_prefix(
-    read: &(impl Read + ?Sized),
-    table: Table,
-    prefix: &[u8],
-    visit: &mut Visit<'_>,
-) -> Result<(), ReadError> {
-    read.scan(table, prefix, &mut |key, value| {
-        if key.starts_with(prefix) { visit(key, value) } else { ControlFlow::Break(()) }
-    })
 }

@@ -3,11 +3,12 @@
 use std::path::Path;
 
 use rocksdb::{
-    BlockBasedOptions, Cache, ColumnFamilyDescriptor, DB, DBCompressionType, DBPinnableSlice, Direction, IteratorMode,
-    Options, ReadOptions, SnapshotWithThreadMode, WriteBatch, WriteOptions,
+    BlockBasedOptions, Cache, ColumnFamilyDescriptor, DB, DBCompressionType, DBPinnableSlice, DBRawIterator, Options,
+    PrefixRange, ReadOptions, SnapshotWithThreadMode, WriteBatch, WriteOptions,
 };
 
-use super::{Batch, CommitError, Read, ReadError, Store, Table, Visit, rows};
+use super::rows::{self, FORMAT, OlderFormat};
+use super::{Batch, CommitError, Cursor, Read, ReadError, Row, Store, Table};
 
 /// Memory for blocks read from disk, shared by all tables, in bytes.
 const BLOCK_CACHE: usize = 64 << 20;
@@ -21,12 +22,23 @@ pub struct RocksStore {
 
 /// Why a database was not opened.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("cannot open the database in {path}: {reason}")]
-pub struct OpenError {
-    /// Where.
-    pub path: String,
-    /// RocksDB's words.
-    pub reason: String,
+pub enum OpenError {
+    /// RocksDB says no.
+    #[error("cannot open the database in {path}: {reason}")]
+    Refused {
+        /// Where.
+        path: String,
+        /// Its words.
+        reason: String,
+    },
+    /// Written by older software. Nothing in it was changed.
+    #[error("the database in {path} {error}")]
+    OlderFormat {
+        /// Where.
+        path: String,
+        /// Which.
+        error: OlderFormat,
+    },
 }
 
 impl RocksStore {
@@ -42,16 +54,39 @@ impl RocksStore {
         options.set_max_open_files(512);
         // The column families share one log; without a bound an idle family would keep old log files for ever.
         options.set_max_total_wal_size(128 << 20);
+        refuse_older(path)?;
         let cache = Cache::new_lru_cache(BLOCK_CACHE);
         let families = Table::ALL.map(|table| ColumnFamilyDescriptor::new(table.name(), family_options(table, &cache)));
-        let db = DB::open_cf_descriptors(&options, path, families)
-            .map_err(|error| OpenError { path: path.display().to_string(), reason: error.into_string() })?;
+        let db = DB::open_cf_descriptors(&options, path, families).map_err(|error| refused(path, error))?;
         Ok(Self { db })
     }
 
     fn family(&self, table: Table) -> &rocksdb::ColumnFamily {
         self.db.cf_handle(table.name()).expect("every table was opened")
     }
+}
+
+/// A database that lacks a table is one whose making was cut short, or one of an older format. That one stays as it is: once
+/// it had the new tables, the software that wrote it could not open it any more.
+fn refuse_older(path: &Path) -> Result<(), OpenError> {
+    let options = Options::default();
+    let Ok(tables) = DB::list_cf(&options, path) else { return Ok(()) };
+    let has = |table: &Table| tables.iter().any(|name| name == table.name());
+    if Table::ALL.iter().all(has) || !has(&Table::Meta) {
+        return Ok(());
+    }
+    let meta = DB::open_cf_for_read_only(&options, path, [Table::Meta.name()], false);
+    let identity = rows::identity(&RocksStore { db: meta.map_err(|error| refused(path, error))? });
+    match identity {
+        Ok(Some((found, _))) if found < FORMAT => {
+            Err(OpenError::OlderFormat { path: path.display().to_string(), error: OlderFormat { found } })
+        }
+        _ => Ok(()),
+    }
+}
+
+fn refused(path: &Path, error: rocksdb::Error) -> OpenError {
+    OpenError::Refused { path: path.display().to_string(), reason: error.into_string() }
 }
 
 fn family_options(table: Table, cache: &Cache) -> Options {
@@ -65,7 +100,7 @@ fn family_options(table: Table, cache: &Cache) -> Options {
     options.set_write_buffer_size(WRITE_BUFFER);
     // Hashes do not compress.
     options.set_compression_type(match table {
-        Table::Nodes | Table::Leaves => DBCompressionType::None,
+        Table::Nodes | Table::HistoryNodes | Table::Leaves => DBCompressionType::None,
         _ => DBCompressionType::Lz4,
     });
     options
@@ -76,9 +111,9 @@ impl Read for RocksStore {
         got(table, self.db.get_pinned_cf(self.family(table), key))
     }
 
-    fn scan(&self, table: Table, start: &[u8], visit: &mut Visit<'_>) -> Result<(), ReadError> {
-        let mode = IteratorMode::From(start, Direction::Forward);
-        visit_all(table, self.db.iterator_cf_opt(self.family(table), ReadOptions::default(), mode), visit)
+    fn cursor<'a>(&'a self, table: Table, prefix: &[u8]) -> Box<dyn Cursor + 'a> {
+        let rows = self.db.raw_iterator_cf_opt(self.family(table), within(prefix));
+        Box::new(RocksCursor { table, rows })
     }
 }
 
@@ -105,8 +140,6 @@ impl Store for RocksStore {
     }
 }
 
-type KeyValue = (Box<[u8]>, Box<[u8]>);
-
 struct RocksSnapshot<'a> {
     store: &'a RocksStore,
     snapshot: SnapshotWithThreadMode<'a, DB>,
@@ -117,9 +150,9 @@ impl Read for RocksSnapshot<'_> {
         got(table, self.snapshot.get_pinned_cf(self.store.family(table), key))
     }
 
-    fn scan(&self, table: Table, start: &[u8], visit: &mut Visit<'_>) -> Result<(), ReadError> {
-        let mode = IteratorMode::From(start, Direction::Forward);
-        visit_all(table, self.snapshot.iterator_cf(self.store.family(table), mode), visit)
+    fn cursor<'a>(&'a self, table: Table, prefix: &[u8]) -> Box<dyn Cursor + 'a> {
+        let rows = self.snapshot.raw_iterator_cf_opt(self.store.family(table), within(prefix));
+        Box::new(RocksCursor { table, rows })
     }
 }
 
@@ -127,20 +160,76 @@ fn got(table: Table, value: Result<Option<DBPinnableSlice<'_>>, rocksdb::Error>)
     value.map(|value| value.map(|slice| slice.to_vec())).map_err(|error| failed(table, error))
 }
 
-fn visit_all(
+/// Reads of keys that begin with a prefix: RocksDB then does not step over the tombstones of others.
+fn within(prefix: &[u8]) -> ReadOptions {
+    let mut options = ReadOptions::default();
+    options.set_iterate_range(PrefixRange(prefix));
+    options
+}
+
+struct RocksCursor<'a> {
     table: Table,
-    rows: impl Iterator<Item = Result<KeyValue, rocksdb::Error>>,
-    visit: &mut Visit<'_>,
-) -> Result<(), ReadError> {
-    for row in rows {
-        let (key, value) = row.map_err(|error| failed(table, error))?;
-        if visit(&key, &value).is_break() {
-            break;
+    rows: DBRawIterator<'a>,
+}
+
+impl RocksCursor<'_> {
+    fn row(&self) -> Result<Option<Row<'_>>, ReadError> {
+        match self.rows.item() {
+            Some(row) => Ok(Some(row)),
+            None => self.rows.status().map(|()| None).map_err(|error| failed(self.table, error)),
         }
     }
-    Ok(())
+}
+
+impl Cursor for RocksCursor<'_> {
+    fn seek(&mut self, key: &[u8]) -> Result<Option<Row<'_>>, ReadError> {
+        self.rows.seek(key);
+        self.row()
+    }
+
+    fn next(&mut self) -> Result<Option<Row<'_>>, ReadError> {
+        if self.rows.valid() {
+            self.rows.next();
+        }
+        self.row()
+    }
 }
 
 fn failed(table: Table, error: rocksdb::Error) -> ReadError {
     ReadError::Storage { table: table.name(), reason: error.into_string() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_database_of_an_older_format_is_refused_and_left_as_it_is() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("db");
+        let mut options = Options::default();
+        options.create_if_missing(true);
+        options.create_missing_column_families(true);
+        let tables = ["meta", "entries", "leaves", "nodes", "subjects", "histories", "bound", "events"];
+        let older = DB::open_cf(&options, &path, tables).expect("made");
+        older.put_cf(older.cf_handle("meta").expect("a table"), "format", 1u32.to_be_bytes()).expect("written");
+        older.put_cf(older.cf_handle("meta").expect("a table"), "origin", "old.example").expect("written");
+        drop(older);
+        let error = RocksStore::open(&path).err().expect("refused");
+        assert!(matches!(error, OpenError::OlderFormat { error: OlderFormat { found: 1 }, .. }), "{error}");
+        // Who wrote it opens it still.
+        DB::open_cf(&Options::default(), &path, tables).expect("no table was added");
+    }
+
+    #[test]
+    fn a_database_whose_making_was_cut_short_is_completed() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("db");
+        let mut options = Options::default();
+        options.create_if_missing(true);
+        options.create_missing_column_families(true);
+        drop(DB::open_cf(&options, &path, ["meta", "entries"]).expect("made"));
+        let store = RocksStore::open(&path).expect("completed");
+        assert_eq!(rows::tree_size(&store), Ok(0));
+    }
 }

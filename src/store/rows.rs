@@ -4,18 +4,32 @@
 //! with bincode, here and nowhere else: its bytes are never signed, hashed or shown, so it can be replaced by bumping
 //! [`FORMAT`]. (It is unmaintained, RUSTSEC-2025-0141; that it is pinned and confined to this file is the exception's price.)
 
-use std::ops::{ControlFlow, Range};
+use std::cell::RefCell;
+use std::ops::Range;
 
 use bincode::{Decode, Encode};
 
-use super::{Batch, Read, ReadError, Table, scan_prefix};
-use crate::ledger::merkle::{Hash, Nodes, tree::Node};
+use super::{Batch, Cursor, Read, ReadError, Table};
+use crate::ledger::history::history_leaf;
+use crate::ledger::map::{Leaf, Leaves};
+use crate::ledger::merkle::tree::{Node, edge_root};
+use crate::ledger::merkle::{Hash, Nodes, Tree};
 use crate::ledger::names::{Digest, Registry, Repository, Tag};
 use crate::ledger::subject::SubjectKey;
 use crate::ledger::transition::{Binding, SubjectState};
 
-/// The version of everything below. A store with a newer one is refused.
-pub const FORMAT: u32 = 1;
+/// The version of everything below. A store with another one is refused.
+pub const FORMAT: u32 = 2;
+
+/// A store was written by older software. There is no conversion: what it lacks was never signed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "has format {found}, and this version reads format {FORMAT} only: go on with the tagledgerd that wrote it, or begin a new ledger in another directory"
+)]
+pub struct OlderFormat {
+    /// Its format.
+    pub found: u32,
+}
 
 const KEY_FORMAT: &[u8] = b"format";
 const KEY_ORIGIN: &[u8] = b"origin";
@@ -54,10 +68,20 @@ pub struct Event {
     pub statement_hash: [u8; 32],
 }
 
-#[derive(Encode, Decode)]
-struct SubjectRow {
-    count: u64,
-    binding: BindingRow,
+/// A subject's newest state, and the tree of its history.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct SubjectRow {
+    /// Over all entries of its history.
+    pub history: Tree,
+    /// What it points to or runs.
+    pub binding: Binding,
+}
+
+impl SubjectRow {
+    /// What the rules need to know of it.
+    pub fn state(&self) -> SubjectState {
+        SubjectState { count: self.history.size(), binding: self.binding.clone() }
+    }
 }
 
 #[derive(Encode, Decode)]
@@ -125,20 +149,7 @@ pub fn put_entry(batch: &mut Batch, index: u64, leaf_hash: &Hash, entry: &[u8]) 
 
 /// The entries of a range, which must all be there.
 pub fn entries(read: &(impl Read + ?Sized), range: Range<u64>) -> Result<Vec<Vec<u8>>, ReadError> {
-    let mut found = Vec::new();
-    if range.is_empty() {
-        return Ok(found);
-    }
-    let mut next = range.start;
-    read.scan(Table::Entries, &range.start.to_be_bytes(), &mut |key, value| {
-        if key != next.to_be_bytes() {
-            return ControlFlow::Break(());
-        }
-        found.push(value.to_vec());
-        next += 1;
-        if next < range.end { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
-    })?;
-    if next == range.end { Ok(found) } else { Err(damaged(Table::Entries, format!("entry {next} is missing"))) }
+    consecutive(read, (Table::Entries, "entry"), &[], range, |entry| Some(entry.to_vec()))
 }
 
 /// One entry, which must be there.
@@ -159,30 +170,7 @@ pub fn put_node(batch: &mut Batch, node: &Node) {
 
 /// The complete subtrees of one level at the positions of a range, which must all be there.
 pub fn node_range(read: &(impl Read + ?Sized), level: u8, range: Range<u64>) -> Result<Vec<Hash>, ReadError> {
-    let mut found = Vec::new();
-    if range.is_empty() {
-        return Ok(found);
-    }
-    let mut next = range.start;
-    let mut broken = None;
-    read.scan(Table::Nodes, &node_key(level, range.start), &mut |key, value| {
-        if key != node_key(level, next) {
-            return ControlFlow::Break(());
-        }
-        match value.try_into() {
-            Ok(hash) => found.push(hash),
-            Err(_) => {
-                broken = Some(next);
-                return ControlFlow::Break(());
-            }
-        }
-        next += 1;
-        if next < range.end { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
-    })?;
-    match broken {
-        None if next == range.end => Ok(found),
-        _ => Err(damaged(Table::Nodes, format!("node {next} on level {level} is missing or not a hash"))),
-    }
+    consecutive(read, (Table::Nodes, "node"), &[level], range, |hash| hash.try_into().ok())
 }
 
 /// The log's tree, as the store has it.
@@ -206,29 +194,104 @@ fn node_key(level: u8, index: u64) -> Vec<u8> {
 }
 
 // Subjects.
+//
+// A row is the length of the history, the edge of its tree (a hash for each bit of the length) and the binding. The first two
+// are a leaf of the subject map, and are read as that without looking at the rest: updating the map reads a dozen rows for
+// each subject that changed.
 
 /// Writes a subject's newest state.
-pub fn put_subject(batch: &mut Batch, key: &SubjectKey, state: &SubjectState) {
-    let binding = match &state.binding {
+pub fn put_subject(batch: &mut Batch, key: &SubjectKey, row: &SubjectRow) {
+    let binding = match &row.binding {
         Binding::Never => BindingRow::Never,
         Binding::Bound { digest, set_by } => BindingRow::Bound { digest: digest.to_string(), set_by: *set_by },
         Binding::Unbound { last, set_by } => BindingRow::Unbound { last: last.to_string(), set_by: *set_by },
     };
-    batch.put(Table::Subjects, key.0.as_slice(), encode(&SubjectRow { count: state.count, binding }));
+    let mut bytes = row.history.size().to_be_bytes().to_vec();
+    row.history.edge().for_each(|node| bytes.extend_from_slice(&node.hash));
+    bytes.append(&mut encode(&binding));
+    batch.put(Table::Subjects, key.0.as_slice(), bytes);
 }
 
 /// A subject's newest state; the default for one that never occurred.
-pub fn subject(read: &(impl Read + ?Sized), key: &SubjectKey) -> Result<SubjectState, ReadError> {
-    let Some(row) = read.get(Table::Subjects, &key.0)? else { return Ok(SubjectState::default()) };
-    let row: SubjectRow = decode(Table::Subjects, &row)?;
+pub fn subject(read: &(impl Read + ?Sized), key: &SubjectKey) -> Result<SubjectRow, ReadError> {
+    let Some(row) = read.get(Table::Subjects, &key.0)? else { return Ok(SubjectRow::default()) };
+    let (count, edge, rest) = history_of(&row)?;
     let digest = |text: String| text.parse::<Digest>().map_err(|e| damaged(Table::Subjects, e.to_string()));
-    let binding = match row.binding {
+    let binding = match decode(Table::Subjects, rest)? {
         BindingRow::Never => Binding::Never,
         BindingRow::Bound { digest: text, set_by } => Binding::Bound { digest: digest(text)?, set_by },
         BindingRow::Unbound { last, set_by } => Binding::Unbound { last: digest(last)?, set_by },
     };
-    Ok(SubjectState { count: row.count, binding })
+    Ok(SubjectRow { history: Tree::from_edge(count, edge.to_vec()).expect("as many hashes as bits"), binding })
 }
+
+/// How many entries a subject's history has; 0 if it never occurred.
+pub fn count(read: &(impl Read + ?Sized), key: &SubjectKey) -> Result<u64, ReadError> {
+    let row = read.get(Table::Subjects, &key.0)?;
+    row.map_or(Ok(0), |row| history_of(&row).map(|(count, ..)| count))
+}
+
+/// The length of a subject's history, the edge of its tree, and the rest of the row.
+fn history_of(row: &[u8]) -> Result<(u64, &[Hash], &[u8]), ReadError> {
+    let parts = row.split_first_chunk::<8>().and_then(|(count, rest)| {
+        let count = u64::from_be_bytes(*count);
+        let (edge, rest) = rest.split_at_checked(32 * usize::try_from(count.count_ones()).ok()?)?;
+        Some((count, edge.as_chunks().0, rest))
+    });
+    parts.filter(|(count, ..)| *count > 0).ok_or_else(|| damaged(Table::Subjects, "a row has no history"))
+}
+
+/// The leaves of the subject map, as the store has them. Quickest where one is asked near the last.
+pub struct StoredLeaves<'a>(RefCell<Box<dyn Cursor + 'a>>);
+
+impl<'a> StoredLeaves<'a> {
+    /// Those of `read`.
+    pub fn new(read: &'a (impl Read + ?Sized)) -> Self {
+        Self(RefCell::new(read.cursor(Table::Subjects, &[])))
+    }
+
+    /// All of them by rising key, one at each call.
+    pub fn all(self) -> impl FnMut() -> Result<Option<Leaf>, ReadError> + 'a {
+        let (mut cursor, mut is_first) = (self.0.into_inner(), true);
+        move || {
+            let row = if std::mem::take(&mut is_first) { cursor.seek(&[])? } else { cursor.next()? };
+            row.map(|(key, row)| leaf(key, row)).transpose()
+        }
+    }
+}
+
+impl Leaves for StoredLeaves<'_> {
+    type Error = ReadError;
+
+    fn under(&self, path: &SubjectKey, depth: usize) -> Result<Vec<Leaf>, ReadError> {
+        let mut start = *path;
+        let (bytes, bits) = (depth / 8, depth % 8);
+        if bytes < start.0.len() {
+            start.0[bytes] &= !(0xff >> bits);
+            start.0[bytes + 1..].fill(0);
+        }
+        let mut cursor = self.0.borrow_mut();
+        let mut found = Vec::with_capacity(16);
+        let mut row = cursor.seek(&start.0)?;
+        while let Some((key, value)) = row {
+            let leaf = leaf(key, value)?;
+            if !leaf.key.shares(path, depth) {
+                break;
+            }
+            found.push(leaf);
+            row = cursor.next()?;
+        }
+        Ok(found)
+    }
+}
+
+fn leaf(key: &[u8], row: &[u8]) -> Result<Leaf, ReadError> {
+    let key = key.try_into().map_err(|_| damaged(Table::Subjects, "a key is not a subject's"))?;
+    let (count, edge, _) = history_of(row)?;
+    Ok(Leaf { key: SubjectKey(key), count, root: edge_root(edge) })
+}
+
+// Histories.
 
 /// Writes one entry of a history.
 pub fn put_version(batch: &mut Batch, key: &SubjectKey, version: u64, row: &Version) {
@@ -240,6 +303,47 @@ pub fn version(read: &(impl Read + ?Sized), key: &SubjectKey, version: u64) -> R
     let row = read.get(Table::Histories, &history_key(key, version))?;
     let row = row.ok_or_else(|| damaged(Table::Histories, format!("version {version} of a subject is missing")))?;
     decode(Table::Histories, &row)
+}
+
+/// The entries of a part of a history, which must all be there.
+pub fn versions(read: &(impl Read + ?Sized), key: &SubjectKey, range: Range<u64>) -> Result<Vec<Version>, ReadError> {
+    consecutive(read, (Table::Histories, "version"), &key.0, range, |row| decode(Table::Histories, row).ok())
+}
+
+/// Writes a complete subtree of a history. Its leaves are not kept: [`StoredHistory`] makes them of what there is.
+pub fn put_history_node(batch: &mut Batch, key: &SubjectKey, node: &Node) {
+    if node.level > 0 {
+        batch.put(Table::HistoryNodes, history_node_key(key, node.level, node.index), node.hash.as_slice());
+    }
+}
+
+/// The tree of a subject's history, as the store has it.
+pub struct StoredHistory<'a, R: ?Sized> {
+    /// Where.
+    pub read: &'a R,
+    /// Whose.
+    pub key: SubjectKey,
+}
+
+impl<R: Read + ?Sized> Nodes for StoredHistory<'_, R> {
+    type Error = ReadError;
+
+    fn node(&self, level: u8, index: u64) -> Result<Hash, ReadError> {
+        if level == 0 {
+            let version = version(self.read, &self.key, index)?;
+            let entry_hash = StoredNodes(self.read).node(0, version.index)?;
+            return Ok(history_leaf(version.index, &entry_hash, version.effective));
+        }
+        let row = self.read.get(Table::HistoryNodes, &history_node_key(&self.key, level, index))?;
+        let what = || format!("node {index} on level {level} of a history is missing or not a hash");
+        row.and_then(|row| row.try_into().ok()).ok_or_else(|| damaged(Table::HistoryNodes, what()))
+    }
+}
+
+fn history_node_key(key: &SubjectKey, level: u8, index: u64) -> Vec<u8> {
+    let mut bytes = key.0.to_vec();
+    bytes.append(&mut node_key(level, index));
+    bytes
 }
 
 fn history_key(key: &SubjectKey, version: u64) -> Vec<u8> {
@@ -268,16 +372,15 @@ pub fn bound(
     digest: &Digest,
 ) -> Result<Vec<Tag>, ReadError> {
     let prefix = bound_prefix(registry, repository, digest);
+    let mut cursor = read.cursor(Table::Bound, &prefix);
     let mut tags = Vec::new();
-    let mut broken = false;
-    scan_prefix(read, Table::Bound, &prefix, &mut |key, _| {
-        match std::str::from_utf8(&key[prefix.len()..]).ok().and_then(|text| text.parse().ok()) {
-            Some(tag) => tags.push(tag),
-            None => broken = true,
-        }
-        ControlFlow::Continue(())
-    })?;
-    if broken { Err(damaged(Table::Bound, "a key does not end in a tag")) } else { Ok(tags) }
+    let mut row = cursor.seek(&prefix)?;
+    while let Some((key, _)) = row {
+        let tag = std::str::from_utf8(&key[prefix.len()..]).ok().and_then(|text| text.parse().ok());
+        tags.push(tag.ok_or_else(|| damaged(Table::Bound, "a key does not end in a tag"))?);
+        row = cursor.next()?;
+    }
+    Ok(tags)
 }
 
 /// Names contain no NUL, so it separates them.
@@ -304,4 +407,27 @@ fn event_key(principal: &str, event_id: &str) -> Vec<u8> {
 
 fn number(table: Table, bytes: &[u8]) -> Result<u64, ReadError> {
     bytes.try_into().map(u64::from_be_bytes).map_err(|_| damaged(table, "a row is not a number"))
+}
+
+/// The rows under a prefix and the numbers of a range, which must all be there.
+fn consecutive<T>(
+    read: &(impl Read + ?Sized),
+    (table, what): (Table, &str),
+    prefix: &[u8],
+    range: Range<u64>,
+    value: impl Fn(&[u8]) -> Option<T>,
+) -> Result<Vec<T>, ReadError> {
+    let mut found = Vec::new();
+    if range.is_empty() {
+        return Ok(found);
+    }
+    let key = |number: u64| [prefix, &number.to_be_bytes()].concat();
+    let mut cursor = read.cursor(table, prefix);
+    let mut row = cursor.seek(&key(range.start))?;
+    for number in range {
+        let here = row.filter(|(found, _)| **found == *key(number)).and_then(|(_, row)| value(row));
+        found.push(here.ok_or_else(|| damaged(table, format!("{what} {number} is missing or broken")))?);
+        row = cursor.next()?;
+    }
+    Ok(found)
 }

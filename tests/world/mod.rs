@@ -2,7 +2,7 @@
 
 #![allow(dead_code, unreachable_pub, reason = "each test file uses its own part of this")]
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -10,11 +10,15 @@ use std::path::{Path, PathBuf};
 use prost::Message as _;
 use tagledger::ledger::checkpoint::Checkpoint;
 use tagledger::ledger::entry::{Body, SignedEntry, entry_hash};
+use tagledger::ledger::evidence::VerifiedEntries;
+use tagledger::ledger::history::{history_leaf, map_leaf};
+use tagledger::ledger::map;
 use tagledger::ledger::merkle::Tree;
 use tagledger::ledger::names::{Digest, Registry, Repository, Tag};
 use tagledger::ledger::note::Vkey;
 use tagledger::ledger::policy::Policy;
 use tagledger::ledger::subject::{Subject, SubjectKey};
+use tagledger::ledger::subject_proof::{ProvenSubject, verify_subject};
 use tagledger::ledger::transition::{SubjectState, View, transition};
 use tagledger::proto;
 use tagledger::proto::append_service_client::AppendServiceClient;
@@ -159,7 +163,8 @@ impl World {
         entries
     }
 
-    /// Recomputes the world from the bytes of the log: signatures, order, time, every decision, the root.
+    /// Recomputes the world from the bytes of the log: signatures, order, time, every decision, every history, the root of the
+    /// subject map in every commitment, the root of the log.
     pub async fn check_ledger(&self) -> Vec<Vec<u8>> {
         let note = self.log().get_checkpoint(proto::GetCheckpointRequest {}).await.expect("a checkpoint");
         let checkpoint = Checkpoint::open(&note.into_inner().checkpoint, &self.vkey).expect("signed by this ledger");
@@ -185,7 +190,9 @@ pub fn check_log(entries: &[Vec<u8>], checkpoint: &Checkpoint, vkey: &Vkey, immu
         match &entry.body {
             Body::Commitment(commitment) => {
                 assert!(expected.is_empty(), "entry {index}: a statement's entries are in one batch");
-                assert_eq!((commitment.map_root.as_slice(), commitment.map_size), ([0; 32].as_slice(), 0));
+                let leaves = replay.leaves();
+                assert_eq!(commitment.map_size, leaves.len() as u64, "entry {index}: subjects");
+                assert_eq!(commitment.map_root, map::root_of(&leaves, 0), "entry {index}: the map's root");
             }
             Body::Record(record, statement) => {
                 if expected.is_empty() {
@@ -199,8 +206,12 @@ pub fn check_log(entries: &[Vec<u8>], checkpoint: &Checkpoint, vkey: &Vkey, immu
                 let stated: Vec<_> = record.subjects.iter().map(|s| (s.version, s.name.clone())).collect();
                 assert_eq!(stated, named, "entry {index}: subjects");
                 for touch in step.touches {
-                    let state = SubjectState { count: touch.version + 1, binding: touch.after };
-                    replay.0.insert(touch.subject.key(), (touch.subject, state));
+                    let leaf = history_leaf(index, &entry_hash(bytes), touch.after.effective());
+                    let known = replay.0.entry(touch.subject.key());
+                    let known = known.or_insert_with(|| (touch.subject, SubjectState::default(), Tree::default()));
+                    known.1 = SubjectState { count: touch.version + 1, binding: touch.after };
+                    known.2.append(leaf, |_| {});
+                    assert_eq!(known.1.count, known.2.size(), "entry {index}: a version is its place in the history");
                 }
             }
         }
@@ -212,15 +223,21 @@ pub fn check_log(entries: &[Vec<u8>], checkpoint: &Checkpoint, vkey: &Vkey, immu
     assert_eq!((tree.size(), tree.root()), (checkpoint.size, checkpoint.root), "the root is that of the entries");
 }
 
-/// The states of all subjects, from the log alone.
+/// The states and histories of all subjects, from the log alone.
 #[derive(Default)]
-struct Replay(HashMap<SubjectKey, (Subject, SubjectState)>);
+struct Replay(BTreeMap<SubjectKey, (Subject, SubjectState, Tree)>);
+
+impl Replay {
+    fn leaves(&self) -> Vec<map::Leaf> {
+        self.0.iter().map(|(key, (_, _, history))| map_leaf(*key, history)).collect()
+    }
+}
 
 impl View for Replay {
     type Error = Infallible;
 
     fn subject(&self, key: &SubjectKey) -> Result<SubjectState, Infallible> {
-        Ok(self.0.get(key).map(|(_, state)| state.clone()).unwrap_or_default())
+        Ok(self.0.get(key).map(|(_, state, _)| state.clone()).unwrap_or_default())
     }
 
     fn tags_bound_to(
@@ -232,7 +249,7 @@ impl View for Replay {
         let mut tags: Vec<Tag> = self
             .0
             .values()
-            .filter_map(|(subject, state)| match subject {
+            .filter_map(|(subject, state, _)| match subject {
                 Subject::Tag(name)
                     if (&name.registry, &name.repository) == (registry, repository)
                         && state.binding.digest() == Some(digest) =>
@@ -245,6 +262,34 @@ impl View for Replay {
         tags.sort();
         Ok(tags)
     }
+}
+
+/// What evidence proves.
+pub struct Proven {
+    pub entries: VerifiedEntries,
+    pub subjects: BTreeMap<SubjectKey, ProvenSubject>,
+}
+
+/// Checks all of the evidence of an answer.
+pub fn prove(evidence: &proto::Evidence, vkey: &Vkey) -> Proven {
+    let entries = tagledger::ledger::evidence::verify(evidence, vkey).expect("the entries are proven");
+    let (last, closing) = entries.iter().last().expect("the commitment that closes the checkpoint");
+    assert_eq!(last + 1, entries.checkpoint().size, "the last entry of the checkpoint is there");
+    let Body::Commitment(commitment) = &closing.body else { panic!("the last entry is a commitment") };
+    let map_root = commitment.map_root.as_slice().try_into().expect("32 bytes");
+    assert!(evidence.subjects.windows(2).all(|pair| pair[0].key < pair[1].key), "keys rise");
+    let proven = |proof: &proto::SubjectProof| {
+        let proven = verify_subject(proof, &map_root, last, &entries).expect("the subject is proven");
+        (proven.key, proven)
+    };
+    let subjects: BTreeMap<_, _> = evidence.subjects.iter().map(proven).collect();
+    // Nothing is shown without a reason: an entry is a version that is shown, or what set the state after one.
+    let versions = || subjects.values().flat_map(|subject| subject.versions.values());
+    for (index, _) in entries.iter().filter(|(index, _)| *index != last) {
+        let has_reason = versions().any(|version| version.index == index || version.effective == index + 1);
+        assert!(has_reason, "entry {index} is shown for nothing");
+    }
+    Proven { entries, subjects }
 }
 
 pub const REGISTRY: &str = "registry.example";

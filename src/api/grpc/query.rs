@@ -12,8 +12,8 @@ use crate::proto::query_service_server::QueryService;
 use crate::proto::{
     DiffEnvironmentRequest, DiffEnvironmentResponse, DiffRepositoryRequest, DiffRepositoryResponse,
     ListDigestSightingsRequest, ListDigestSightingsResponse, ListRunningRequest, ListRunningResponse,
-    ListTagHistoryRequest, ListTagHistoryResponse, ListTagsRequest, ListTagsResponse, ResolveTagRequest,
-    ResolveTagResponse,
+    ListTagHistoryRequest, ListTagHistoryResponse, ListTagsRequest, ListTagsResponse, ProveSubjectRequest,
+    ProveSubjectResponse, ResolveTagRequest, ResolveTagResponse,
 };
 
 pub(super) struct Query {
@@ -32,7 +32,7 @@ impl QueryService for Query {
     async fn resolve_tag(&self, request: Request<ResolveTagRequest>) -> Result<Response<ResolveTagResponse>, Status> {
         let request = request.into_inner();
         let tag = tag(&request.registry, &request.repository, &request.tag)?;
-        self.ask(|reader| reader.resolve(&tag, request.at_us))
+        self.ask(|reader| reader.resolve(&tag, &request))
     }
 
     async fn list_tag_history(
@@ -91,6 +91,14 @@ impl QueryService for Query {
         fields.text("environment", &request.environment, 1);
         fields.finish(Some(()))?;
         self.ask(|reader| reader.diff_environment(&request))
+    }
+
+    async fn prove_subject(
+        &self,
+        request: Request<ProveSubjectRequest>,
+    ) -> Result<Response<ProveSubjectResponse>, Status> {
+        let request = request.into_inner();
+        self.ask(|reader| reader.prove_subject(&request))
     }
 }
 

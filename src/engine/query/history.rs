@@ -1,12 +1,11 @@
 //! One subject: its state at a time, and its history.
 
-use std::collections::BTreeSet;
 use std::ops::Range;
 
 use prost::Message as _;
 
 use super::page::{Cursor, Page};
-use super::{QueryError, Reader, check_time};
+use super::{QueryError, Reader, Shown, check_time};
 use crate::engine::ReadError;
 use crate::ledger::names::Digest;
 use crate::ledger::statement::TagName;
@@ -14,25 +13,32 @@ use crate::ledger::subject::{Subject, SubjectKey, digest_of};
 use crate::proto;
 use crate::store::rows::{self, Version};
 
+/// Most versions that one proof of a subject covers.
+const MAX_PROVEN_VERSIONS: u64 = 300_000;
+
 impl Reader<'_> {
     /// What a tag pointed to at a time.
-    pub fn resolve(&self, tag: &TagName, at_us: i64) -> Result<proto::ResolveTagResponse, QueryError> {
-        let as_of_us = self.moment("at_us", at_us)?;
-        let mut used = BTreeSet::new();
-        let (state, digest) = self.state_at(&Subject::Tag(tag.clone()), as_of_us, self.head.size, &mut used)?;
+    pub fn resolve(
+        &self,
+        tag: &TagName,
+        request: &proto::ResolveTagRequest,
+    ) -> Result<proto::ResolveTagResponse, QueryError> {
+        let as_of_us = self.moment("at_us", request.at_us)?;
+        let mut shown = Shown::default();
+        let (state, digest) = self.state_at(&Subject::Tag(tag.clone()), as_of_us, &mut shown)?;
         Ok(proto::ResolveTagResponse {
             as_of_us,
             state: Some(state),
             digest,
-            evidence: Some(self.closed_evidence(used)?),
-            evidence_left_out: false,
+            evidence: self.answered(request.without_evidence, shown)?,
+            evidence_left_out: request.without_evidence,
         })
     }
 
     /// How many entries the history of a tag has.
     pub fn tag_version(&self, tag: &TagName) -> Result<(u64, Option<Digest>), ReadError> {
-        let state = rows::subject(&*self.rows, &Subject::Tag(tag.clone()).key())?;
-        Ok((state.count, state.binding.digest().cloned()))
+        let row = rows::subject(&*self.rows, &Subject::Tag(tag.clone()).key())?;
+        Ok((row.history.size(), row.binding.digest().cloned()))
     }
 
     /// Everything asserted about a tag.
@@ -44,20 +50,22 @@ impl Reader<'_> {
         let since_us = check_time("since_us", request.since_us)?;
         let until_us = check_time("until_us", request.until_us)?;
         let mut question = request.clone();
-        (question.page_size, question.page_token) = (0, String::new());
+        (question.page_size, question.page_token, question.without_evidence) = (0, String::new(), false);
         let page = Page { size: request.page_size, token: &request.page_token };
         let cursor = self.cursor(page, ("at_us", 0), &question.encode_to_vec())?;
         let key = Subject::Tag(tag.clone()).key();
-        let total = self.count_below(&key, cursor.size)?;
-        let first = if since_us == 0 { 0 } else { self.count_until(&key, total, since_us - 1)? };
-        let last = if until_us == 0 { total } else { self.count_until(&key, total, until_us - 1)?.max(first) };
-        let (versions, next) = self.slice(&key, first..last, &cursor, request.newest_first)?;
+        let total = self.count_until(&key, cursor.as_of_us)?;
+        let before = |time_us: u64| self.count_until(&key, time_us - 1).map(|count| count.min(total));
+        let first = if since_us == 0 { 0 } else { before(since_us)? };
+        let last = if until_us == 0 { total } else { before(until_us)?.max(first) };
+        let mut shown = Shown::default();
+        let (versions, next_page_token) = self.slice(key, first..last, &cursor, request.newest_first, &mut shown)?;
         Ok(proto::ListTagHistoryResponse {
-            evidence: Some(self.closed_evidence(versions.iter().map(|version| version.index).collect())?),
-            evidence_left_out: false,
             versions,
-            next_page_token: next,
+            next_page_token,
             total,
+            evidence: self.answered(request.without_evidence, shown)?,
+            evidence_left_out: request.without_evidence,
         })
     }
 
@@ -70,103 +78,121 @@ impl Reader<'_> {
         let page = Page { size: request.page_size, token: &request.page_token };
         let cursor = self.cursor(page, ("at_us", 0), digest.as_str().as_bytes())?;
         let key = Subject::Digest(digest.clone()).key();
-        let total = self.count_below(&key, cursor.size)?;
-        let (versions, next) = self.slice(&key, 0..total, &cursor, false)?;
+        let total = self.count_until(&key, cursor.as_of_us)?;
+        let mut shown = Shown::default();
+        let (versions, next_page_token) = self.slice(key, 0..total, &cursor, false, &mut shown)?;
         Ok(proto::ListDigestSightingsResponse {
-            evidence: Some(self.closed_evidence(versions.iter().map(|version| version.index).collect())?),
-            evidence_left_out: false,
             versions,
-            next_page_token: next,
+            next_page_token,
             total,
+            evidence: self.answered(request.without_evidence, shown)?,
+            evidence_left_out: request.without_evidence,
         })
     }
 
-    /// A subject at a time: its version then, the one after, and the digest in force. `used` collects the entries.
+    /// Proves a part of a history, or that there is none.
+    pub fn prove_subject(
+        &self,
+        request: &proto::ProveSubjectRequest,
+    ) -> Result<proto::ProveSubjectResponse, QueryError> {
+        let invalid = |field, reason, message| QueryError::Invalid { field, reason, message };
+        let length = request.key.len();
+        let key = request.key.as_slice().try_into().map(SubjectKey);
+        let key = key.map_err(|_| invalid("key", "LENGTH", format!("has {length} bytes; a subject key has 32")))?;
+        if request.begin > request.end {
+            let allowed = format!("it must be at most the end, {}", request.end);
+            return Err(QueryError::OutOfRange { field: "begin", value: request.begin, allowed });
+        }
+        let end = request.end.min(rows::count(&*self.rows, &key)?);
+        let begin = request.begin.min(end);
+        if end - begin > MAX_PROVEN_VERSIONS {
+            let message = format!("asks for {} versions; at most {MAX_PROVEN_VERSIONS} are allowed", end - begin);
+            return Err(invalid("end", "TOO_MANY", message));
+        }
+        let mut shown = Shown::default();
+        shown.subject(key);
+        for (version, row) in (begin..).zip(rows::versions(&*self.rows, &key, begin..end)?) {
+            shown.version_alone(key, version, row);
+        }
+        Ok(proto::ProveSubjectResponse { evidence: Some(self.closed_evidence(shown)?) })
+    }
+
+    /// A subject at a time: its version then, the one after, and the digest in force.
     pub(super) fn state_at(
         &self,
         subject: &Subject,
-        as_of_us: u64,
-        size: u64,
-        used: &mut BTreeSet<u64>,
+        at_us: u64,
+        shown: &mut Shown,
     ) -> Result<(proto::StateAt, String), QueryError> {
         let key = subject.key();
-        let count = self.count_below(&key, size)?;
-        let until = self.count_until(&key, count, as_of_us)?;
-        let version =
-            |at: u64| -> Result<proto::Version, ReadError> { Ok(on_wire(at, rows::version(&*self.rows, &key, at)?)) };
-        let at = until.checked_sub(1).map(version).transpose()?;
+        shown.subject(key);
+        let count = rows::count(&*self.rows, &key)?;
+        let until = self.count_of(&key, count, at_us)?;
+        let mut version = |at: u64| -> Result<proto::Version, ReadError> {
+            let row = rows::version(&*self.rows, &key, at)?;
+            shown.version(key, at, row);
+            Ok(on_wire(at, row))
+        };
+        let at = until.checked_sub(1).map(&mut version).transpose()?;
         let next = (until < count).then(|| version(until)).transpose()?;
-        used.extend(at.iter().chain(&next).map(|version| version.index));
         let mut digest = String::new();
         if let Some(setter) = at.as_ref().and_then(|version| version.effective.checked_sub(1)) {
-            used.insert(setter);
-            let statement = self.statement(setter)?;
-            digest = digest_of(&statement).map(Digest::to_string).unwrap_or_default();
+            shown.entry(setter);
+            digest = digest_of(&self.statement(setter)?).map(Digest::to_string).unwrap_or_default();
         }
         Ok((proto::StateAt { at, next }, digest))
     }
 
-    /// A subject at two times, if it differs.
-    #[allow(clippy::type_complexity, reason = "the four parts of a change, used once each")]
-    pub(super) fn change(
-        &self,
-        subject: &Subject,
-        from_us: u64,
-        cursor: &Cursor,
-        used: &mut BTreeSet<u64>,
-    ) -> Result<Option<(proto::StateAt, String, proto::StateAt, String)>, QueryError> {
-        let mut named = BTreeSet::new();
-        let (from, from_digest) = self.state_at(subject, from_us, cursor.size, &mut named)?;
-        let (to, to_digest) = self.state_at(subject, cursor.as_of_us, cursor.size, &mut named)?;
-        if from_digest == to_digest {
-            return Ok(None);
-        }
-        used.append(&mut named);
-        Ok(Some((from, from_digest, to, to_digest)))
+    /// How many versions of a subject were recorded at or before a time.
+    pub(super) fn count_until(&self, key: &SubjectKey, time_us: u64) -> Result<u64, ReadError> {
+        self.count_of(key, rows::count(&*self.rows, key)?, time_us)
     }
 
-    /// How many versions of a subject lie below a size of the log.
-    pub(super) fn count_below(&self, key: &SubjectKey, size: u64) -> Result<u64, ReadError> {
-        let count = rows::subject(&*self.rows, key)?.count;
-        if size >= self.head.size { Ok(count) } else { self.bisect(key, count, |version| version.index < size) }
-    }
-
-    /// How many of the first `count` versions were recorded at or before a time.
-    pub(super) fn count_until(&self, key: &SubjectKey, count: u64, time_us: u64) -> Result<u64, ReadError> {
+    /// The same of a history with `count` of them in all.
+    fn count_of(&self, key: &SubjectKey, count: u64, time_us: u64) -> Result<u64, ReadError> {
         if time_us >= self.head.recorded_at_us {
             return Ok(count);
         }
-        self.bisect(key, count, |version| version.recorded_at_us <= time_us)
-    }
-
-    /// How many versions from the first on satisfy `holds`, which no later one does after one that doesn't.
-    fn bisect(&self, key: &SubjectKey, count: u64, holds: impl Fn(&Version) -> bool) -> Result<u64, ReadError> {
         let (mut low, mut high) = (0, count);
         while low < high {
             let middle = low + (high - low) / 2;
-            if holds(&rows::version(&*self.rows, key, middle)?) { low = middle + 1 } else { high = middle }
+            let is_before = rows::version(&*self.rows, key, middle)?.recorded_at_us <= time_us;
+            if is_before { low = middle + 1 } else { high = middle }
         }
         Ok(low)
     }
 
-    /// One page of a history.
+    /// One page of a history. It shows the version on either side too, as far as there is one: so the page has no gap to what
+    /// comes before and after it, and a part that is bounded by times is shown to be all between them.
     fn slice(
         &self,
-        key: &SubjectKey,
+        key: SubjectKey,
         range: Range<u64>,
         cursor: &Cursor,
         newest_first: bool,
+        shown: &mut Shown,
     ) -> Result<(Vec<proto::Version>, String), QueryError> {
-        let skip = cursor.position[0];
-        let limit = u64::try_from(cursor.limit).expect("a page is small");
-        let left = (range.end - range.start).saturating_sub(skip);
-        let taken = left.min(limit);
+        let length = range.end - range.start;
+        let skip = cursor.position[0].min(length);
+        let taken = cursor.limit.min(length - skip);
+        let begin = if newest_first { range.end - skip - taken } else { range.start + skip };
+        let page = begin..begin + taken;
+        let with_neighbours = begin.saturating_sub(1)..(page.end + 1).min(rows::count(&*self.rows, &key)?);
+        shown.subject(key);
         let mut versions = Vec::new();
-        for step in skip..skip + taken {
-            let at = if newest_first { range.end - 1 - step } else { range.start + step };
-            versions.push(on_wire(at, rows::version(&*self.rows, key, at)?));
+        for (at, row) in (with_neighbours.start..).zip(rows::versions(&*self.rows, &key, with_neighbours)?) {
+            shown.version(key, at, row);
+            if page.contains(&at) {
+                if let Some(setter) = row.effective.checked_sub(1) {
+                    shown.entry(setter);
+                }
+                versions.push(on_wire(at, row));
+            }
         }
-        let next = if left > limit { cursor.token([skip + taken, 0]) } else { String::new() };
+        if newest_first {
+            versions.reverse();
+        }
+        let next = if skip + taken < length { cursor.token([skip + taken, 0]) } else { String::new() };
         Ok((versions, next))
     }
 }

@@ -17,7 +17,7 @@ impl Reader<'_> {
     /// One entry with its proof.
     pub fn entry(&self, index: u64) -> Result<proto::Evidence, QueryError> {
         self.check_index("index", index, self.head.size)?;
-        self.evidence([index].into())
+        Ok(self.evidence([index].into())?)
     }
 
     /// One entry by its leaf hash, with its proof.

@@ -1,8 +1,8 @@
 //! Answers, as of a time.
 //!
-//! A [`Reader`] sees one state of the ledger: a checkpoint and the rows that were committed with it. Times mean recorded
-//! times, so "as of T" is a prefix of the log; within one subject it is a prefix of the history, found by bisection. Every
-//! answer names the entries it rests on and carries them with their proof.
+//! A [`Reader`] sees one state of the ledger: a checkpoint, the rows that were committed with it, and the upper part of the
+//! subject map over them. Times mean recorded times, so "as of T" is a prefix of the log; within one subject it is a prefix of
+//! the history, found by bisection. Every answer carries what proves it, also that nothing is missing from it (`shown`).
 //!
 //! What can be asked: `log` (entries and proofs), `history` (one subject), `lists` (many, page by page: `page`).
 
@@ -10,18 +10,18 @@ mod history;
 mod lists;
 mod log;
 mod page;
-
-use std::collections::BTreeSet;
+mod shown;
 
 use super::ReadError;
 use crate::ledger::entry::{Body, SignedEntry};
+use crate::ledger::map::Top;
 use crate::ledger::merkle::Hash;
-use crate::ledger::merkle::multi::multi_proof;
 use crate::ledger::statement::Statement;
 use crate::ledger::time::MAX_TIME_US;
 use crate::proto;
 use crate::store::Read;
-use crate::store::rows::{self, Head, StoredNodes};
+use crate::store::rows::{self, Head};
+use shown::Shown;
 
 pub use log::MAX_PROOF_LEAVES;
 pub use page::{DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE};
@@ -61,12 +61,13 @@ pub enum QueryError {
 pub struct Reader<'a> {
     rows: Box<dyn Read + Send + 'a>,
     head: Head,
+    top: Top,
 }
+
 impl<'a> Reader<'a> {
-    pub(super) fn new(rows: Box<dyn Read + Send + 'a>) -> Result<Self, ReadError> {
-        let head = rows::head(&*rows)?
-            .ok_or_else(|| ReadError::Damaged { table: "meta", what: "the head is missing".into() })?;
-        Ok(Self { rows, head })
+    /// `head` and `top` are those of the rows.
+    pub(super) fn new(rows: Box<dyn Read + Send + 'a>, head: Head, top: Top) -> Self {
+        Self { rows, head, top }
     }
 
     /// Size, time and signed checkpoint.
@@ -82,25 +83,9 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Evidence that also holds the last entry of the checkpoint: it says as of when the answer is.
-    fn closed_evidence(&self, mut indexes: BTreeSet<u64>) -> Result<proto::Evidence, QueryError> {
-        indexes.extend(self.head.size.checked_sub(1));
-        self.evidence(indexes)
-    }
-
-    fn evidence(&self, indexes: BTreeSet<u64>) -> Result<proto::Evidence, QueryError> {
-        let indexes: Vec<u64> = indexes.into_iter().collect();
-        let entry = |&index: &u64| Ok(proto::LogEntry { index, entry: rows::entry(&*self.rows, index)? });
-        let proof = match indexes.as_slice() {
-            [] => Vec::new(),
-            indexes => multi_proof(&StoredNodes(&*self.rows), indexes, self.head.size)?,
-        };
-        Ok(proto::Evidence {
-            subjects: Vec::new(),
-            checkpoint: self.head.checkpoint.clone(),
-            entries: indexes.iter().map(entry).collect::<Result<_, ReadError>>()?,
-            proof: bytes(proof),
-        })
+    /// The evidence of an answer, unless the question does without.
+    fn answered(&self, without_evidence: bool, shown: Shown) -> Result<Option<proto::Evidence>, ReadError> {
+        (!without_evidence).then(|| self.closed_evidence(shown)).transpose()
     }
 
     /// The moment an answer is for: the time asked, but no later than the newest entry's.

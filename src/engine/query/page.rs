@@ -2,22 +2,20 @@
 //!
 //! A page token pins the moment all pages answer for, and belongs to one question.
 
-use std::cell::Cell;
-
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64;
 use sha2::{Digest as _, Sha256};
 
 use super::{QueryError, Reader};
 
-/// Items on a page, if the question doesn't say.
+/// Versions, or members of a catalogue, that a page goes through, if the question doesn't say.
 pub const DEFAULT_PAGE_SIZE: u32 = 100;
-/// Most items on a page.
+/// Most of them.
 pub const MAX_PAGE_SIZE: u32 = 1000;
 /// What a page is asked with.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Page<'a> {
-    /// Items wanted; 0: the default.
+    /// How many are wanted; 0: the default.
     pub(super) size: u32,
     /// From the page before; empty: the first page.
     pub(super) token: &'a str,
@@ -25,13 +23,10 @@ pub(super) struct Page<'a> {
 
 /// Where a page begins, and the moment it answers for.
 pub(super) struct Cursor {
+    /// What was recorded later is not there for these pages.
     pub(super) as_of_us: u64,
-    /// Number of entries that moment covers: what came later is not there for these pages.
-    pub(super) size: u64,
     pub(super) position: [u64; 2],
-    pub(super) limit: usize,
-    /// Members of catalogues looked at for this page so far.
-    pub(super) looked: Cell<u64>,
+    pub(super) limit: u64,
     question: [u8; 8],
 }
 impl Reader<'_> {
@@ -51,17 +46,10 @@ impl Reader<'_> {
         };
         let hash = Sha256::digest(question);
         let question = hash.first_chunk().copied().expect("a hash has more than eight bytes");
-        let limit = usize::try_from(limit).expect("a page size fits");
+        let limit = u64::from(limit);
         let as_of_us = self.moment(field, at_us)?;
         if page.token.is_empty() {
-            return Ok(Cursor {
-                as_of_us,
-                size: self.head.size,
-                position: [0, 0],
-                limit,
-                question,
-                looked: Cell::new(0),
-            });
+            return Ok(Cursor { as_of_us, position: [0, 0], limit, question });
         }
         let foreign = || QueryError::Invalid {
             field: "page_token",
@@ -75,10 +63,8 @@ impl Reader<'_> {
             .map(|chunk| chunk.try_into().map(u64::from_be_bytes).map_err(|_| foreign()))
             .collect::<Result<_, _>>()?;
         match numbers[..] {
-            [as_of_us, size, first, second]
-                if *token_question == question && size <= self.head.size && as_of_us <= self.head.recorded_at_us =>
-            {
-                Ok(Cursor { as_of_us, size, position: [first, second], limit, question, looked: Cell::new(0) })
+            [as_of_us, first, second] if *token_question == question && as_of_us <= self.head.recorded_at_us => {
+                Ok(Cursor { as_of_us, position: [first, second], limit, question })
             }
             _ => Err(foreign()),
         }
@@ -88,7 +74,7 @@ impl Reader<'_> {
 impl Cursor {
     pub(super) fn token(&self, position: [u64; 2]) -> String {
         let mut bytes = self.question.to_vec();
-        for number in [self.as_of_us, self.size, position[0], position[1]] {
+        for number in [self.as_of_us, position[0], position[1]] {
             bytes.extend_from_slice(&number.to_be_bytes());
         }
         BASE64.encode(bytes)
