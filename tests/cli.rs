@@ -120,16 +120,16 @@ fn long_lists_are_whole() {
     // One page has at most a thousand items.
     let many = 1100;
     stage.append_tags("team/app", many);
-    let listed = |arguments: &[&str]| {
+    let listed = |stage: &Stage, arguments: &[&str]| {
         let printed = stage.tagledger(arguments);
         assert!(printed.status.success(), "{}", String::from_utf8_lossy(&printed.stderr));
         String::from_utf8_lossy(&printed.stdout).lines().filter(|line| line.starts_with("tag-")).count()
     };
-    assert_eq!(listed(&["tags", "registry.example/team/app"]), many);
-    assert_eq!(listed(&["tags", "registry.example/team/app", "--limit", "1050"]), 1050);
+    assert_eq!(listed(&stage, &["tags", "registry.example/team/app"]), many);
+    assert_eq!(listed(&stage, &["tags", "registry.example/team/app", "--limit", "1050"]), 1050);
     let path = stage.dir.path().join("many.json");
     let path = path.to_str().expect("a path");
-    assert_eq!(listed(&["tags", "registry.example/team/app", "--save", path]), many);
+    assert_eq!(listed(&stage, &["tags", "registry.example/team/app", "--save", path]), many);
     // While the ledger goes on, each page has a checkpoint of its own; one more proof makes them one answer.
     let busy = stage.dir.path().join("busy.json");
     let busy = busy.to_str().expect("a path");
@@ -140,7 +140,7 @@ fn long_lists_are_whole() {
                 stage.append_tags("team/other", 3);
             }
         });
-        assert_eq!(listed(&["tags", "registry.example/team/app", "--save", busy]), many);
+        assert_eq!(listed(&stage, &["tags", "registry.example/team/app", "--save", busy]), many);
         is_through.store(true, Ordering::Relaxed);
         writer.join().expect("it wrote");
     });
@@ -148,7 +148,7 @@ fn long_lists_are_whole() {
     assert_eq!(saved.matches("\"checkpoint\"").count(), 3, "two pages, and what seals them");
     stage.direct("stop");
     for path in [path, busy] {
-        assert_eq!(listed(&["verify", path]), many);
+        assert_eq!(listed(&stage, &["verify", path]), many);
     }
 }
 
