@@ -286,6 +286,30 @@ fn digests_of_the_wrong_length_algorithm_or_spelling_are_refused() {
 }
 
 #[test]
+fn policies_are_lists_of_patterns_in_toml_within_their_limits() {
+    let path = "policy_change.policy";
+    let longest = format!("#{}", "é".repeat(7_499)) + "\n";
+    assert_eq!(longest.len(), 15_000);
+    for text in ["", "# none\n", "immutable = []", "immutable = ['r/a:*',\n\t\"r/b:*\"]\n", longest.as_str()] {
+        accepted(path, text);
+    }
+    let words = "the text of the policy is 15001 bytes long; at most 15000 are allowed";
+    refused(path, &(longest + "\n"), "TOO_LONG", words);
+    for (control, name) in [('\0', "U+0000"), ('\r', "U+000D"), ('\u{1b}', "U+001B"), ('\u{9f}', "U+009F")] {
+        let words = format!("the text of the policy contains the control character {name}");
+        refused(path, &format!("# {control}\n"), "CONTROL_CHARACTER", &words);
+    }
+    let no_policy = "the text is not that of a policy: ";
+    for (text, words) in [("immutable", ""), ("immutable = 1", "invalid type"), ("mutable = []", "unknown field")] {
+        refused(path, text, "INVALID_FORMAT", &format!("{no_policy}{words}"));
+    }
+    refused(path, "immutable = ['r/a']", "INVALID_PATTERN", "immutable pattern \"r/a\" has no tag part");
+    refused(path, "immutable = ['r/[a:v']", "INVALID_PATTERN", "immutable pattern \"r/[a:v\"");
+    let many = format!("immutable = [{}]", "'a/b:c',".repeat(1001));
+    refused(path, &many, "TOO_MANY", "1001 immutable patterns; at most 1000 are allowed");
+}
+
+#[test]
 fn enums_without_or_with_an_unknown_value_are_refused() {
     let set_enum = |path: &str, value: i32| {
         let mut statement = statement_with(path);
@@ -295,7 +319,7 @@ fn enums_without_or_with_an_unknown_value_are_refused() {
             Kind::ManifestDelete(delete) => delete.disposition = value,
             Kind::Deployment(deployment) => deployment.phase = value,
             Kind::Attestation(attestation) => attestation.result = value,
-            Kind::TagObserved(_) => unreachable!("has no enum"),
+            Kind::TagObserved(_) | Kind::PolicyChange(_) => unreachable!("has no enum"),
         }
         violations(&statement)
     };
@@ -660,6 +684,7 @@ fn field_of_kind<'a>(kind: &'a mut Kind, path: &str) -> &'a mut String {
         (Kind::Attestation(m), "predicate_type") => &mut m.predicate_type,
         (Kind::Attestation(m), "envelope_digest") => &mut m.envelope_digest,
         (Kind::Attestation(m), "signer") => &mut m.signer,
+        (Kind::PolicyChange(m), "policy") => &mut m.policy,
         _ => panic!("no statement has the field {path}"),
     }
 }

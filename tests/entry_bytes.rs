@@ -82,7 +82,7 @@ fn a_statement_written_in_any_other_way_is_refused_as_not_canonical() {
     let cases: Vec<(&str, Vec<u8>)> = vec![
         ("unknown field", [&bytes[..], &delimited(100, b"x")].concat()),
         ("unknown number", [&bytes[..], &number(1000, 1)].concat()),
-        ("reserved for the policy change", [&bytes[..], &delimited(7, b"")].concat()),
+        ("reserved for the principal change", [&bytes[..], &delimited(8, b"")].concat()),
         ("unknown group", [&bytes[..], &varint(100 << 3 | 3), &varint(100 << 3 | 4)].concat()),
         ("unknown field inside", with_inner(&[inner, &delimited(7, b"x")].concat())),
         ("fields out of order", [&event[..], &bytes].concat()),
@@ -94,6 +94,7 @@ fn a_statement_written_in_any_other_way_is_refused_as_not_canonical() {
         ("field twice, other value", [&bytes[..], &event, &delimited(16, b"other")].concat()),
         ("field twice inside", with_inner(&[&delimited(1, b"other.example"), inner].concat())),
         ("two kinds", [&delimited(2, b"")[..], &bytes].concat()),
+        ("a kind that may be empty after another", [&bytes[..], &delimited(7, b"")].concat()),
         ("one kind after another", [&bytes[..], &delimited(2, b"")].concat()),
         ("merged from two halves", [with_inner(&inner[..20 + 3]), with_inner(&inner[20 + 3..])].concat()),
         ("the same kind twice", [&bytes[..], &bytes].concat()),

@@ -485,6 +485,54 @@ fn a_reader_takes_no_subject_that_the_statement_does_not_have() {
     assert_eq!(named_by(&pushed, &proto::Subject { kind: 10, ..Default::default() }), None);
 }
 
+// The policy.
+
+#[test]
+fn a_policy_change_is_applied_if_the_text_is_another_and_rules_from_the_next_entry_on() {
+    let mut world = World::new(&[]);
+    let rule = "immutable = ['r.example/app:v*']";
+    assert_eq!(world.outcome(push("app", "v1", A, Requested)), Applied);
+    assert_eq!(world.outcome(push("app", "v1", B, Requested)), Applied);
+    assert_eq!(world.outcome(policy(rule)), Applied);
+    let binding = world.state(&Subject::Policy).binding;
+    assert_eq!(binding.digest(), Some(Policy::parse(rule).expect("a policy").digest()));
+    assert_eq!(world.outcome(push("app", "v1", A, Requested)), Denied);
+    assert_eq!(world.outcome(policy(rule)), Unchanged);
+    assert_eq!(world.state(&Subject::Policy).binding, binding, "what is in force was set before");
+    // The same rules in other words are another policy.
+    assert_eq!(world.outcome(policy(&format!("{rule} # for good"))), Applied);
+    assert_eq!(world.outcome(push("app", "v1", A, Requested)), Denied);
+    assert_eq!(world.outcome(policy("")), Applied);
+    assert_eq!(world.outcome(push("app", "v1", A, Requested)), Applied);
+    assert_eq!(world.outcome(policy("")), Unchanged);
+    assert_eq!(world.state(&Subject::Policy).count, 5);
+    world.check_ledger();
+}
+
+#[test]
+fn the_first_policy_is_applied_also_if_it_has_no_rules() {
+    // No entry set what was in force before, so none could be named as setting it.
+    let mut world = World::new(&[]);
+    let steps = world.say(policy(""));
+    assert_eq!(steps[0].outcome, Applied);
+    let subjects: Vec<&Subject> = steps[0].touches.iter().map(|touch| &touch.subject).collect();
+    assert_eq!(subjects, [&Subject::Policy], "a policy's digest is no image's");
+    assert_eq!(world.outcome(policy("")), Unchanged);
+    world.check_ledger();
+}
+
+#[test]
+fn a_reader_takes_nothing_but_the_policy_from_a_policy_change() {
+    use proto::SubjectKind as Kind;
+    let changed = Statement::parse(&statement(policy("")).encode_to_vec()).expect("valid");
+    for number in 0..=10 {
+        let named = named_by(&changed, &proto::Subject { kind: number, ..Default::default() });
+        assert_eq!(named, (number == i32::from(Kind::Policy)).then_some(Subject::Policy), "{number}");
+    }
+    let named = proto::Subject { kind: Kind::Policy.into(), version: 0, name: "policy".into() };
+    assert_eq!(named_by(&changed, &named), None, "the statement says it");
+}
+
 // The model.
 
 /// One random statement: over two repositories, three tags, three digests and two workloads.
@@ -758,6 +806,11 @@ impl World {
             }
             self.entries.push(Some(entry));
         }
+        if let Parsed::PolicyChange { policy } = parsed.kind
+            && steps[0].outcome == Applied
+        {
+            self.policy = policy;
+        }
         self.entries.push(None);
         steps
     }
@@ -885,7 +938,13 @@ impl World {
                         "environments".to_owned(),
                         new(|subject| if let Subject::WorkloadsOf(e) = subject { Some(e.clone()) } else { None }),
                     ),
-                    Subject::Tag(_) | Subject::Digest(_) | Subject::Workload(_) => continue,
+                    Subject::Tag(_)
+                    | Subject::Digest(_)
+                    | Subject::Workload(_)
+                    | Subject::Policy
+                    | Subject::Principals => {
+                        continue;
+                    }
                 };
                 catalogues.entry(catalogue).or_default().push(member);
             }
@@ -1044,6 +1103,10 @@ fn attest(to: char) -> Kind {
         signer: String::new(),
         result: proto::attestation::Result::Verified.into(),
     })
+}
+
+fn policy(text: &str) -> Kind {
+    Kind::PolicyChange(proto::PolicyChange { policy: text.into() })
 }
 
 fn digest(digit: char) -> Digest {

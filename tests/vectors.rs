@@ -217,6 +217,8 @@ fn subjects() -> Value {
         (Subject::Repositories, vec![]),
         (Subject::Environments, vec![]),
         (Subject::WorkloadsOf("prod".into()), vec!["prod"]),
+        (Subject::Policy, vec![]),
+        (Subject::Principals, vec![]),
     ];
     let shown = of_each_kind.into_iter().map(|(subject, components)| {
         json!({
@@ -827,6 +829,7 @@ fn fields(statement: &proto::Statement) -> Value {
                 "signer": m.signer, "result": m.result,
             }),
         ),
+        Kind::PolicyChange(m) => ("policy_change", json!({ "policy": m.policy })),
     };
     let fields = fields.as_object_mut().expect("an object");
     fields.retain(|_, value| *value != json!("") && *value != json!(0) && *value != json!([]));

@@ -5,7 +5,7 @@
 
 use super::principals::Principal;
 use crate::engine::plan::Submission;
-use crate::ledger::statement::{Statement, Violation};
+use crate::ledger::statement::{Kind, Statement, Violation};
 use crate::proto;
 
 /// Most statements of one request.
@@ -38,6 +38,10 @@ pub fn admit(principal: &Principal, submissions: Vec<proto::Submission>) -> Resu
 
 fn admit_one(principal: &Principal, submission: proto::Submission) -> Result<Submission, Vec<Violation>> {
     let statement = Statement::parse(&submission.statement)?;
+    if let Kind::PolicyChange { .. } = statement.kind {
+        let message = "is not for clients: the policy is changed in the configuration of the server";
+        return Err(vec![Violation::new("policy_change", "NOT_ALLOWED", message)]);
+    }
     let assurance = principal
         .check_signature(&submission.statement, submission.producer.as_ref())
         .map_err(|violation| vec![violation])?;

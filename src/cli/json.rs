@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::show::{outcome_name, repository_words};
 use crate::client::Receipt;
-use crate::ledger::answer::{After, Answer, Finding, History, Place, State, Verdict, subject_words};
+use crate::ledger::answer::{Answer, Finding, History, Place, State, Verdict, subject_words};
 use crate::ledger::entry::Body;
 use crate::ledger::evidence::VerifiedEntry;
 use crate::ledger::names::Digest;
@@ -78,10 +78,13 @@ fn time(time_us: u64) -> Value {
 
 fn finding(finding: &Finding) -> Value {
     match finding {
-        Finding::States(states) => json!({ "states": states.iter().map(state).collect::<Vec<_>>() }),
-        Finding::Changes(changes) => {
+        Finding::State(found) => json!({ "states": [state(found)] }),
+        Finding::States(list) => {
+            json!({ "states": list.items.iter().map(state).collect::<Vec<_>>(), "is_cut": list.is_cut })
+        }
+        Finding::Changes(list) => {
             let change = |(from, to): &(State, State)| json!({ "from": state(from), "to": state(to) });
-            json!({ "changes": changes.iter().map(change).collect::<Vec<_>>() })
+            json!({ "changes": list.items.iter().map(change).collect::<Vec<_>>(), "is_cut": list.is_cut })
         }
         Finding::History(found) => history(found),
         Finding::Entry(index) => json!({ "index": index }),
@@ -98,10 +101,10 @@ fn state(state: &State) -> Value {
     json!({
         "subject": subject(&state.subject),
         "digest": state.digest().map(Digest::as_str),
-        "digest_is_proven": state.digest_is_proven(),
         "set_by": state.setting.as_ref().map(|setting| place(&setting.set_by)),
         "at": state.at.as_ref().map(place),
         "next": state.next.as_ref().map(place),
+        "total": state.count,
     })
 }
 
@@ -112,17 +115,17 @@ fn place(place: &Place) -> Value {
 fn history(history: &History) -> Value {
     let version = |version: &crate::ledger::answer::HistoryVersion| {
         let mut document = place(&version.place);
-        document["after"] = match &version.after {
-            After::Bound(digest) => json!({ "digest": digest.as_str() }),
-            After::Nothing => json!({ "digest": null }),
-            After::SetBefore { claimed_index } => json!({ "claimed_set_by": claimed_index }),
-        };
+        document["after"] = json!({
+            "digest": version.after.as_ref().map(|setting| setting.digest.as_str()),
+            "set_by": version.after.as_ref().map(|setting| place(&setting.set_by)),
+        });
         document
     };
     json!({
         "subject": subject(&history.subject),
         "versions": history.versions.iter().map(version).collect::<Vec<_>>(),
-        "claimed_total": history.claimed_total,
+        "is_cut": history.is_cut,
+        "total": history.count,
     })
 }
 
@@ -157,8 +160,9 @@ fn statement(statement: &Statement) -> Value {
         | Kind::TagDelete { disposition, .. }
         | Kind::ManifestDelete { disposition, .. } => (Some(disposition), None),
         Kind::Deployment { phase, .. } => (None, Some(phase)),
-        Kind::TagObserved { .. } | Kind::Attestation { .. } => (None, None),
+        Kind::TagObserved { .. } | Kind::Attestation { .. } | Kind::PolicyChange { .. } => (None, None),
     };
+    let policy = if let Kind::PolicyChange { policy } = &statement.kind { Some(policy.text()) } else { None };
     json!({
         "repository": place_of(statement).map(|(registry, repository)| repository_words(&registry, &repository)),
         "tag": tag_of(statement).map(|tag| tag.tag.to_string()),
@@ -173,6 +177,7 @@ fn statement(statement: &Statement) -> Value {
             Phase::Stopped => "STOPPED",
             Phase::Observed => "OBSERVED",
         }),
+        "policy": policy,
         "event_id": message.event_id,
         "occurred_at": u64::try_from(message.occurred_at_us).ok().filter(|time_us| *time_us > 0).map(time),
         "actor": message.actor,
@@ -181,6 +186,16 @@ fn statement(statement: &Statement) -> Value {
         "trace_id": message.trace_id,
         "attributes": message.attributes.iter().map(|a| (a.key.clone(), a.value.clone().into())).collect::<serde_json::Map<_, _>>(),
     })
+}
+
+/// A file that holds.
+pub(super) fn checked(path: &str, checked: &str) -> Value {
+    json!({ "file": path, "checked": checked })
+}
+
+/// Files that do not contradict each other.
+pub(super) fn agreement(files: [Value; 2]) -> Value {
+    json!({ "contradiction": null, "files": files })
 }
 
 fn verification(answer: &Answer, verdict: &Verdict) -> Value {

@@ -4,6 +4,7 @@
 //! its verdict (`show`, `json`, `table`). Nothing is printed before it is verified. Exit codes: 0 answered and
 //! verified, 1 operational failure, 2 usage, 3 verification failed, 4 absent.
 
+mod audit;
 mod check;
 mod diff;
 mod digest;
@@ -39,9 +40,10 @@ const LONG_ABOUT: &str = "\
 tagledger asks an append-only ledger of container tags, and checks every answer before it prints it.
 
 The ledger records every tag-to-digest binding, and every attempted change, as a signed entry in a Merkle-tree log. With \
-each answer come the entries it rests on and the proof that they are in the log. tagledger verifies both under the \
-ledger's key, which it pins on first use as ssh does, remembers the newest checkpoint, and demands that the log it sees \
-next time continues it. After each answer it says what was proven, and what is only the server's word.";
+each answer comes evidence: the entries it rests on, and proofs that they are in the log and that nothing is left out, also \
+where the answer is \"nothing\" or \"never\". tagledger derives the answer from that evidence alone, under the ledger's key, \
+which it pins on first use as ssh does; it remembers the newest checkpoint, and demands that the log it sees next time \
+continues it. After each answer it says what was checked.";
 
 const EXAMPLES: &str = "\
 Examples:
@@ -55,7 +57,7 @@ Times: RFC 3339 (2026-11-21T10:00:00Z, +01:00, [Europe/Paris]); without a zone, 
 (1795255200s, 1795255200000ms, 1795255200000000us). A state \"at T\" includes what was recorded in the microsecond T.
 
 Exit codes: 0 answered and verified (or recorded); 1 operational failure, or a request denied; 2 usage; 3 verification \
-failed; 4 absent: nothing was bound, ran or was recorded.
+failed; 4 proven absent: nothing was bound, ran or was recorded.
 
 An environment variable that is empty counts as not set.";
 
@@ -118,6 +120,8 @@ enum Command {
     Prove(log::Prove),
     /// Check a saved answer, without any server
     Verify(check::Verify),
+    /// Check the whole log: every signature, every decision, every commitment
+    Audit(audit::Audit),
     /// Show the newest checkpoint, once it continues the one remembered
     Checkpoint(log::ShowCheckpoint),
     /// Follow the log as it grows
@@ -232,6 +236,7 @@ async fn run_command(cli: Cli) -> Outcome {
         Command::Entry(entry) => entry.run(&globals).await,
         Command::Prove(prove) => prove.run(&globals).await,
         Command::Verify(verify) => verify.run(&globals),
+        Command::Audit(audit) => audit.run(&globals).await,
         Command::Checkpoint(checkpoint) => checkpoint.run(&globals).await,
         Command::Watch(watch) => watch.run(&globals).await,
         Command::Completions(completions) => completions.run(),

@@ -1,9 +1,11 @@
 //! Answers for people: what was found, then what that is worth.
 
+use std::path::Path;
+
 use super::table::{Rows, terminal_width, wrap};
 use super::{Ending, Failure, Output, complain, json, print};
 use crate::client::{Receipt, Watched, visible};
-use crate::ledger::answer::{After, Answer, Finding, History, HistoryVersion, Place, Question, State, subject_words};
+use crate::ledger::answer::{Answer, Finding, History, HistoryVersion, Place, Question, State, subject_words};
 use crate::ledger::entry::Body;
 use crate::ledger::evidence::{VerifiedEntries, VerifiedEntry};
 use crate::ledger::names::{Digest, Registry, Repository};
@@ -20,6 +22,30 @@ pub(super) fn answer(answer: &Answer, output: &Output) -> Result<Ending, Failure
         print(&(found(answer) + &verdict(answer)))?;
     }
     Ok(if is_absent(answer) { Ending::Absent } else { Ending::Answered })
+}
+
+/// Shows that two answers do not contradict each other.
+pub(super) fn agreement(
+    one_path: &Path,
+    one: &Answer,
+    other_path: &Path,
+    other: &Answer,
+    output: &Output,
+) -> Result<Ending, Failure> {
+    let checked =
+        [(one_path, one), (other_path, other)].map(|(path, answer)| (path.display(), answer.verdict().checked));
+    if output.json {
+        let files = checked.map(|(path, checked)| json::checked(&path.to_string(), &checked));
+        print(&json::text(&json::agreement(files)))?;
+    } else {
+        let width = terminal_width();
+        let mut text = "no contradiction: both hold, and nothing that both speak of differs\n\n".to_owned();
+        for (path, checked) in checked {
+            text.push_str(&wrap(&format!("verified: {path}: {checked}"), width, 2));
+        }
+        print(&text)?;
+    }
+    Ok(Ending::Answered)
 }
 
 /// Shows what became of a statement.
@@ -79,20 +105,20 @@ pub(super) fn repository_words(registry: &Registry, repository: &Repository) -> 
 }
 
 fn is_absent(answer: &Answer) -> bool {
-    match (&answer.question, &answer.finding) {
-        (Question::TagAt { .. }, Finding::States(states)) => states.iter().all(|state| state.setting.is_none()),
-        (_, Finding::States(states)) => states.is_empty(),
-        (_, Finding::History(history)) => history.versions.is_empty(),
-        _ => false,
+    match &answer.finding {
+        Finding::State(state) => state.setting.is_none(),
+        Finding::States(list) => list.items.is_empty(),
+        Finding::History(history) => history.versions.is_empty(),
+        Finding::Changes(_) | Finding::Entry(_) | Finding::Inclusion { .. } => false,
     }
 }
 
 fn found(answer: &Answer) -> String {
     match (&answer.question, &answer.finding) {
-        (Question::TagAt { .. }, Finding::States(states)) => states.iter().map(|one| state(one, answer)).collect(),
-        (Question::RunningAt { .. }, Finding::States(states)) => workloads(states, answer),
-        (_, Finding::States(states)) => tags(states, answer),
-        (_, Finding::Changes(found)) => changes(found, answer),
+        (_, Finding::State(found)) => state(found, answer),
+        (Question::RunningAt { .. }, Finding::States(list)) => workloads(&list.items, answer),
+        (_, Finding::States(list)) => tags(&list.items, answer),
+        (_, Finding::Changes(list)) => changes(&list.items, answer),
         (Question::Sightings { .. }, Finding::History(history)) => sightings(history, &answer.entries),
         (_, Finding::History(found)) => history(found, &answer.entries),
         (_, Finding::Entry(index)) => entry(*index, &answer.entries),
@@ -118,7 +144,7 @@ fn verdict(answer: &Answer) -> String {
         text.push_str(&wrap(&format!("  proven: {proven}"), width, 4));
     }
     for unproven in &verdict.unproven {
-        text.push_str(&wrap(&format!("  not proven, the server's word: {unproven}"), width, 4));
+        text.push_str(&wrap(&format!("  not proven: {unproven}"), width, 4));
     }
     text
 }
@@ -210,19 +236,14 @@ fn history(history: &History, entries: &VerifiedEntries) -> String {
         Rows::new(&["ENTRY", "RECORDED", "WHAT", "OUTCOME", "DIGEST", "BOUND AFTER", "BY", "ASSURANCE", "WHY"]);
     for version in &history.versions {
         let Some((record, statement)) = record_of(version, entries) else { continue };
-        let after = match &version.after {
-            After::Bound(digest) => digest.to_string(),
-            After::Nothing => "-".to_owned(),
-            After::SetBefore { claimed_index: Some(index) } => format!("as entry {index} set it (not proven)"),
-            After::SetBefore { claimed_index: None } => "- (not proven)".to_owned(),
-        };
+        let after = version.after.as_ref().map(|setting| &setting.digest);
         rows.add([
             version.place.index.to_string(),
             words(version.place.recorded_at_us),
             statement.verb().to_owned(),
             outcome_name(record.outcome()).to_owned(),
             digest_or_dash(digest_of(statement)),
-            after,
+            digest_or_dash(after),
             by(record, statement),
             assurance_name(record.assurance()).to_owned(),
             why(record),
@@ -277,6 +298,12 @@ fn add_record(rows: &mut Rows, record: &proto::Record, statement: &Statement) {
     rows.field("why", &record.detail);
     rows.field("digest", digest_of(statement).map_or("", Digest::as_str));
     rows.field("image", image_in(statement).unwrap_or_default());
+    if let Kind::PolicyChange { policy } = &statement.kind {
+        let lines = if policy.text().trim().is_empty() { "no rules" } else { policy.text() };
+        for (position, line) in lines.lines().enumerate() {
+            rows.add([if position == 0 { "policy" } else { "" }.to_owned(), line.to_owned()]);
+        }
+    }
     rows.field("principal", &record.principal);
     rows.field("assurance", assurance_name(record.assurance()));
     rows.field("signed by", record.producer.as_ref().map_or("", |producer| &producer.key_id));
@@ -323,6 +350,7 @@ fn about(statement: &Statement) -> String {
         }
         Kind::Deployment { workload, .. } => subject_words(&Subject::Workload(workload.clone())),
         Kind::Attestation { digest } => digest.to_string(),
+        Kind::PolicyChange { .. } => subject_words(&Subject::Policy),
         Kind::TagPush { .. } | Kind::TagDelete { .. } | Kind::TagObserved { .. } => {
             tag_of(statement).map_or(String::new(), |tag| tag.to_string())
         }
@@ -362,7 +390,7 @@ fn image_in(statement: &Statement) -> Option<String> {
 
 fn as_of(answer: &Answer) -> String {
     let time = answer.as_of_us.map_or(String::new(), words);
-    if answer.question.is_about_now() { format!("now ({time})") } else { time }
+    if answer.question.until_us() == Some(0) { format!("now ({time})") } else { time }
 }
 
 fn digest_or_dash(digest: Option<&Digest>) -> String {

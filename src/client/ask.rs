@@ -1,23 +1,20 @@
 //! Asking a question: all pages of it, checked, with the claims kept for whoever wants to check again.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
+use std::ops::Range;
 
 use prost::Message as _;
 
 use super::trust::Remembered;
 use super::{ClientError, RemoteLedger};
-use crate::ledger::answer::{
-    Answer, Claimed, Claims, Growth, Member, MemberChange, MemberState, Page, Part, Question, StateClaim, VersionClaim,
-    WorkloadName,
-};
+use crate::ledger::answer::{Answer, Claimed, Growth, Part, Question};
 use crate::ledger::checkpoint::Checkpoint;
 use crate::ledger::evidence::hashes;
-use crate::proto::{self, get_entry_request::By};
+use crate::proto::{self, get_entry_request::By, subject_proof::Terminal};
 
 /// Most items of one page.
 const MAX_PAGE_SIZE: u64 = 1000;
-/// Most pages in a row that bring nothing. An honest server looks at 4,000 members for one, so 4 million in a row may be of
-/// no interest.
+/// Most pages in a row that bring nothing. Each goes through a thousand members, so a million in a row may be of no interest.
 const MAX_EMPTY_PAGES: usize = 1000;
 /// Most items of one answer.
 pub(super) const MAX_ITEMS: usize = 250_000;
@@ -26,8 +23,9 @@ pub(super) const MAX_LENGTH: usize = 160 * 1024 * 1024;
 
 /// One page as it came, and where the next begins.
 struct Turned {
-    page: Page,
+    evidence: proto::Evidence,
     next: String,
+    /// As many as the server says it holds; the evidence decides.
     items: usize,
 }
 
@@ -51,7 +49,7 @@ impl Turning {
     fn turn(&mut self, turned: &Turned) -> Result<(), ClientError> {
         self.empty_in_a_row = if turned.items == 0 { self.empty_in_a_row + 1 } else { 0 };
         self.items += turned.items;
-        self.length += turned.page.evidence.encoded_len();
+        self.length += turned.evidence.encoded_len();
         if self.items > MAX_ITEMS || self.length > MAX_LENGTH {
             return Err(ClientError::TooMuch);
         }
@@ -84,9 +82,11 @@ impl RemoteLedger {
     /// The answer, and what shows that it is out of date, if it is.
     async fn ask_once(&self, question: &Question) -> Result<((Answer, Claimed), Option<Behind>), ClientError> {
         let known = self.remembered()?;
-        let pages = self.pages(question).await?;
-        let growth = self.growth_of(&pages).await?;
-        let claimed = Claimed { question: question.clone(), pages, growth };
+        let mut claimed = Claimed::new(question.clone(), self.pages(question).await?);
+        claimed.growth = self.growth_of(&claimed.pages).await?;
+        if let Question::Inclusion { index, tree_size } = question {
+            self.add_inclusion(*index, *tree_size, &mut claimed).await?;
+        }
         let answer = claimed.check(self.vkey())?;
         // The pages are of one log, up to the largest checkpoint among them; that one must be of the log known so far.
         self.observe(answer.entries.note()).await?;
@@ -95,9 +95,14 @@ impl RemoteLedger {
     }
 
     /// A page from before what was known when it was asked for, if what came since could change the answer.
-    fn behind(&self, known: Remembered, answer: &Answer, pages: &[Page]) -> Result<Option<Behind>, ClientError> {
+    fn behind(
+        &self,
+        known: Remembered,
+        answer: &Answer,
+        pages: &[proto::Evidence],
+    ) -> Result<Option<Behind>, ClientError> {
         for page in pages {
-            let note = &page.evidence.checkpoint;
+            let note = &page.checkpoint;
             let size = Checkpoint::open(note, self.vkey())?.size;
             if size < known.checkpoint.size && answer.could_change_after(size) {
                 return Ok(Some(Behind { known, note: note.clone(), size }));
@@ -106,7 +111,7 @@ impl RemoteLedger {
         Ok(None)
     }
 
-    async fn pages(&self, question: &Question) -> Result<Vec<Page>, ClientError> {
+    async fn pages(&self, question: &Question) -> Result<Vec<proto::Evidence>, ClientError> {
         let (mut pages, mut token) = (Vec::new(), String::new());
         let mut left = question.limit();
         let mut turning = Turning::default();
@@ -115,22 +120,35 @@ impl RemoteLedger {
             let page_size = u32::try_from(size).expect("a page is small");
             let turned = self.page(question, page_size, &token).await?;
             turning.turn(&turned)?;
-            pages.push(turned.page);
+            pages.push(turned.evidence);
             let items = u64::try_from(turned.items).expect("a page is small");
             left = left.map(|left| left.saturating_sub(items));
             if turned.next.is_empty() || left == Some(0) {
-                return Ok(pages);
+                break;
             }
             token = turned.next;
         }
+        for (key, versions) in spread(&pages) {
+            let sealed = self.prove_subject(key, versions).await?;
+            turning.turn(&sealed)?;
+            pages.push(sealed.evidence);
+        }
+        Ok(pages)
+    }
+
+    /// One proof under one commitment of what came in parts under several.
+    async fn prove_subject(&self, key: Vec<u8>, versions: Range<u64>) -> Result<Turned, ClientError> {
+        let request = proto::ProveSubjectRequest { key, begin: versions.start, end: versions.end };
+        let response = self.queries().prove_subject(request).await?.into_inner();
+        turned(response.evidence, String::new(), 0)
     }
 
     /// Proofs between the checkpoints of pages, as far as they differ, in the order in which they are put together.
-    async fn growth_of(&self, pages: &[Page]) -> Result<Vec<Growth>, ClientError> {
+    async fn growth_of(&self, pages: &[proto::Evidence]) -> Result<Vec<Growth>, ClientError> {
         let mut growth: Vec<Growth> = Vec::new();
         let mut largest: Option<u64> = None;
         for page in pages {
-            let size = Checkpoint::open(&page.evidence.checkpoint, self.vkey())?.size;
+            let size = Checkpoint::open(&page.checkpoint, self.vkey())?.size;
             let before = largest.unwrap_or(size);
             let (older, newer) = (before.min(size), before.max(size));
             if older > 0 && older < newer && !growth.iter().any(|known| known.older == older && known.newer == newer) {
@@ -143,7 +161,7 @@ impl RemoteLedger {
     }
 
     async fn page(&self, question: &Question, page_size: u32, token: &str) -> Result<Turned, ClientError> {
-        let page_token = token.to_owned();
+        let (page_token, without_evidence) = (token.to_owned(), false);
         match question {
             Question::TagAt { tag, at_us } => {
                 let request = proto::ResolveTagRequest {
@@ -151,13 +169,9 @@ impl RemoteLedger {
                     repository: tag.repository.to_string(),
                     tag: tag.tag.to_string(),
                     at_us: on_wire(*at_us),
-                    without_evidence: false,
+                    without_evidence,
                 };
-                let response = self.queries().resolve_tag(request).await?.into_inner();
-                let state = state(response.digest, response.state);
-                let states = vec![MemberState { member: Member::Tag(tag.tag.clone()), state }];
-                let claims = Claims::States { as_of_us: response.as_of_us, states };
-                turned(claims, response.evidence, String::new(), 1)
+                turned(self.queries().resolve_tag(request).await?.into_inner().evidence, String::new(), 1)
             }
             Question::TagHistory { tag, part } => {
                 let Part { since_us, until_us, newest_first, .. } = *part;
@@ -170,20 +184,16 @@ impl RemoteLedger {
                     page_size,
                     page_token,
                     newest_first,
-                    without_evidence: false,
+                    without_evidence,
                 };
                 let response = self.queries().list_tag_history(request).await?.into_inner();
-                versions(response.versions, response.total, response.evidence, response.next_page_token)
+                turned(response.evidence, response.next_page_token, response.versions.len())
             }
             Question::Sightings { digest, .. } => {
-                let request = proto::ListDigestSightingsRequest {
-                    digest: digest.to_string(),
-                    page_size,
-                    page_token,
-                    without_evidence: false,
-                };
+                let digest = digest.to_string();
+                let request = proto::ListDigestSightingsRequest { digest, page_size, page_token, without_evidence };
                 let response = self.queries().list_digest_sightings(request).await?.into_inner();
-                versions(response.versions, response.total, response.evidence, response.next_page_token)
+                turned(response.evidence, response.next_page_token, response.versions.len())
             }
             Question::TagsAt { repository, at_us, include_unbound, .. } => {
                 let request = proto::ListTagsRequest {
@@ -193,16 +203,10 @@ impl RemoteLedger {
                     page_size,
                     page_token,
                     include_unbound: *include_unbound,
-                    without_evidence: false,
+                    without_evidence,
                 };
                 let response = self.queries().list_tags(request).await?.into_inner();
-                let member = |found: proto::TagState| {
-                    Ok(MemberState { member: tag_member(&found.tag)?, state: state(found.digest, found.state) })
-                };
-                let states: Vec<_> = response.tags.into_iter().map(member).collect::<Result<_, ClientError>>()?;
-                let items = states.len();
-                let claims = Claims::States { as_of_us: response.as_of_us, states };
-                turned(claims, response.evidence, response.next_page_token, items)
+                turned(response.evidence, response.next_page_token, response.tags.len())
             }
             Question::RunningAt { environment, workload, at_us, include_stopped, .. } => {
                 let request = proto::ListRunningRequest {
@@ -212,19 +216,10 @@ impl RemoteLedger {
                     page_size,
                     page_token,
                     include_stopped: *include_stopped,
-                    without_evidence: false,
+                    without_evidence,
                 };
                 let response = self.queries().list_running(request).await?.into_inner();
-                let member = |found: proto::WorkloadState| {
-                    Ok(MemberState {
-                        member: workload_member(found.workload)?,
-                        state: state(found.digest, found.state),
-                    })
-                };
-                let states: Vec<_> = response.workloads.into_iter().map(member).collect::<Result<_, ClientError>>()?;
-                let items = states.len();
-                let claims = Claims::States { as_of_us: response.as_of_us, states };
-                turned(claims, response.evidence, response.next_page_token, items)
+                turned(response.evidence, response.next_page_token, response.workloads.len())
             }
             Question::RepositoryDiff { repository, from_us, to_us, .. } => {
                 let request = proto::DiffRepositoryRequest {
@@ -234,18 +229,10 @@ impl RemoteLedger {
                     to_us: on_wire(*to_us),
                     page_size,
                     page_token,
-                    without_evidence: false,
+                    without_evidence,
                 };
                 let response = self.queries().diff_repository(request).await?.into_inner();
-                let member = |found: proto::TagChange| {
-                    Ok(MemberChange {
-                        member: tag_member(&found.tag)?,
-                        from: state(found.from_digest, found.from),
-                        to: state(found.to_digest, found.to),
-                    })
-                };
-                let changes = response.changes.into_iter().map(member).collect::<Result<_, ClientError>>()?;
-                changed(response.as_of_us, changes, response.evidence, response.next_page_token)
+                turned(response.evidence, response.next_page_token, response.changes.len())
             }
             Question::EnvironmentDiff { environment, from_us, to_us, .. } => {
                 let request = proto::DiffEnvironmentRequest {
@@ -254,95 +241,54 @@ impl RemoteLedger {
                     to_us: on_wire(*to_us),
                     page_size,
                     page_token,
-                    without_evidence: false,
+                    without_evidence,
                 };
                 let response = self.queries().diff_environment(request).await?.into_inner();
-                let member = |found: proto::WorkloadChange| {
-                    Ok(MemberChange {
-                        member: workload_member(found.workload)?,
-                        from: state(found.from_digest, found.from),
-                        to: state(found.to_digest, found.to),
-                    })
-                };
-                let changes = response.changes.into_iter().map(member).collect::<Result<_, ClientError>>()?;
-                changed(response.as_of_us, changes, response.evidence, response.next_page_token)
+                turned(response.evidence, response.next_page_token, response.changes.len())
             }
-            Question::Entry { index } => self.entry_page(By::Index(*index), Claims::Entry).await,
-            Question::Leaf { hash } => self.entry_page(By::LeafHash(hash.to_vec()), Claims::Entry).await,
-            Question::Inclusion { index, tree_size } => self.inclusion_page(*index, *tree_size).await,
+            Question::Entry { index } | Question::Inclusion { index, .. } => self.entry_page(By::Index(*index)).await,
+            Question::Leaf { hash } => self.entry_page(By::LeafHash(hash.to_vec())).await,
         }
     }
 
-    async fn entry_page(&self, by: By, claims: Claims) -> Result<Turned, ClientError> {
+    async fn entry_page(&self, by: By) -> Result<Turned, ClientError> {
         let response = self.log().get_entry(proto::GetEntryRequest { by: Some(by) }).await?.into_inner();
-        turned(claims, response.evidence, String::new(), 1)
+        turned(response.evidence, String::new(), 1)
     }
 
-    /// The entry as of the newest checkpoint, its path in the tree asked for, and that the one continues the other.
-    async fn inclusion_page(&self, index: u64, asked_size: u64) -> Result<Turned, ClientError> {
-        let mut turned = self.entry_page(By::Index(index), Claims::Entry).await?;
-        let newest = Checkpoint::open(&turned.page.evidence.checkpoint, self.vkey())?;
-        let tree_size = if asked_size == 0 { newest.size } else { asked_size };
+    /// The path of an entry in the tree asked for, and that the checkpoint's tree continues that one.
+    async fn add_inclusion(&self, index: u64, asked_size: u64, claimed: &mut Claimed) -> Result<(), ClientError> {
+        let note = claimed.pages.first().map_or("", |page| &page.checkpoint);
+        let newest = Checkpoint::open(note, self.vkey())?.size;
+        let tree_size = if asked_size == 0 { newest } else { asked_size };
         let request = proto::GetInclusionProofRequest { index, tree_size };
-        let inclusion = self.log().get_inclusion_proof(request).await?.into_inner();
-        let consistency =
-            self.growth(tree_size, newest.size).await.map_err(|error| error.between(tree_size, newest.size))?;
-        let root =
-            <[u8; 32]>::try_from(&inclusion.root[..]).map_err(|_| ClientError::Incomplete("root of 32 bytes"))?;
-        turned.page.claims = Claims::Inclusion { tree_size, root, path: hashes(&inclusion.hashes)?, consistency };
-        Ok(turned)
+        claimed.path = hashes(&self.log().get_inclusion_proof(request).await?.into_inner().hashes)?;
+        if tree_size < newest {
+            let hashes = self.growth(tree_size, newest).await.map_err(|error| error.between(tree_size, newest))?;
+            claimed.growth.push(Growth { older: tree_size, newer: newest, hashes });
+        }
+        Ok(())
     }
 }
 
-fn turned(
-    claims: Claims,
-    evidence: Option<proto::Evidence>,
-    next: String,
-    items: usize,
-) -> Result<Turned, ClientError> {
+/// The subjects that several pages prove parts of, with the versions that these show together.
+fn spread(pages: &[proto::Evidence]) -> Vec<(Vec<u8>, Range<u64>)> {
+    let mut shown: BTreeMap<&[u8], (usize, Range<u64>)> = BTreeMap::new();
+    for subject in pages.iter().flat_map(|page| &page.subjects) {
+        let Some(Terminal::History(history)) = &subject.terminal else { continue };
+        let (Some(first), Some(last)) = (history.leaves.first(), history.leaves.last()) else { continue };
+        let (begin, end) = (first.version, last.version.saturating_add(1));
+        let (pages, versions) = shown.entry(&subject.key).or_insert((0, begin..end));
+        *pages += 1;
+        *versions = versions.start.min(begin)..versions.end.max(end);
+    }
+    let spread = shown.into_iter().filter(|(_, (pages, _))| *pages > 1);
+    spread.map(|(key, (_, versions))| (key.to_vec(), versions)).collect()
+}
+
+fn turned(evidence: Option<proto::Evidence>, next: String, items: usize) -> Result<Turned, ClientError> {
     let evidence = evidence.ok_or(ClientError::Incomplete("evidence"))?;
-    Ok(Turned { page: Page { claims, evidence }, next, items })
-}
-
-fn versions(
-    versions: Vec<proto::Version>,
-    total: u64,
-    evidence: Option<proto::Evidence>,
-    next: String,
-) -> Result<Turned, ClientError> {
-    let items = versions.len();
-    let versions = versions.into_iter().map(version).collect();
-    turned(Claims::Versions { versions, total }, evidence, next, items)
-}
-
-fn changed(
-    as_of_us: u64,
-    changes: Vec<MemberChange>,
-    evidence: Option<proto::Evidence>,
-    next: String,
-) -> Result<Turned, ClientError> {
-    let items = changes.len();
-    turned(Claims::Changes { as_of_us, changes }, evidence, next, items)
-}
-
-fn state(digest: String, state: Option<proto::StateAt>) -> StateClaim {
-    let proto::StateAt { at, next } = state.unwrap_or_default();
-    StateClaim { digest, at: at.map(version), next: next.map(version) }
-}
-
-fn version(version: proto::Version) -> VersionClaim {
-    let proto::Version { version, index, recorded_at_us, effective } = version;
-    VersionClaim { version, index, recorded_at_us, effective }
-}
-
-fn tag_member(tag: &str) -> Result<Member, ClientError> {
-    tag.parse().map(Member::Tag).map_err(|_| ClientError::Incomplete("valid tag in its list"))
-}
-
-fn workload_member(workload: Option<proto::Workload>) -> Result<Member, ClientError> {
-    let proto::Workload { environment, cluster, namespace, workload, container } =
-        workload.ok_or(ClientError::Incomplete("workload in its list"))?;
-    Ok(Member::Workload(WorkloadName { environment, cluster, namespace, workload, container }))
+    Ok(Turned { evidence, next, items })
 }
 
 /// A time as it is sent. What does not fit is beyond every limit, and the server says so.
@@ -356,7 +302,7 @@ mod tests {
 
     fn page(items: usize, next: &str, checkpoint: usize) -> Turned {
         let evidence = proto::Evidence { checkpoint: "x".repeat(checkpoint), ..proto::Evidence::default() };
-        Turned { page: Page { claims: Claims::Entry, evidence }, next: next.to_owned(), items }
+        Turned { evidence, next: next.to_owned(), items }
     }
 
     #[test]

@@ -5,7 +5,7 @@ use tonic::Request;
 use tonic::metadata::AsciiMetadataValue;
 
 use super::{ClientError, RemoteLedger};
-use crate::ledger::answer::{Answer, Claimed, Claims, Page, Question, Recorded, check_receipt};
+use crate::ledger::answer::{Answer, Claimed, Question, Recorded, check_receipt};
 use crate::ledger::note::Skey;
 use crate::ledger::signature::{key_id, sign, statement_message};
 use crate::proto;
@@ -51,11 +51,7 @@ impl RemoteLedger {
         let response = self.appends().append(request).await?.into_inner();
         let receipt = response.receipt.ok_or(ClientError::Incomplete("receipt"))?;
         let evidence = response.evidence.ok_or(ClientError::Incomplete("evidence"))?;
-        let claimed = Claimed {
-            question: Question::Entry { index: receipt.index },
-            pages: vec![Page { claims: Claims::Entry, evidence }],
-            growth: Vec::new(),
-        };
+        let claimed = Claimed::new(Question::Entry { index: receipt.index }, vec![evidence]);
         let answer = claimed.check(self.vkey())?;
         let recorded = check_receipt(&receipt, &bytes, size_before, &answer.entries)?;
         self.observe(answer.entries.note()).await?;

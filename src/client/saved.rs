@@ -1,9 +1,9 @@
 //! Evidence files: an answer with all that is needed to check it, as JSON.
 //!
 //! ```json
-//! { "format": "tagledger-evidence", "version": 1, "checksum": "sha256:…",
-//!   "content": { "question": {…}, "pages": [ {"claims": {…}, "checkpoint": "…", "entries": […], "proof": […]} ],
-//!                "growth": [] } }
+//! { "format": "tagledger-evidence", "version": 2, "checksum": "sha256:…",
+//!   "content": { "question": {…}, "pages": [ {"checkpoint": "…", "entries": […], "proof": […], "subjects": […]} ],
+//!                "growth": [], "path": [] } }
 //! ```
 //!
 //! `docs/SPEC.md`, "Evidence files", lists every field. Reading one believes nothing: [`Claimed::check`] does the rest, under
@@ -19,12 +19,15 @@ use sha2::{Digest as _, Sha256};
 
 use super::trust::{TrustError, write};
 use super::visible;
-use crate::ledger::answer::{Claimed, Claims, Growth, Page, Question};
+use crate::ledger::answer::{Claimed, Growth, Question};
+use crate::ledger::evidence::hashes;
+use crate::ledger::merkle::Hash;
 use crate::ledger::tlog_proof;
 use crate::proto;
+use crate::proto::subject_proof::Terminal;
 
 const FORMAT: &str = "tagledger-evidence";
-const VERSION: u64 = 1;
+const VERSION: u64 = 2;
 /// Longest file read, in bytes.
 const MAX_LENGTH: u64 = 256 * 1024 * 1024;
 
@@ -79,25 +82,48 @@ struct Content {
     question: Question,
     pages: Vec<SavedPage>,
     growth: Vec<SavedGrowth>,
+    path: Vec<Bytes>,
 }
 
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct SavedPage {
-    claims: Claims,
     /// The signed note, as it is.
     checkpoint: String,
     entries: Vec<SavedEntry>,
-    /// Base64.
-    proof: Vec<String>,
+    proof: Vec<Bytes>,
+    subjects: Vec<SavedSubject>,
 }
 
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct SavedEntry {
     index: u64,
-    /// Base64.
-    entry: String,
+    entry: Bytes,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SavedSubject {
+    key: Bytes,
+    siblings: Vec<Bytes>,
+    terminal: SavedTerminal,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+enum SavedTerminal {
+    History { count: u64, root: Bytes, leaves: Vec<SavedLeaf>, proof: Vec<Bytes> },
+    Other { key: Bytes, count: u64, root: Bytes },
+    Empty {},
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SavedLeaf {
+    version: u64,
+    index: u64,
+    effective: u64,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -105,8 +131,24 @@ struct SavedEntry {
 struct SavedGrowth {
     older: u64,
     newer: u64,
-    /// Base64.
-    proof: Vec<String>,
+    proof: Vec<Bytes>,
+}
+
+/// Bytes as base64.
+#[derive(Clone)]
+struct Bytes(Vec<u8>);
+
+impl Serialize for Bytes {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&BASE64.encode(&self.0))
+    }
+}
+
+impl<'de> Deserialize<'de> for Bytes {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        BASE64.decode(text).map(Self).map_err(|error| serde::de::Error::custom(format!("not base64: {error}")))
+    }
 }
 
 /// The text of an evidence file.
@@ -115,6 +157,7 @@ pub fn to_text(claimed: &Claimed) -> String {
         question: claimed.question.clone(),
         pages: claimed.pages.iter().map(save_page).collect(),
         growth: claimed.growth.iter().map(save_growth).collect(),
+        path: save_hashes(&claimed.path),
     };
     let file = File { format: FORMAT.to_owned(), version: VERSION, checksum: checksum(&content), content };
     serde_json::to_string_pretty(&file).expect("it has only strings as keys") + "\n"
@@ -139,9 +182,9 @@ pub fn from_text(text: &str) -> Result<Claimed, SavedError> {
     if content.pages.is_empty() {
         return Err(SavedError::Malformed("it has no page".to_owned()));
     }
-    let pages = content.pages.into_iter().map(load_page).collect::<Result<_, _>>()?;
+    let pages = content.pages.into_iter().map(load_page).collect();
     let growth = content.growth.into_iter().map(load_growth).collect::<Result<_, _>>()?;
-    Ok(Claimed { question: content.question, pages, growth })
+    Ok(Claimed { question: content.question, pages, growth, path: load_hashes(content.path)? })
 }
 
 /// Why an answer is not saved.
@@ -162,7 +205,7 @@ pub fn save(path: &Path, claimed: &Claimed) -> Result<(), SaveError> {
         return Ok(write(path, &to_text(claimed))?);
     }
     let text = match (&claimed.question, &claimed.pages[..]) {
-        (Question::Entry { .. } | Question::Leaf { .. }, [page]) => tlog_proof::to_text(&page.evidence),
+        (Question::Entry { .. } | Question::Leaf { .. }, [page]) => tlog_proof::to_text(page),
         _ => None,
     };
     Ok(write(path, &text.ok_or(SaveError::NotOneEntry)?)?)
@@ -183,8 +226,7 @@ pub fn load(path: &Path) -> Result<Claimed, SavedError> {
 fn from_tlog_proof(text: &str) -> Result<Claimed, SavedError> {
     let evidence = tlog_proof::from_text(text).map_err(|error| SavedError::Malformed(error.to_string()))?;
     let index = evidence.entries.first().map_or(0, |entry| entry.index);
-    let pages = vec![Page { claims: Claims::Entry, evidence }];
-    Ok(Claimed { question: Question::Entry { index }, pages, growth: Vec::new() })
+    Ok(Claimed::new(Question::Entry { index }, vec![evidence]))
 }
 
 fn checksum(content: &Content) -> String {
@@ -192,71 +234,114 @@ fn checksum(content: &Content) -> String {
     format!("sha256:{}", hex::encode(Sha256::digest(compact)))
 }
 
-fn save_page(page: &Page) -> SavedPage {
-    let entry = |entry: &proto::LogEntry| SavedEntry { index: entry.index, entry: BASE64.encode(&entry.entry) };
+fn save_page(page: &proto::Evidence) -> SavedPage {
+    let entry = |entry: &proto::LogEntry| SavedEntry { index: entry.index, entry: Bytes(entry.entry.clone()) };
     SavedPage {
-        claims: page.claims.clone(),
-        checkpoint: page.evidence.checkpoint.clone(),
-        entries: page.evidence.entries.iter().map(entry).collect(),
-        proof: page.evidence.proof.iter().map(|hash| BASE64.encode(hash)).collect(),
+        checkpoint: page.checkpoint.clone(),
+        entries: page.entries.iter().map(entry).collect(),
+        proof: page.proof.iter().cloned().map(Bytes).collect(),
+        subjects: page.subjects.iter().map(save_subject).collect(),
     }
 }
 
-fn load_page(page: SavedPage) -> Result<Page, SavedError> {
-    let entry = |saved: SavedEntry| Ok(proto::LogEntry { index: saved.index, entry: bytes("an entry", &saved.entry)? });
-    let evidence = proto::Evidence {
+fn load_page(page: SavedPage) -> proto::Evidence {
+    let entry = |saved: SavedEntry| proto::LogEntry { index: saved.index, entry: saved.entry.0 };
+    proto::Evidence {
         checkpoint: page.checkpoint,
-        entries: page.entries.into_iter().map(entry).collect::<Result<_, _>>()?,
-        proof: page.proof.iter().map(|hash| bytes("a hash", hash)).collect::<Result<_, _>>()?,
-        subjects: Vec::new(),
+        entries: page.entries.into_iter().map(entry).collect(),
+        proof: plain(page.proof),
+        subjects: page.subjects.into_iter().map(load_subject).collect(),
+    }
+}
+
+fn save_subject(subject: &proto::SubjectProof) -> SavedSubject {
+    let bytes = |bytes: &Vec<u8>| Bytes(bytes.clone());
+    let leaf = |leaf: &proto::HistoryLeaf| {
+        let proto::HistoryLeaf { version, index, effective } = *leaf;
+        SavedLeaf { version, index, effective }
     };
-    Ok(Page { claims: page.claims, evidence })
+    let terminal = match &subject.terminal {
+        Some(Terminal::History(history)) => SavedTerminal::History {
+            count: history.count,
+            root: bytes(&history.root),
+            leaves: history.leaves.iter().map(leaf).collect(),
+            proof: history.proof.iter().map(bytes).collect(),
+        },
+        Some(Terminal::Other(other)) => {
+            SavedTerminal::Other { key: bytes(&other.key), count: other.count, root: bytes(&other.root) }
+        }
+        // What was checked before it is saved has a terminal.
+        Some(Terminal::Empty(_)) | None => SavedTerminal::Empty {},
+    };
+    SavedSubject { key: bytes(&subject.key), siblings: subject.siblings.iter().map(bytes).collect(), terminal }
+}
+
+fn load_subject(saved: SavedSubject) -> proto::SubjectProof {
+    let leaf = |leaf: SavedLeaf| {
+        let SavedLeaf { version, index, effective } = leaf;
+        proto::HistoryLeaf { version, index, effective }
+    };
+    let terminal = match saved.terminal {
+        SavedTerminal::History { count, root, leaves, proof } => Terminal::History(proto::HistoryProof {
+            count,
+            root: root.0,
+            leaves: leaves.into_iter().map(leaf).collect(),
+            proof: plain(proof),
+        }),
+        SavedTerminal::Other { key, count, root } => {
+            Terminal::Other(proto::OtherLeaf { key: key.0, count, root: root.0 })
+        }
+        SavedTerminal::Empty {} => Terminal::Empty(proto::EmptySubtree {}),
+    };
+    proto::SubjectProof { key: saved.key.0, siblings: plain(saved.siblings), terminal: Some(terminal) }
 }
 
 fn save_growth(growth: &Growth) -> SavedGrowth {
-    let proof = growth.hashes.iter().map(|hash| BASE64.encode(hash)).collect();
-    SavedGrowth { older: growth.older, newer: growth.newer, proof }
+    SavedGrowth { older: growth.older, newer: growth.newer, proof: save_hashes(&growth.hashes) }
 }
 
 fn load_growth(growth: SavedGrowth) -> Result<Growth, SavedError> {
-    let hash = |text: &String| {
-        let hash = bytes("a hash", text)?.try_into();
-        hash.map_err(|_| SavedError::Malformed("a hash of a consistency proof does not have 32 bytes".to_owned()))
-    };
-    let hashes = growth.proof.iter().map(hash).collect::<Result<_, _>>()?;
-    Ok(Growth { older: growth.older, newer: growth.newer, hashes })
+    Ok(Growth { older: growth.older, newer: growth.newer, hashes: load_hashes(growth.proof)? })
 }
 
-fn bytes(what: &str, text: &str) -> Result<Vec<u8>, SavedError> {
-    BASE64.decode(text).map_err(|error| SavedError::Malformed(format!("{what} is not base64: {error}")))
+fn save_hashes(hashes: &[Hash]) -> Vec<Bytes> {
+    hashes.iter().map(|hash| Bytes(hash.to_vec())).collect()
+}
+
+fn load_hashes(saved: Vec<Bytes>) -> Result<Vec<Hash>, SavedError> {
+    hashes(&plain(saved)).map_err(|error| SavedError::Malformed(error.to_string()))
+}
+
+fn plain(saved: Vec<Bytes>) -> Vec<Vec<u8>> {
+    saved.into_iter().map(|bytes| bytes.0).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ledger::answer::{Part, VersionClaim};
+    use crate::ledger::answer::Part;
     use crate::ledger::little_ledger::{LittleLedger, push};
     use crate::ledger::subject::Subject;
     use crate::proto::Disposition::Happened;
 
-    /// A history on two pages, as of different checkpoints.
+    /// A history on two pages, as of different checkpoints, sealed by a third; and what is there beside it.
     fn claimed() -> (LittleLedger, Claimed) {
         let mut ledger = LittleLedger::new("ledger.example", 1);
         for digit in ['a', 'b', 'c'] {
             ledger.record(push("latest", digit, Happened));
         }
         let tag: crate::ledger::names::TagRef = "r/app:latest".parse().expect("a reference");
-        let history = ledger.history(&Subject::Tag(tag.clone()));
-        let page = |versions: &[VersionClaim], size| {
-            let indexes: Vec<u64> = versions.iter().map(|version| version.index).collect();
-            let claims = Claims::Versions { versions: versions.to_vec(), total: 3 };
-            Page { claims, evidence: ledger.evidence_at(&indexes, size) }
-        };
-        let claimed = Claimed {
-            question: Question::TagHistory { tag, part: Part::default() },
-            pages: vec![page(&history[..1], 3), page(&history[1..], 6)],
-            growth: vec![Growth { older: 3, newer: 6, hashes: ledger.consistency(3, 6) }],
-        };
+        let subject = Subject::Tag(tag.clone());
+        let other = Subject::Tag("r/app:other".parse().expect("a reference"));
+        let mut seal = ledger.evidence(&[5]);
+        seal.subjects = vec![ledger.subject_proof_at(&subject, &[0, 1, 2], 6)];
+        let pages = vec![
+            ledger.shown_at(&[(subject.clone(), vec![0])], 4),
+            ledger.shown_at(&[(subject, vec![1, 2]), (other, vec![]), (Subject::Environments, vec![])], 6),
+            seal,
+        ];
+        let mut claimed = Claimed::new(Question::TagHistory { tag, part: Part::default() }, pages);
+        claimed.growth = vec![Growth { older: 4, newer: 6, hashes: ledger.consistency(4, 6) }];
         (ledger, claimed)
     }
 
@@ -293,7 +378,10 @@ mod tests {
 
     #[test]
     fn a_liar_who_mends_the_checksum_is_refused_by_the_proofs() {
-        let (ledger, honest) = claimed();
+        let (ledger, mut honest) = claimed();
+        // What is shown beside the point may be exchanged for another truth.
+        let is_needed = |subject: &proto::SubjectProof| matches!(subject.terminal, Some(Terminal::History(_)));
+        honest.pages.iter_mut().for_each(|page| page.subjects.retain(is_needed));
         let text = to_text(&honest);
         let mut refused = 0;
         for (position, digit) in text.char_indices().filter(|(_, c)| c.is_ascii_digit()) {
@@ -308,18 +396,8 @@ mod tests {
             }
             match claimed.check(&ledger.skey.vkey()) {
                 Err(_) => refused += 1,
-                // Some lies are another true answer: to another question, or about what is only the server's word.
-                Ok(answer) => {
-                    let is_word = claimed.pages.iter().zip(&honest.pages).all(|(claimed, honest)| {
-                        let (Claims::Versions { versions: one, .. }, Claims::Versions { versions: other, .. }) =
-                            (&claimed.claims, &honest.claims)
-                        else {
-                            return false;
-                        };
-                        one == other && claimed.evidence == honest.evidence
-                    });
-                    assert!(is_word, "changed at {position}: {:?}", answer.question);
-                }
+                // Another question has another answer; evidence has none.
+                Ok(_) => assert_ne!(claimed.question, honest.question, "changed at {position}"),
             }
         }
         assert!(refused > 100, "only {refused} were refused");
@@ -343,7 +421,10 @@ mod tests {
         assert!(words("{}").contains("missing field `format`"));
         assert!(words(r#"{"format": "x", "version": 1}"#).contains("its format is \"x\""));
         let text = to_text(&claimed);
-        assert!(words(&text.replace("\"version\": 1,", "\"version\": 2,")).contains("use a newer one"));
+        assert!(
+            words(&text.replace("\"version\": 2,\n  \"checksum", "\"version\": 3,\n  \"checksum"))
+                .contains("use a newer one")
+        );
         assert!(words(&text.replace("\"growth\": [", "\"more\": 1, \"growth\": [")).contains("unknown field"));
     }
 }

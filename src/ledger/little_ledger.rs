@@ -5,9 +5,11 @@ use std::convert::Infallible;
 
 use prost::Message as _;
 
-use super::answer::{StateClaim, VersionClaim};
+use super::answer::{Claimed, Question};
 use super::checkpoint::Checkpoint;
 use super::entry::{entry_hash, sign_commitment, sign_record};
+use super::history::{history_leaf, map_leaf};
+use super::map::{Leaf, Terminal, Top};
 use super::merkle::multi::multi_proof;
 use super::merkle::proof::consistency_proof;
 use super::merkle::tree::MemoryNodes;
@@ -29,8 +31,25 @@ pub(crate) struct LittleLedger {
     trees: Vec<Tree>,
     states: HashMap<SubjectKey, SubjectState>,
     bound: BTreeMap<(Registry, Repository, Tag), Digest>,
-    histories: HashMap<SubjectKey, Vec<VersionClaim>>,
+    pub(crate) histories: HashMap<SubjectKey, LittleHistory>,
+    /// The map's leaves as of each commitment, by its index.
+    maps: BTreeMap<u64, BTreeMap<SubjectKey, Leaf>>,
     clock_us: u64,
+}
+
+/// A subject's history: what its leaves are made of, and its tree.
+#[derive(Clone, Default)]
+pub(crate) struct LittleHistory {
+    pub(crate) versions: Vec<LittleVersion>,
+    tree: Tree,
+    nodes: MemoryNodes,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct LittleVersion {
+    pub(crate) index: u64,
+    pub(crate) recorded_at_us: u64,
+    pub(crate) effective: u64,
 }
 
 impl View for LittleLedger {
@@ -62,6 +81,7 @@ impl LittleLedger {
             states: HashMap::new(),
             bound: BTreeMap::new(),
             histories: HashMap::new(),
+            maps: BTreeMap::new(),
             clock_us: 1_000_000,
         }
     }
@@ -75,7 +95,7 @@ impl LittleLedger {
         for step in steps {
             self.clock_us += 1000;
             let index = self.size();
-            let mut subjects = Vec::new();
+            let (mut subjects, mut touched) = (Vec::new(), Vec::new());
             for touch in step.touches {
                 subjects.push(proto::Subject {
                     kind: touch.subject.kind().into(),
@@ -89,14 +109,9 @@ impl LittleLedger {
                         None => self.bound.remove(&key),
                     };
                 }
-                let key = touch.subject.key();
-                self.histories.entry(key).or_default().push(VersionClaim {
-                    version: touch.version,
-                    index,
-                    recorded_at_us: self.clock_us,
-                    effective: touch.after.effective(),
-                });
-                self.states.insert(key, SubjectState { count: touch.version + 1, binding: touch.after });
+                touched.push((touch.subject.key(), touch.after.effective()));
+                self.states
+                    .insert(touch.subject.key(), SubjectState { count: touch.version + 1, binding: touch.after });
             }
             let record = proto::Record {
                 index,
@@ -111,16 +126,35 @@ impl LittleLedger {
                 subjects,
             };
             self.append(sign_record(&record, &self.skey));
+            for (key, effective) in touched {
+                self.extend_history(key, index, effective);
+            }
         }
         self.commit();
         first
+    }
+
+    /// Puts an entry into a history; an honest ledger does so for each subject of each record.
+    pub(crate) fn extend_history(&mut self, key: SubjectKey, index: u64, effective: u64) {
+        let (_, recorded_at_us) = super::entry::index_and_time(&self.entry(index)).expect("own entry");
+        let leaf = history_leaf(index, &entry_hash(&self.entry(index)), effective);
+        let LittleHistory { versions, tree, nodes } = self.histories.entry(key).or_default();
+        versions.push(LittleVersion { index, recorded_at_us, effective });
+        tree.append(leaf, |node| nodes.insert(node));
     }
 
     /// Closes the log with a commitment.
     pub(crate) fn commit(&mut self) -> u64 {
         self.clock_us += 1000;
         let index = self.size();
-        let commitment = proto::Commitment { index, recorded_at_us: self.clock_us, map_root: vec![0; 32], map_size: 0 };
+        let leaves: BTreeMap<_, _> = self.histories.iter().map(|(key, h)| (*key, map_leaf(*key, &h.tree))).collect();
+        let commitment = proto::Commitment {
+            index,
+            recorded_at_us: self.clock_us,
+            map_root: top(&leaves).root().to_vec(),
+            map_size: leaves.len() as u64,
+        };
+        self.maps.insert(index, leaves);
         self.append(sign_commitment(&commitment, &self.skey));
         index
     }
@@ -176,26 +210,87 @@ impl LittleLedger {
     }
 
     /// A subject's whole history.
-    pub(crate) fn history(&self, subject: &Subject) -> Vec<VersionClaim> {
-        self.histories.get(&subject.key()).cloned().unwrap_or_default()
+    pub(crate) fn history(&self, subject: &Subject) -> Vec<LittleVersion> {
+        self.histories.get(&subject.key()).map(|history| history.versions.clone()).unwrap_or_default()
     }
 
-    /// A subject's state at a time, and the entries that show it.
-    pub(crate) fn state(&self, subject: &Subject, at_us: u64) -> (StateClaim, Vec<u64>) {
+    /// What the map of the checkpoint of a size says of a subject, with some of its versions.
+    pub(crate) fn subject_proof_at(&self, subject: &Subject, versions: &[u64], size: u64) -> proto::SubjectProof {
+        let (key, leaves) = (subject.key(), &self.maps[&(size - 1)]);
+        let Ok(proof) = top(leaves).prove(leaves, &key);
+        let terminal = match proof.terminal {
+            Terminal::Empty => proto::subject_proof::Terminal::Empty(proto::EmptySubtree {}),
+            Terminal::Other(Leaf { key, count, root }) => proto::subject_proof::Terminal::Other(proto::OtherLeaf {
+                key: key.0.to_vec(),
+                count,
+                root: root.to_vec(),
+            }),
+            Terminal::Own { count, root } => {
+                let history = &self.histories[&key];
+                let shown = |version: &u64| {
+                    let LittleVersion { index, effective, .. } = history.versions[position(*version)];
+                    proto::HistoryLeaf { version: *version, index, effective }
+                };
+                let hashes = match versions {
+                    [] => Vec::new(),
+                    versions => multi_proof(&history.nodes, versions, count).expect("all nodes are kept"),
+                };
+                proto::subject_proof::Terminal::History(proto::HistoryProof {
+                    count,
+                    root: root.to_vec(),
+                    leaves: versions.iter().map(shown).collect(),
+                    proof: hashes.into_iter().map(|hash| hash.to_vec()).collect(),
+                })
+            }
+        };
+        proto::SubjectProof {
+            key: key.0.to_vec(),
+            siblings: proof.siblings.into_iter().map(|hash| hash.to_vec()).collect(),
+            terminal: Some(terminal),
+        }
+    }
+
+    /// Evidence as of a size that shows versions of subjects, with their entries, what is in force after each, and the
+    /// closing commitment.
+    pub(crate) fn shown_at(&self, shown: &[(Subject, Vec<u64>)], size: u64) -> proto::Evidence {
+        let mut indexes = vec![size - 1];
+        for (subject, versions) in shown {
+            let history = self.history(subject);
+            for version in versions {
+                let LittleVersion { index, effective, .. } = history[position(*version)];
+                indexes.extend([Some(index), effective.checked_sub(1)].into_iter().flatten());
+            }
+        }
+        let mut evidence = self.evidence_at(&indexes, size);
+        evidence.subjects = shown.iter().map(|(subject, of)| self.subject_proof_at(subject, of, size)).collect();
+        evidence.subjects.sort_by(|one, other| one.key.cmp(&other.key));
+        evidence
+    }
+
+    pub(crate) fn shown(&self, shown: &[(Subject, Vec<u64>)]) -> proto::Evidence {
+        self.shown_at(shown, self.size())
+    }
+
+    /// The versions that show a subject's state at a time: the last by then, and the next.
+    pub(crate) fn around(&self, subject: &Subject, at_us: u64) -> Vec<u64> {
         let history = self.history(subject);
-        let at = history.iter().rfind(|version| version.recorded_at_us <= at_us).copied();
-        let next = history.iter().find(|version| version.recorded_at_us > at_us).copied();
-        let set_by = at.and_then(|at| at.effective.checked_sub(1));
-        let digest = set_by.map(|index| self.digest_in(index)).unwrap_or_default();
-        let indexes = at.iter().chain(&next).map(|version| version.index).chain(set_by).collect();
-        (StateClaim { digest, at, next }, indexes)
+        let by_then = history.iter().take_while(|version| version.recorded_at_us <= at_us).count() as u64;
+        (by_then.saturating_sub(1)..(by_then + 1).min(history.len() as u64)).collect()
     }
 
-    fn digest_in(&self, index: u64) -> String {
-        let entry = super::entry::SignedEntry::decode(&self.entry(index)).expect("own entry");
-        let super::entry::Body::Record(_, statement) = entry.body else { panic!("a commitment sets nothing") };
-        super::subject::digest_of(&statement).expect("what sets a state names a digest").to_string()
+    /// The honest answer to what a tag was.
+    pub(crate) fn tag_at(&self, tag: &super::names::TagRef, at_us: u64) -> Claimed {
+        let subject = Subject::Tag(tag.clone());
+        let versions = self.around(&subject, if at_us == 0 { u64::MAX } else { at_us });
+        let question = Question::TagAt { tag: tag.clone(), at_us };
+        Claimed::new(question, vec![self.shown(&[(subject, versions)])])
     }
+}
+
+fn top(leaves: &BTreeMap<SubjectKey, Leaf>) -> Top {
+    let mut rising = leaves.values();
+    let Ok(top) = Top::load(|| Ok::<_, Infallible>(rising.next().copied()));
+    top
 }
 
 fn position(index: u64) -> usize {

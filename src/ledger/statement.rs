@@ -7,6 +7,7 @@
 use prost::Message as _;
 
 use super::names::{Digest, NameError, Registry, Repository, Tag};
+use super::policy::Policy;
 use super::time::{MAX_AHEAD_US, MAX_TIME_US};
 use crate::proto;
 
@@ -124,6 +125,11 @@ pub enum Kind {
         /// The digest attested to.
         digest: Digest,
     },
+    /// Other rules are to be in force from the next entry on.
+    PolicyChange {
+        /// All of them.
+        policy: Policy,
+    },
 }
 
 /// Registry, repository and tag.
@@ -217,6 +223,7 @@ impl Statement {
             Kind::Deployment { phase: Phase::Stopped, .. } => "stop",
             Kind::Deployment { phase: Phase::Observed, .. } => "running",
             Kind::Attestation { .. } => "attest",
+            Kind::PolicyChange { .. } => "policy",
         }
     }
 }
@@ -279,6 +286,13 @@ impl Check {
                 }
                 Some(Kind::Attestation { digest: digest? })
             }
+            Some(Wire::PolicyChange(change)) => match Policy::parse(&change.policy) {
+                Ok(policy) => Some(Kind::PolicyChange { policy }),
+                Err(error) => {
+                    self.refuse("policy_change.policy", error.reason(), error.to_string());
+                    None
+                }
+            },
         }
     }
 

@@ -23,6 +23,10 @@ pub enum Subject {
     Environments,
     /// The workloads of an environment, in order of appearance.
     WorkloadsOf(String),
+    /// The rules in force.
+    Policy,
+    /// Who may write. No statement changes them yet.
+    Principals,
 }
 
 /// `SHA-256("tagledger.v1.subject\n" || kind || for each component: u32 BE length || bytes)`.
@@ -40,6 +44,8 @@ impl Subject {
             Self::Repositories => SubjectKind::Repositories,
             Self::Environments => SubjectKind::Environments,
             Self::WorkloadsOf(_) => SubjectKind::WorkloadsOf,
+            Self::Policy => SubjectKind::Policy,
+            Self::Principals => SubjectKind::Principals,
         }
     }
 
@@ -60,7 +66,7 @@ impl Subject {
             Self::Digest(digest) => vec![digest.as_str()],
             Self::Workload(w) => vec![&w.environment, &w.cluster, &w.namespace, &w.workload, &w.container],
             Self::TagsOf(registry, repository) => vec![registry.as_str(), repository.as_str()],
-            Self::Repositories | Self::Environments => vec![],
+            Self::Repositories | Self::Environments | Self::Policy | Self::Principals => vec![],
             Self::WorkloadsOf(environment) => vec![environment],
         }
     }
@@ -90,6 +96,8 @@ pub fn named_by(statement: &Statement, reference: &proto::Subject) -> Option<Sub
         }
         // Only a deletion by digest leaves a name unsaid.
         _ if !reference.name.is_empty() => None,
+        // Its digest is that of a policy, and no image's.
+        (kind, Kind::PolicyChange { .. }) => (kind == SubjectKind::Policy).then_some(Subject::Policy),
         (SubjectKind::Tag, _) => tag_of(statement).map(Subject::Tag),
         (SubjectKind::Digest, _) => digest_of(statement).cloned().map(Subject::Digest),
         (SubjectKind::Workload, Kind::Deployment { workload, .. }) => Some(Subject::Workload(workload.clone())),
@@ -125,11 +133,13 @@ pub fn effect_on(subject: &Subject, outcome: Outcome, statement: &Statement) -> 
             (_, Outcome::Unchanged) => Effect::Confirms(digest.clone()),
             _ => Effect::Sets(digest.clone()),
         },
+        (Subject::Policy, Kind::PolicyChange { policy }) if changes => Effect::Sets(policy.digest().clone()),
+        (Subject::Policy, Kind::PolicyChange { policy }) => Effect::Confirms(policy.digest().clone()),
         _ => Effect::Keeps,
     }
 }
 
-/// The digest that a statement names.
+/// The digest that a statement names; of a policy change, that of the policy's text.
 pub fn digest_of(statement: &Statement) -> Option<&Digest> {
     match &statement.kind {
         Kind::TagPush { digest, .. }
@@ -137,6 +147,7 @@ pub fn digest_of(statement: &Statement) -> Option<&Digest> {
         | Kind::Deployment { digest, .. }
         | Kind::Attestation { digest } => Some(digest),
         Kind::TagObserved { digest, .. } => digest.as_ref(),
+        Kind::PolicyChange { policy } => Some(policy.digest()),
         Kind::TagDelete { .. } => None,
     }
 }
@@ -161,7 +172,7 @@ pub fn place_of(statement: &Statement) -> Option<(Registry, Repository)> {
         Kind::ManifestDelete { registry, repository, .. } | Kind::Deployment { registry, repository, .. } => {
             Some((registry.clone(), repository.clone()))
         }
-        Kind::Attestation { .. } => None,
+        Kind::Attestation { .. } | Kind::PolicyChange { .. } => None,
     }
 }
 
@@ -181,6 +192,9 @@ mod tests {
             })
         };
         assert_ne!(workload("ab", "c").key(), workload("a", "bc").key());
-        assert_ne!(Subject::Repositories.key(), Subject::Environments.key());
+        let plain = [Subject::Repositories, Subject::Environments, Subject::Policy, Subject::Principals];
+        for (position, subject) in plain.iter().enumerate() {
+            assert!(plain[..position].iter().all(|other| other.key() != subject.key()), "{subject:?}");
+        }
     }
 }

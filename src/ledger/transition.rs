@@ -21,6 +21,10 @@
 //! | deployment naming a tag, not STOPPED | bound once, and now not to that digest | DRIFT |
 //! | deployment | otherwise | UNCHANGED if the workload's state stays, else APPLIED |
 //! | attestation | - | NOTED |
+//! | policy change | (the policy) has this very text | UNCHANGED |
+//! | policy change | (the policy) has another text, or was never changed | APPLIED |
+//!
+//! An applied policy change rules from the entry after its own on: whoever calls [`transition`] then calls it with that policy.
 
 use std::collections::HashMap;
 
@@ -34,7 +38,7 @@ use crate::proto::Outcome;
 /// 256 tags of 128 bytes and a statement of 16 KiB stay below the 65,535 bytes of an entry.
 pub const TAGS_PER_ENTRY: usize = 256;
 
-/// What a tag points to, or a workload runs.
+/// What a tag points to, a workload runs, or the policy is.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum Binding {
     /// Nothing, ever.
@@ -152,6 +156,7 @@ pub fn transition<V: View>(
             let touches = vec![rules.touch_digest(digest)?];
             Ok(vec![Verdict::plain(Outcome::Noted).into_step(touches)])
         }
+        Kind::PolicyChange { policy } => rules.change_policy(policy, index),
     }
 }
 
@@ -322,6 +327,15 @@ impl<V: View> Rules<'_, V> {
             }
         }
         Ok(vec![verdict.into_step(touches)])
+    }
+
+    /// What is in force is told by the subject's binding, as for a tag; only the first change finds none, so it is always new.
+    fn change_policy(&mut self, to: &Policy, index: u64) -> Result<Vec<Step>, V::Error> {
+        let before = self.view.subject(&Subject::Policy.key())?.binding;
+        let outcome = if before.digest() == Some(to.digest()) { Outcome::Unchanged } else { Outcome::Applied };
+        let after = if changes_binding(outcome) { bound(to.digest(), index) } else { before.clone() };
+        let touches = vec![self.touch(Subject::Policy, before, after, String::new())?];
+        Ok(vec![Verdict::plain(outcome).into_step(touches)])
     }
 
     /// The rule that forbids a tag to go from `before` to `to`, with the reason in words.

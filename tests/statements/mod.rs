@@ -17,6 +17,7 @@ pub(crate) fn of_each_kind() -> Vec<(&'static str, proto::Statement)> {
         ("tag_observed", observed()),
         ("deployment", deployment()),
         ("attestation", attestation()),
+        ("policy_change", policy_change()),
     ]
     .map(|(name, kind)| (name, full(kind)))
     .to_vec()
@@ -107,4 +108,10 @@ pub(crate) fn attestation() -> Kind {
         signer: "https://ci.example/workflow".into(),
         result: proto::attestation::Result::Verified.into(),
     })
+}
+
+/// Other rules.
+pub(crate) fn policy_change() -> Kind {
+    let policy = "# Releases stay.\nimmutable = [\n\t'docker.io/library/**:v*', \"registry.example:5000/**:v*\",\n]\n";
+    Kind::PolicyChange(proto::PolicyChange { policy: policy.into() })
 }

@@ -1,27 +1,16 @@
-//! Bounds on what is read before anything is checked: a file or a server may hold any text and any number where a question
-//! and its claims stand. What names and hashes are is settled by their types; this settles the free texts and the times, so
-//! that nothing of them can draw lines of its own on a terminal.
+//! Bounds on a question before anything is checked: a file may hold any text and any number where one stands. What names and
+//! hashes are is settled by their types; this settles the free texts and the times, so that nothing of them can draw lines of
+//! its own on a terminal.
 
-use super::question::{Claims, Member, Question, StateClaim, VersionClaim};
-use super::{AnswerError, Claimed};
+use super::question::Question;
 use crate::ledger::statement::{Violation, check_text};
 use crate::ledger::time::MAX_TIME_US;
 
-/// `sha512:` and 128 digits.
-const MAX_DIGEST_LENGTH: usize = 135;
 /// As in a statement.
 const MAX_NAME_LENGTH: usize = 128;
 
 /// Refuses texts and times that no ledger accepts.
-pub(super) fn check(claimed: &Claimed) -> Result<(), AnswerError> {
-    question(&claimed.question)?;
-    for page in &claimed.pages {
-        claims(&page.claims)?;
-    }
-    Ok(())
-}
-
-fn question(question: &Question) -> Result<(), Violation> {
+pub(super) fn check(question: &Question) -> Result<(), Violation> {
     match question {
         Question::TagAt { at_us, .. } | Question::TagsAt { at_us, .. } => time("question.at_us", *at_us),
         Question::TagHistory { part, .. } | Question::Sightings { part, .. } => {
@@ -45,43 +34,6 @@ fn question(question: &Question) -> Result<(), Violation> {
 fn span(from_us: u64, to_us: u64) -> Result<(), Violation> {
     time("question.from_us", from_us)?;
     time("question.to_us", to_us)
-}
-
-fn claims(claims: &Claims) -> Result<(), Violation> {
-    match claims {
-        Claims::States { as_of_us, states } => {
-            time("as_of_us", *as_of_us)?;
-            states.iter().try_for_each(|claim| member(&claim.member).and_then(|()| state(&claim.state)))
-        }
-        Claims::Versions { versions, .. } => versions.iter().try_for_each(version),
-        Claims::Changes { as_of_us, changes } => {
-            time("as_of_us", *as_of_us)?;
-            changes.iter().try_for_each(|claim| {
-                member(&claim.member)?;
-                state(&claim.from)?;
-                state(&claim.to)
-            })
-        }
-        Claims::Entry | Claims::Inclusion { .. } => Ok(()),
-    }
-}
-
-fn member(member: &Member) -> Result<(), Violation> {
-    let Member::Workload(workload) = member else { return Ok(()) };
-    name("member.environment", &workload.environment)?;
-    name("member.cluster", &workload.cluster)?;
-    name("member.namespace", &workload.namespace)?;
-    name("member.workload", &workload.workload)?;
-    name("member.container", &workload.container)
-}
-
-fn state(state: &StateClaim) -> Result<(), Violation> {
-    check_text("state.digest", &state.digest, 0, MAX_DIGEST_LENGTH)?;
-    state.at.iter().chain(&state.next).try_for_each(version)
-}
-
-fn version(version: &VersionClaim) -> Result<(), Violation> {
-    time("version.recorded_at_us", version.recorded_at_us)
 }
 
 fn name(field: &str, value: &str) -> Result<(), Violation> {

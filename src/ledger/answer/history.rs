@@ -1,20 +1,27 @@
-//! A part of one subject's history: versions that follow each other without a gap.
+//! A part of one subject's history: all of its versions in a span of time, or the first of them.
 
-use super::question::{Part, VersionClaim};
-use super::state::{Mention, Named, Place, check_effective, contradiction, effective_by_itself};
-use super::{AnswerError, beside};
-use crate::ledger::names::Digest;
-use crate::ledger::subject::{Effect, Subject};
+use std::collections::BTreeSet;
+use std::ops::RangeInclusive;
 
-/// Versions of a subject's history, as entries show them.
+use super::AnswerError;
+use super::proven::Proven;
+use super::question::Part;
+use super::state::{Place, Setting, check_neighbours, setting};
+use super::verdict::subject_words;
+use crate::ledger::subject::Subject;
+use crate::ledger::subject_proof::{ProvenSubject, ProvenVersion};
+
+/// Versions of a subject's history that follow each other.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct History {
     /// Whose.
     pub subject: Subject,
     /// In the order asked for.
     pub versions: Vec<HistoryVersion>,
-    /// How many versions there are in all: the server's word.
-    pub claimed_total: u64,
+    /// As many as were asked for: there may be more. Otherwise these are all.
+    pub is_cut: bool,
+    /// Versions in all as of the commitment. 0: the subject never occurred.
+    pub count: u64,
 }
 
 /// One of them.
@@ -22,98 +29,68 @@ pub struct History {
 pub struct HistoryVersion {
     /// The entry.
     pub place: Place,
-    /// What is in force after it.
-    pub after: After,
+    /// What is in force after it. None: nothing.
+    pub after: Option<Setting>,
 }
 
-/// What is in force after an entry.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum After {
-    /// This digest.
-    Bound(Digest),
-    /// Nothing.
-    Nothing,
-    /// Whatever an entry before those shown had set: the server says which.
-    SetBefore {
-        /// Position in the log; none: nothing was in force.
-        claimed_index: Option<u64>,
-    },
-}
-
-/// Holds claimed versions against their entries.
-pub(super) fn check(
-    subject: Subject,
-    part: Part,
-    claims: &[VersionClaim],
-    claimed_total: u64,
-    named: &Named<'_>,
-) -> Result<History, AnswerError> {
-    let mut rising = claims.to_vec();
-    if part.newest_first {
-        rising.reverse();
-    }
-    let mut versions: Vec<HistoryVersion> = Vec::with_capacity(rising.len());
-    let mut effective_before = 0;
-    for claim in &rising {
-        let mention = named.version(&subject, claim)?;
-        check_part(&mention.place, part)?;
-        let previous = versions.last();
-        check_follows(&mention.place, previous.map(|previous| &previous.place))?;
-        let before = previous.map(|previous| (effective_before, &previous.after));
-        let after = check_after(mention, claim.effective, before)?;
-        effective_before = claim.effective;
-        versions.push(HistoryVersion { place: mention.place, after });
-    }
-    if let Some(last) = versions.last()
-        && last.place.version >= claimed_total
-    {
-        return Err(beside(format!("version {} is given of {claimed_total} in all", last.place.version)));
-    }
-    if part.newest_first {
-        versions.reverse();
-    }
-    Ok(History { subject, versions, claimed_total })
-}
-
-fn check_part(place: &Place, part: Part) -> Result<(), AnswerError> {
-    let Place { index, recorded_at_us, .. } = *place;
-    let wrong = |at_us| AnswerError::WrongTime { index, recorded_at_us, at_us };
-    if recorded_at_us < part.since_us {
-        return Err(wrong(part.since_us));
-    }
-    if part.until_us != 0 && recorded_at_us >= part.until_us {
-        return Err(wrong(part.until_us));
-    }
-    Ok(())
-}
-
-fn check_follows(place: &Place, previous: Option<&Place>) -> Result<(), AnswerError> {
-    let Some(previous) = previous else { return Ok(()) };
-    let expected = previous.version.saturating_add(1);
-    if place.version != expected {
-        return Err(AnswerError::Gap { expected, found: place.version });
-    }
-    if place.index <= previous.index {
-        return Err(beside(format!("entry {} does not come after entry {}", place.index, previous.index)));
-    }
-    Ok(())
-}
-
-/// What is in force after a version, given `effective` and state after the version before it.
-fn check_after(mention: &Mention, effective: u64, before: Option<(u64, &After)>) -> Result<After, AnswerError> {
-    let index = mention.place.index;
-    check_effective(mention, effective, before.map(|(effective, _)| effective))?;
-    match (&mention.effect, before) {
-        (Effect::Sets(digest), _) => Ok(After::Bound(digest.clone())),
-        (Effect::Clears, _) => Ok(After::Nothing),
-        (Effect::Confirms(digest), before) => match before {
-            Some((_, After::Bound(bound))) if bound != digest => {
-                Err(contradiction(index, "the digest in force after it", bound, digest))
+impl Proven {
+    /// The part of a history that was asked for, as far as it was recorded by `now_us`.
+    pub(super) fn history(&self, subject: &Subject, part: Part, now_us: u64) -> Result<History, AnswerError> {
+        let last_us = if part.until_us == 0 { now_us } else { now_us.min(part.until_us - 1) };
+        let times = part.since_us..=last_us;
+        let mut refused = AnswerError::NotShown { subject: subject_words(subject) };
+        for proven in self.of(subject, last_us) {
+            match take(subject, proven, &times, part) {
+                Ok((taken, is_cut)) => {
+                    check_neighbours(subject, proven, &self.entries)?;
+                    let version = |(version, proven): (u64, ProvenVersion)| {
+                        let after = setting(subject, version, &proven, &self.entries)?;
+                        Ok(HistoryVersion { place: Place::new(version, &proven), after })
+                    };
+                    let versions = taken.into_iter().map(version).collect::<Result<_, AnswerError>>()?;
+                    return Ok(History { subject: subject.clone(), versions, is_cut, count: proven.count });
+                }
+                Err(error) => refused = error,
             }
-            _ => Ok(After::Bound(digest.clone())),
-        },
-        (Effect::Keeps, _) if effective_by_itself(mention).is_some() => Ok(After::Nothing),
-        (Effect::Keeps, Some((_, after))) => Ok(after.clone()),
-        (Effect::Keeps, None) => Ok(After::SetBefore { claimed_index: effective.checked_sub(1) }),
+        }
+        Err(refused)
+    }
+}
+
+/// The versions in a span of time, in the order asked for, once nothing is missing among them nor at their ends. An end that
+/// was not reached for the limit is none.
+fn take(
+    subject: &Subject,
+    proven: &ProvenSubject,
+    times: &RangeInclusive<u64>,
+    part: Part,
+) -> Result<(Vec<(u64, ProvenVersion)>, bool), AnswerError> {
+    let limit = if part.limit == 0 { usize::MAX } else { usize::try_from(part.limit).unwrap_or(usize::MAX) };
+    let inside = |version: &ProvenVersion| times.contains(&version.recorded_at_us);
+    let mut taken: Vec<_> = proven.versions.iter().filter(|(_, version)| inside(version)).collect();
+    if part.newest_first {
+        taken.reverse();
+    }
+    let is_cut = taken.len() >= limit;
+    taken.truncate(limit);
+    let is_before = |version: &ProvenVersion| version.recorded_at_us < *times.start();
+    let before = proven.versions.iter().rfind(|(_, version)| is_before(version));
+    let after = proven.versions.iter().find(|(_, version)| version.recorded_at_us > *times.end());
+    // What stands before the first version of the span, and what after the last: a version, or an end of the history.
+    let (mut begin, mut end) =
+        (before.map_or(0, |(version, _)| version + 1), after.map_or(proven.count, |(version, _)| *version));
+    let outermost = taken.last().map(|(version, _)| **version);
+    match (is_cut, part.newest_first, outermost) {
+        (true, false, Some(last)) => end = last + 1,
+        (true, true, Some(first)) => begin = first,
+        _ => {}
+    }
+    let shown: BTreeSet<u64> = taken.iter().map(|(version, _)| **version).collect();
+    match (begin..end).find(|version| !shown.contains(version)) {
+        Some(expected) => Err(AnswerError::Gap { subject: subject_words(subject), expected, count: proven.count }),
+        None if end.checked_sub(begin) != u64::try_from(shown.len()).ok() => {
+            Err(super::beside("versions are shown outside of the neighbours that bound them"))
+        }
+        None => Ok((taken.into_iter().map(|(version, proven)| (*version, *proven)).collect(), is_cut)),
     }
 }

@@ -1,15 +1,11 @@
-//! What is asked, and what a server claims the answer to be.
-//!
-//! These are the forms in which questions and claims are kept in evidence files (`docs/SPEC.md`, "Evidence files"): plain
-//! data, names parsed, nothing believed. Believing is left to the parent module.
+//! What is asked, in the form in which it is kept in evidence files (`docs/SPEC.md`, "Evidence files").
 
 use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::ledger::names::{Digest, RefError, Registry, Repository, Tag, TagRef, parse_repository};
-use crate::ledger::statement::Workload;
+use crate::ledger::names::{Digest, RefError, Registry, Repository, TagRef, parse_repository};
 use crate::ledger::subject::Subject;
 
 /// A question to a ledger. Times are in microseconds since the Unix epoch; where a state is asked for, 0 means now.
@@ -122,123 +118,6 @@ pub struct Part {
     pub limit: u64,
 }
 
-/// What a server claims, for the entries of one page of an answer.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
-pub enum Claims {
-    /// States of subjects at a time.
-    States {
-        /// The time answered for.
-        as_of_us: u64,
-        /// One for each subject.
-        states: Vec<MemberState>,
-    },
-    /// Versions of one history, in the order asked for.
-    Versions {
-        /// Some of them.
-        versions: Vec<VersionClaim>,
-        /// How many versions the history has in all.
-        total: u64,
-    },
-    /// States of subjects at two times.
-    Changes {
-        /// The later time answered for.
-        as_of_us: u64,
-        /// One for each subject.
-        changes: Vec<MemberChange>,
-    },
-    /// One entry.
-    Entry,
-    /// One entry in the tree of another size than the checkpoint's.
-    Inclusion {
-        /// Leaves of that tree.
-        tree_size: u64,
-        /// Its root.
-        #[serde(with = "as_hex")]
-        root: [u8; 32],
-        /// The audit path of the entry in it.
-        #[serde(with = "as_hex_list")]
-        path: Vec<[u8; 32]>,
-        /// The proof that the checkpoint's tree continues it.
-        #[serde(with = "as_hex_list")]
-        consistency: Vec<[u8; 32]>,
-    },
-}
-
-/// A subject and its state.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct MemberState {
-    /// Which.
-    pub member: Member,
-    /// Its state.
-    pub state: StateClaim,
-}
-
-/// A subject and its states at two times.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct MemberChange {
-    /// Which.
-    pub member: Member,
-    /// Its state at the earlier time.
-    pub from: StateClaim,
-    /// Its state at the later time.
-    pub to: StateClaim,
-}
-
-/// A subject, inside what was asked about.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case", deny_unknown_fields)]
-pub enum Member {
-    /// A tag of the repository asked about.
-    Tag(#[serde(with = "as_text")] Tag),
-    /// A workload.
-    Workload(WorkloadName),
-}
-
-/// The state of a subject at a time, as claimed.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct StateClaim {
-    /// What it points to, or what runs; empty: nothing.
-    pub digest: String,
-    /// The last version at or before the time; none: the subject did not exist yet.
-    pub at: Option<VersionClaim>,
-    /// The version after it; none: there is none as of the checkpoint.
-    pub next: Option<VersionClaim>,
-}
-
-/// An entry of a subject's history, as claimed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct VersionClaim {
-    /// Position in the history, from 0.
-    pub version: u64,
-    /// Position in the log.
-    pub index: u64,
-    /// The ledger's clock.
-    pub recorded_at_us: u64,
-    /// 1 + index of the entry that set the state in force after this one; 0: none.
-    pub effective: u64,
-}
-
-/// A workload's names.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct WorkloadName {
-    /// "prod".
-    pub environment: String,
-    /// May be empty, as the next may.
-    pub cluster: String,
-    /// A namespace.
-    pub namespace: String,
-    /// The workload.
-    pub workload: String,
-    /// The container in it; may be empty.
-    pub container: String,
-}
-
 /// `registry/repository`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RepositoryName {
@@ -249,23 +128,16 @@ pub struct RepositoryName {
 }
 
 impl Question {
-    /// The subject that a member of the answer stands for; `None` if the question has no such members.
-    pub fn subject(&self, member: &Member) -> Option<Subject> {
-        match (self, member) {
-            (Self::TagAt { tag, .. }, Member::Tag(name)) if tag.tag == *name => Some(Subject::Tag(tag.clone())),
-            (Self::TagsAt { repository, .. } | Self::RepositoryDiff { repository, .. }, Member::Tag(name)) => {
-                Some(Subject::Tag(repository.tag(name.clone())))
-            }
-            (Self::RunningAt { environment, workload, .. }, Member::Workload(name))
-                if (environment.is_empty() || *environment == name.environment)
-                    && (workload.is_empty() || *workload == name.workload) =>
-            {
-                Some(Subject::Workload(name.clone().into()))
-            }
-            (Self::EnvironmentDiff { environment, .. }, Member::Workload(name)) if *environment == name.environment => {
-                Some(Subject::Workload(name.clone().into()))
-            }
-            _ => None,
+    /// The last moment asked about, where states are asked for; 0: now.
+    pub fn until_us(&self) -> Option<u64> {
+        match self {
+            Self::TagAt { at_us, .. } | Self::TagsAt { at_us, .. } | Self::RunningAt { at_us, .. } => Some(*at_us),
+            Self::RepositoryDiff { to_us, .. } | Self::EnvironmentDiff { to_us, .. } => Some(*to_us),
+            Self::TagHistory { .. }
+            | Self::Sightings { .. }
+            | Self::Entry { .. }
+            | Self::Leaf { .. }
+            | Self::Inclusion { .. } => None,
         }
     }
 
@@ -284,9 +156,9 @@ impl Question {
 }
 
 impl RepositoryName {
-    /// A tag of it.
-    pub fn tag(&self, tag: Tag) -> TagRef {
-        TagRef { registry: self.registry.clone(), repository: self.repository.clone(), tag }
+    /// The catalogue of its tags.
+    pub fn tags(&self) -> Subject {
+        Subject::TagsOf(self.registry.clone(), self.repository.clone())
     }
 }
 
@@ -301,13 +173,6 @@ impl FromStr for RepositoryName {
 
     fn from_str(text: &str) -> Result<Self, RefError> {
         parse_repository(text).map(|(registry, repository)| Self { registry, repository })
-    }
-}
-
-impl From<WorkloadName> for Workload {
-    fn from(name: WorkloadName) -> Self {
-        let WorkloadName { environment, cluster, namespace, workload, container } = name;
-        Self { environment, cluster, namespace, workload, container }
     }
 }
 
@@ -340,25 +205,8 @@ mod as_hex {
     }
 
     pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<[u8; 32], D::Error> {
-        parse(&String::deserialize(deserializer)?).map_err(D::Error::custom)
-    }
-
-    pub(super) fn parse(text: &str) -> Result<[u8; 32], String> {
-        let hash = hex::decode(text).ok().and_then(|bytes| bytes.try_into().ok());
-        hash.ok_or_else(|| format!("{text:?} is not 32 bytes in hexadecimal"))
-    }
-}
-
-/// Hashes in hexadecimal.
-mod as_hex_list {
-    use serde::{Deserialize as _, Deserializer, Serializer, de::Error as _};
-
-    pub(super) fn serialize<S: Serializer>(hashes: &[[u8; 32]], serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_seq(hashes.iter().map(hex::encode))
-    }
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<[u8; 32]>, D::Error> {
-        let texts = Vec::<String>::deserialize(deserializer)?;
-        texts.iter().map(|text| super::as_hex::parse(text).map_err(D::Error::custom)).collect()
+        let text = String::deserialize(deserializer)?;
+        let hash = hex::decode(&text).ok().and_then(|bytes| bytes.try_into().ok());
+        hash.ok_or_else(|| D::Error::custom(format!("{text:?} is not 32 bytes in hexadecimal")))
     }
 }

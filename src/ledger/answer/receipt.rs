@@ -1,6 +1,5 @@
 //! Receipts: that an append became the entry the server says it became.
 
-use super::state::contradiction;
 use super::{AnswerError, beside};
 use crate::ledger::entry::Body;
 use crate::ledger::evidence::VerifiedEntries;
@@ -42,7 +41,8 @@ pub fn check_receipt(
         ("the detail", &receipt.detail, &record.detail),
     ] {
         if claimed != signed {
-            return Err(contradiction(index, what, claimed, signed));
+            let (claimed, signed) = (claimed.to_owned(), signed.to_owned());
+            return Err(AnswerError::Receipt { index, what, claimed, signed });
         }
     }
     let (outcome, duplicate) = (record.outcome(), receipt.duplicate || index < size_before);

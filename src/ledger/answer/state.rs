@@ -1,44 +1,29 @@
-//! The state of one subject at a time, from the entries on both sides of that time.
+//! The state of one subject at a time, from the two neighbours of its history around that time.
 
-use std::collections::{BTreeMap, HashMap};
-
-use super::question::{StateClaim, VersionClaim};
+use super::proven::Proven;
 use super::verdict::subject_words;
 use super::{AnswerError, beside};
 use crate::ledger::entry::Body;
 use crate::ledger::evidence::VerifiedEntries;
 use crate::ledger::names::Digest;
-use crate::ledger::statement::{Kind, Statement};
+use crate::ledger::statement::Statement;
 use crate::ledger::subject::{Effect, Subject, effect_on, named_by};
-use crate::proto::Outcome;
+use crate::ledger::subject_proof::{ProvenSubject, ProvenVersion};
+use crate::proto;
 
-/// The state of a subject at a time, as entries show it.
+/// The state of a subject at a time.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct State {
     /// Whose.
     pub subject: Subject,
     /// The last entry at or before the time. None: there was none.
     pub at: Option<Place>,
-    /// The entry that came next, after the time. With it, `at` is proven to be the last before; without it, that nothing
-    /// came in between is the server's word.
+    /// The entry that came next, after the time. None: there is none as of the commitment.
     pub next: Option<Place>,
     /// What the subject pointed to or ran. None: nothing.
     pub setting: Option<Setting>,
-    /// How much of the setting follows from the entries shown.
-    pub grounds: Grounds,
-}
-
-/// What shows the state after an entry.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Grounds {
-    /// The entries show what it is and which of them set it: the last, or the one just before it.
-    Shown,
-    /// The last entry says which digest is bound. Which entry had bound it is the server's word: the digest may have gone
-    /// and come back since.
-    Confirmed,
-    /// The last entry left the state as it was. That nothing else changed it since the entry that is said to have set it is
-    /// the server's word.
-    Inherited,
+    /// Entries in the subject's history as of the commitment. 0: the subject never occurred.
+    pub count: u64,
 }
 
 /// A digest, and the entry that set it.
@@ -50,7 +35,7 @@ pub struct Setting {
     pub set_by: Place,
 }
 
-/// An entry's place in the log and in its subject's history. Exists only for entries that name the subject.
+/// An entry's place in the log and in its subject's history.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Place {
     /// Position in the log.
@@ -66,236 +51,127 @@ impl State {
     pub fn digest(&self) -> Option<&Digest> {
         self.setting.as_ref().map(|setting| &setting.digest)
     }
+}
 
-    /// The digest at the time, or that there was none, follows from the entries shown: also that nothing came in between.
-    pub fn digest_is_proven(&self) -> bool {
-        self.next.is_some() && self.grounds != Grounds::Inherited
+impl Place {
+    pub(super) fn new(version: u64, proven: &ProvenVersion) -> Self {
+        Self { index: proven.index, version, recorded_at_us: proven.recorded_at_us }
     }
 }
 
-/// The verified entries, by the subjects they name.
-pub(super) struct Named<'a> {
-    entries: &'a VerifiedEntries,
-    histories: HashMap<Subject, BTreeMap<u64, Mention>>,
-}
-
-/// An entry that names a subject, and what it says of it.
-#[derive(Clone)]
-pub(super) struct Mention {
-    pub(super) place: Place,
-    pub(super) effect: Effect,
-    /// It says that there is nothing bound, without having changed that.
-    pub(super) finds_nothing: bool,
-}
-
-impl<'a> Named<'a> {
-    /// Sorts entries by subject. Two entries in one place of a history are refused: the ledger contradicts itself.
-    pub(super) fn new(entries: &'a VerifiedEntries) -> Result<Self, AnswerError> {
-        let mut histories: HashMap<Subject, BTreeMap<u64, Mention>> = HashMap::new();
-        for (index, entry) in entries.iter() {
-            let Body::Record(record, statement) = &entry.body else { continue };
-            for reference in &record.subjects {
-                let Some(subject) = named_by(statement, reference) else { continue };
-                let effect = effect_on(&subject, record.outcome(), statement);
-                let finds_nothing = effect == Effect::Keeps && finds_nothing(&subject, record.outcome(), statement);
-                let place = Place { index, version: reference.version, recorded_at_us: record.recorded_at_us };
-                let mention = Mention { place, effect, finds_nothing };
-                let words = subject_words(&subject);
-                let history = histories.entry(subject).or_default();
-                // Entries come by rising index, so versions must rise too.
-                if let Some((&last, _)) = history.last_key_value().filter(|(last, _)| **last >= reference.version) {
-                    return Err(AnswerError::Disorder { index, subject: words, version: reference.version, last });
-                }
-                history.insert(reference.version, mention);
+impl Proven {
+    /// The state of a subject at a time.
+    pub(super) fn state(&self, subject: &Subject, at_us: u64) -> Result<State, AnswerError> {
+        let mut refused = AnswerError::NotShown { subject: subject_words(subject) };
+        for proven in self.of(subject, at_us) {
+            match state(subject, at_us, proven, &self.entries) {
+                Ok(state) => return Ok(state),
+                Err(error) => refused = error,
             }
         }
-        Ok(Self { entries, histories })
-    }
-
-    /// All of them.
-    pub(super) fn entries(&self) -> &VerifiedEntries {
-        self.entries
-    }
-
-    /// Finds the entry of a claimed version, and checks that it says of itself what is claimed. What it says about the
-    /// binding is yet to be held against `effective`.
-    pub(super) fn version(&self, subject: &Subject, claim: &VersionClaim) -> Result<&Mention, AnswerError> {
-        let mention = self.mention(subject, claim.index)?;
-        let Place { index, version, recorded_at_us } = mention.place;
-        if version != claim.version {
-            return Err(contradiction(index, "the version", claim.version, version));
-        }
-        if recorded_at_us != claim.recorded_at_us {
-            return Err(contradiction(index, "the time", claim.recorded_at_us, recorded_at_us));
-        }
-        Ok(mention)
-    }
-
-    fn mention(&self, subject: &Subject, index: u64) -> Result<&Mention, AnswerError> {
-        if self.entries.get(index).is_none() {
-            return Err(AnswerError::Missing { index });
-        }
-        let mut history = self.history(subject);
-        let not_named = || AnswerError::NotNamed { index, subject: subject_words(subject) };
-        history.find(|mention| mention.place.index == index).ok_or_else(not_named)
-    }
-
-    /// What is known of a subject's history, oldest first.
-    fn history(&self, subject: &Subject) -> impl DoubleEndedIterator<Item = &Mention> {
-        self.histories.get(subject).into_iter().flat_map(BTreeMap::values)
+        Err(refused)
     }
 }
 
-/// Holds a claimed state against the entries it rests on.
-pub(super) fn check(
+fn state(
     subject: &Subject,
     at_us: u64,
-    claim: &StateClaim,
-    named: &Named<'_>,
+    proven: &ProvenSubject,
+    entries: &VerifiedEntries,
 ) -> Result<State, AnswerError> {
-    let at = claim.at.map(|version| named.version(subject, &version)).transpose()?;
-    let next = claim.next.map(|version| named.version(subject, &version)).transpose()?;
-    check_neighbours(at, next, at_us)?;
-    if let Some((next, version)) = next.zip(claim.next) {
-        check_effective(next, version.effective, claim.at.map(|at| at.effective))?;
+    check_neighbours(subject, proven, entries)?;
+    let by_then = |version: &ProvenVersion| version.recorded_at_us <= at_us;
+    let at = proven.versions.iter().rfind(|(_, version)| by_then(version));
+    let next = proven.versions.iter().find(|(_, version)| !by_then(version));
+    // Between two versions that follow each other there is no room for a third, nor after the last.
+    let expected = at.map_or(0, |(version, _)| version + 1);
+    let found = next.map_or(proven.count, |(version, _)| *version);
+    if found != expected {
+        return Err(AnswerError::Gap { subject: subject_words(subject), expected, count: proven.count });
     }
-    // Whatever else the evidence happens to hold may not contradict the claim.
-    let last = named.history(subject).rfind(|mention| mention.place.recorded_at_us <= at_us);
-    if let Some(last) = last
-        && at.is_none_or(|at| at.place != last.place)
-    {
-        let claimed = at.map_or("nothing".to_owned(), |at| format!("entry {}", at.place.index));
-        return Err(contradiction(last.place.index, "what came last before the time asked for", claimed, "itself"));
-    }
-    let next = next.map(|mention| mention.place);
-    let Some((at, version)) = at.zip(claim.at) else {
-        if !claim.digest.is_empty() {
-            return Err(beside(format!("a digest is given for {}, which did not exist", subject_words(subject))));
-        }
-        // Without a neighbour it is the server's word that there is no entry; `at` and `next` say so.
-        return Ok(State { subject: subject.clone(), at: None, next, setting: None, grounds: Grounds::Shown });
+    let setting = match at {
+        Some((version, at)) => setting(subject, *version, at, entries)?,
+        None => None,
     };
-    let (setting, grounds) = check_setting(subject, at, version.effective, named)?;
-    let digest = setting.as_ref().map_or("", |setting| setting.digest.as_str());
-    if digest != claim.digest {
-        return Err(contradiction(at.place.index, "the digest in force after it", &claim.digest, digest));
-    }
-    Ok(State { subject: subject.clone(), at: Some(at.place), next, setting, grounds })
+    let place = |(version, proven): (&u64, &ProvenVersion)| Place::new(*version, proven);
+    Ok(State { subject: subject.clone(), at: at.map(place), next: next.map(place), setting, count: proven.count })
 }
 
-/// A deletion of what was gone, or a look that saw nothing where nothing was recorded.
-fn finds_nothing(subject: &Subject, outcome: Outcome, statement: &Statement) -> bool {
-    matches!(
-        (subject, outcome, &statement.kind),
-        (Subject::Tag(_), Outcome::Unchanged, Kind::TagDelete { .. } | Kind::TagObserved { digest: None, .. })
-    )
-}
-
-/// The entries before and after the time follow each other, and lie on their sides of it.
-fn check_neighbours(at: Option<&Mention>, next: Option<&Mention>, at_us: u64) -> Result<(), AnswerError> {
-    let wrong_time =
-        |place: &Place| AnswerError::WrongTime { index: place.index, recorded_at_us: place.recorded_at_us, at_us };
-    if let Some(at) = at
-        && at.place.recorded_at_us > at_us
-    {
-        return Err(wrong_time(&at.place));
-    }
-    let Some(Mention { place: next, .. }) = next else { return Ok(()) };
-    if next.recorded_at_us <= at_us {
-        return Err(wrong_time(next));
-    }
-    let expected = at.map_or(0, |at| at.place.version.saturating_add(1));
-    if next.version != expected {
-        return Err(AnswerError::Gap { expected, found: next.version });
+/// Holds what leaves say of what is in force against the leaves just before them, as far as these are shown: an entry that
+/// leaves the state alone leaves it as it was.
+pub(super) fn check_neighbours(
+    subject: &Subject,
+    proven: &ProvenSubject,
+    entries: &VerifiedEntries,
+) -> Result<(), AnswerError> {
+    for ((before, one), (version, other)) in proven.versions.iter().zip(proven.versions.iter().skip(1)) {
+        let (_, effect) = mention(subject, other.index, entries)?;
+        let leaves_alone = matches!(effect, Effect::Keeps | Effect::Confirms(_));
+        if before + 1 == *version && leaves_alone && one.effective != other.effective {
+            let (claimed, signed) = (other.effective.to_string(), format!("that it stays {}", one.effective));
+            return Err(AnswerError::Contradiction { index: other.index, what: EFFECTIVE, claimed, signed });
+        }
     }
     Ok(())
 }
 
-/// What is in force after an entry, and what shows it.
-fn check_setting(
+/// What is in force after a version: what its leaf says, held against what entries say that set it or leave it alone.
+pub(super) fn setting(
     subject: &Subject,
-    at: &Mention,
-    effective: u64,
-    named: &Named<'_>,
-) -> Result<(Option<Setting>, Grounds), AnswerError> {
-    let Place { index, version, .. } = at.place;
-    // The last entry known to have changed the state, this one included.
-    let changed = named.history(subject).rfind(|mention| {
-        mention.place.version <= version && matches!(mention.effect, Effect::Sets(_) | Effect::Clears)
-    });
-    let expected = effective_by_itself(at);
-    if let Some(expected) = expected.filter(|expected| *expected != effective) {
-        return Err(contradiction(index, EFFECTIVE, effective, expected));
-    }
-    let Some(set_by) = effective.checked_sub(1) else {
-        if let Some(Mention { effect: Effect::Sets(digest), .. }) = changed.filter(|_| expected.is_none()) {
-            return Err(contradiction(index, "the digest in force after it", "nothing", digest));
-        }
-        if let Effect::Confirms(digest) = &at.effect {
-            return Err(contradiction(index, "the digest in force after it", "nothing", digest));
-        }
-        let is_shown =
-            expected.is_some() || changed.is_some_and(|changed| changed.place.version.checked_add(1) == Some(version));
-        return Ok((None, if is_shown { Grounds::Shown } else { Grounds::Inherited }));
+    version: u64,
+    proven: &ProvenVersion,
+    entries: &VerifiedEntries,
+) -> Result<Option<Setting>, AnswerError> {
+    let ProvenVersion { index, effective, .. } = *proven;
+    let (_, effect) = mention(subject, index, entries)?;
+    let wrong = |signed: &dyn ToString| AnswerError::Contradiction {
+        index,
+        what: EFFECTIVE,
+        claimed: effective.to_string(),
+        signed: signed.to_string(),
     };
-    let setter = named.mention(subject, set_by)?;
-    let Effect::Sets(digest) = &setter.effect else {
-        return Err(contradiction(set_by, "the effect", "a new state", "none"));
-    };
-    if changed.is_none_or(|changed| changed.place != setter.place) {
-        let last = changed.map_or("nothing".to_owned(), |changed| format!("entry {}", changed.place.index));
-        return Err(contradiction(index, "what set the state in force after it", format!("entry {set_by}"), last));
+    match &effect {
+        Effect::Sets(_) if effective != index + 1 => return Err(wrong(&(index + 1))),
+        Effect::Clears if effective != 0 => return Err(wrong(&0)),
+        Effect::Confirms(digest) if effective == 0 => return Err(wrong(digest)),
+        // A history begins with nothing.
+        Effect::Keeps if version == 0 && effective != 0 => return Err(wrong(&0)),
+        // It changed nothing: what is in force was set before it.
+        Effect::Confirms(_) | Effect::Keeps if effective > index => return Err(wrong(&"an entry before it")),
+        _ => {}
     }
-    if let Effect::Confirms(confirmed) = &at.effect
+    let Some(set_by) = effective.checked_sub(1) else { return Ok(None) };
+    let (place, effect_of_setter) = mention(subject, set_by, entries)?;
+    let Effect::Sets(digest) = effect_of_setter else {
+        let (claimed, signed) = ("a new state".to_owned(), "none".to_owned());
+        return Err(AnswerError::Contradiction { index: set_by, what: "the effect", claimed, signed });
+    };
+    if let Effect::Confirms(confirmed) = effect
         && confirmed != digest
     {
-        return Err(contradiction(index, "the digest in force after it", digest, confirmed));
+        return Err(wrong(&confirmed));
     }
-    let grounds = match &at.effect {
-        // Nothing fits between an entry and the one just before it.
-        _ if expected.is_some() || setter.place.version.checked_add(1) == Some(version) => Grounds::Shown,
-        Effect::Confirms(_) => Grounds::Confirmed,
-        _ => Grounds::Inherited,
-    };
-    Ok((Some(Setting { digest: digest.clone(), set_by: setter.place }), grounds))
-}
-
-/// Holds a claimed `effective` against the entry, and against that of the version just before it where this is known.
-pub(super) fn check_effective(mention: &Mention, effective: u64, before: Option<u64>) -> Result<(), AnswerError> {
-    let index = mention.place.index;
-    if let Some(expected) = effective_by_itself(mention).or(before)
-        && expected != effective
-    {
-        return Err(contradiction(index, EFFECTIVE, effective, expected));
+    if place.version > version {
+        return Err(beside(format!("entry {set_by} comes after entry {index}, whose state it is said to have set")));
     }
-    match &mention.effect {
-        Effect::Confirms(_) if effective == 0 => Err(contradiction(index, EFFECTIVE, "nothing", "a binding")),
-        // It changed nothing: what is in force was set before it.
-        Effect::Confirms(_) | Effect::Keeps if effective > index => {
-            Err(contradiction(index, EFFECTIVE, effective, "an entry before it"))
-        }
-        _ => Ok(()),
-    }
+    Ok(Some(Setting { digest, set_by: place }))
 }
 
 const EFFECTIVE: &str = "the entry in force after it (plus one)";
 
-/// `effective`, where the entry alone decides it.
-pub(super) fn effective_by_itself(mention: &Mention) -> Option<u64> {
-    match &mention.effect {
-        Effect::Sets(_) => Some(mention.place.index + 1),
-        Effect::Clears => Some(0),
-        // A history begins with nothing.
-        Effect::Keeps if mention.finds_nothing || mention.place.version == 0 => Some(0),
-        Effect::Keeps | Effect::Confirms(_) => None,
-    }
+/// Where an entry says that it stands in a subject's history, and what it does to the subject.
+fn mention(subject: &Subject, index: u64, entries: &VerifiedEntries) -> Result<(Place, Effect), AnswerError> {
+    let entry = entries.get(index).ok_or(AnswerError::Missing { index })?;
+    let not_named = || AnswerError::NotNamed { index, subject: subject_words(subject) };
+    let Body::Record(record, statement) = &entry.body else { return Err(not_named()) };
+    let version = version_in(subject, record, statement).ok_or_else(not_named)?;
+    let place = Place { index, version, recorded_at_us: record.recorded_at_us };
+    Ok((place, effect_on(subject, record.outcome(), statement)))
 }
 
-pub(super) fn contradiction(
-    index: u64,
-    what: &'static str,
-    claimed: impl ToString,
-    signed: impl ToString,
-) -> AnswerError {
-    AnswerError::Contradiction { index, what, claimed: claimed.to_string(), signed: signed.to_string() }
+/// The version of a subject that a record says it is.
+fn version_in(subject: &Subject, record: &proto::Record, statement: &Statement) -> Option<u64> {
+    let mut references = record.subjects.iter();
+    let reference = references.find(|reference| named_by(statement, reference).as_ref() == Some(subject))?;
+    Some(reference.version)
 }

@@ -1,9 +1,9 @@
-//! The verdict on an answer, in words: what was checked, what that proves, and what rests on the server's word.
+//! The verdict on an answer, in words: what was checked, what that proves, and what the evidence can't reach.
 
-use super::history::{After, History};
+use super::history::History;
 use super::question::{Part, Question};
-use super::state::{Grounds, State};
-use super::{Answer, Finding};
+use super::state::State;
+use super::{Answer, Finding, List};
 use crate::ledger::subject::Subject;
 use crate::ledger::time::rfc3339;
 
@@ -14,7 +14,7 @@ pub struct Verdict {
     pub checked: String,
     /// What follows.
     pub proven: Vec<String>,
-    /// What only the server says.
+    /// What was asked and does not follow.
     pub unproven: Vec<String>,
 }
 
@@ -23,21 +23,9 @@ impl Answer {
     pub fn verdict(&self) -> Verdict {
         let mut verdict = Verdict { checked: self.checked(), proven: Vec::new(), unproven: Vec::new() };
         match &self.finding {
-            Finding::States(states) => {
-                verdict.add_as_of(self);
-                match (&self.question, &states[..]) {
-                    (Question::TagAt { .. }, [state]) => verdict.add_state(state, self.as_of_us),
-                    _ => {
-                        verdict.add_states(states.iter());
-                        verdict.add_completeness(&self.question, states.len());
-                    }
-                }
-            }
-            Finding::Changes(changes) => {
-                verdict.add_as_of(self);
-                verdict.add_states(changes.iter().flat_map(|(from, to)| [from, to]));
-                verdict.add_completeness(&self.question, changes.len());
-            }
+            Finding::State(state) => verdict.add_state(state, self.as_of_us),
+            Finding::States(list) => verdict.add_list(&self.question, list, self.as_of_us),
+            Finding::Changes(list) => verdict.add_list(&self.question, list, self.as_of_us),
             Finding::History(history) => verdict.add_history(history, &self.question),
             Finding::Entry(index) => verdict.proven.push(format!("entry {index} is in the log")),
             Finding::Inclusion { index, tree_size, .. } => {
@@ -47,6 +35,7 @@ impl Answer {
                 }
             }
         }
+        verdict.unproven.extend(self.beyond());
         verdict
     }
 
@@ -62,118 +51,92 @@ impl Answer {
         let closed = self.entries.closed_at_us().map_or(String::new(), |time| format!(", closed at {}", words(time)));
         format!("{entries} signed by {} (key {key}){log}; checkpoint of size {size}{closed}", vkey.origin())
     }
+
+    /// The time asked about that lies after the newest commitment.
+    fn beyond(&self) -> Option<String> {
+        let asked_us = match &self.question {
+            Question::TagHistory { part, .. } | Question::Sightings { part, .. } => part.until_us,
+            question => question.until_us()?,
+        };
+        let closed_us = self.as_of_us.or(self.entries.closed_at_us())?;
+        (asked_us > closed_us).then(|| {
+            format!("anything later than {}: the time asked for lies after the newest commitment", words(closed_us))
+        })
+    }
 }
 
 impl Verdict {
-    fn add_as_of(&mut self, answer: &Answer) {
-        let Some(as_of_us) = answer.as_of_us else { return };
-        let closed_us = answer.entries.closed_at_us();
-        if answer.question.is_about_now() {
-            if closed_us != Some(as_of_us) {
-                self.unproven.push(format!("that nothing was recorded after {}, taken as now", words(as_of_us)));
-            }
-        } else if let Some(closed_us) = closed_us.filter(|closed_us| *closed_us < as_of_us) {
-            self.unproven.push(format!(
-                "anything later than {}, when the checkpoint was closed: the time asked for lies after it",
-                words(closed_us)
-            ));
-        }
-    }
-
     fn add_state(&mut self, state: &State, as_of_us: Option<u64>) {
         let name = subject_words(&state.subject);
         let time = words(as_of_us.unwrap_or_default());
-        match (&state.at, &state.next) {
-            (Some(at), Some(next)) => self.proven.push(format!(
+        self.proven.push(match (&state.at, &state.next) {
+            (Some(at), Some(next)) => format!(
                 "entry {} is the last about {name} recorded at or before {time}: the next, entry {}, came at {}",
                 at.index,
                 next.index,
                 words(next.recorded_at_us)
-            )),
+            ),
             (Some(at), None) => {
-                self.proven.push(format!("entry {} about {name} was recorded at or before {time}", at.index));
-                self.unproven.push(format!("that no newer entry about {name} is in the log"));
+                format!("entry {} is the last of all {} about {name} up to {time}", at.index, entries(state.count))
             }
-            (None, Some(next)) => self.proven.push(format!(
+            (None, Some(next)) => format!(
                 "the history of {name} begins with entry {}, recorded at {}",
                 next.index,
                 words(next.recorded_at_us)
-            )),
-            (None, None) => self.unproven.push(format!("that no entry about {name} is in the log")),
-        }
-        let Some(at) = &state.at else { return };
-        match (&state.setting, state.grounds) {
-            (Some(setting), _) if setting.set_by == *at => {}
-            (Some(setting), Grounds::Shown) => {
-                self.proven.push(format!("it left in force what entry {} had set", setting.set_by.index))
+            ),
+            (None, None) => format!("no entry about {name} is in the log: the subject map does not hold it"),
+        });
+        let (Some(at), setting) = (&state.at, &state.setting) else { return };
+        match setting {
+            Some(setting) if setting.set_by != *at => {
+                self.proven.push(format!("it left in force what entry {} had set", setting.set_by.index));
             }
-            (Some(setting), Grounds::Confirmed) => {
-                self.proven.push(format!("it confirmed {}", setting.digest));
-                self.unproven.push(format!("that entry {} had set it", setting.set_by.index));
-            }
-            (Some(setting), Grounds::Inherited) => self
-                .unproven
-                .push(format!("that nothing between entry {} and entry {} changed it", setting.set_by.index, at.index)),
-            (None, Grounds::Inherited) => {
-                self.unproven.push(format!("that nothing was bound before entry {}, which changed nothing", at.index))
-            }
-            (None, _) => {}
+            Some(_) => {}
+            None => self.proven.push("nothing was in force after it".to_owned()),
         }
     }
 
-    /// Many states: the same, counted.
-    fn add_states<'a>(&mut self, states: impl Iterator<Item = &'a State>) {
-        let (mut total, mut bounded, mut open, mut absent, mut confirmed, mut inherited) = (0, 0, 0, 0, 0, 0);
-        for state in states {
-            total += 1;
-            match (&state.at, &state.next) {
-                (_, Some(_)) => bounded += 1,
-                (Some(_), None) => open += 1,
-                (None, None) => absent += 1,
-            }
-            confirmed += u64::from(state.grounds == Grounds::Confirmed);
-            inherited += u64::from(state.grounds == Grounds::Inherited);
-        }
-        if total == 0 {
-            return;
-        }
-        if bounded > 0 {
-            self.proven
-                .push(format!("for {bounded} of {total} states: the next entry came later, with none in between"));
-        }
-        if open > 0 {
-            self.proven.push(format!("for {open} of {total} states: the last entry was recorded by then"));
-            self.unproven.push(format!("that no newer entry is in the log, for {open} of {total} states"));
-        }
-        if absent > 0 {
-            self.unproven.push(format!("that no entry at all is in the log, for {absent} of {total} states"));
-        }
-        if confirmed > 0 {
-            self.unproven.push(format!(
-                "which entry had set the digest that the last one confirmed, for {confirmed} of {total} states"
-            ));
-        }
-        if inherited > 0 {
-            self.unproven.push(format!(
-                "that nothing changed the state before its last entry, for {inherited} of {total} states"
-            ));
-        }
-    }
-
-    fn add_completeness(&mut self, question: &Question, found: usize) {
-        let all = match question {
-            Question::TagsAt { repository, .. } => format!("tags of {repository}"),
-            Question::RunningAt { environment, .. } if environment.is_empty() => "workloads that ran".to_owned(),
-            Question::RunningAt { environment, .. } => format!("workloads that ran in {environment}"),
-            Question::RepositoryDiff { repository, .. } => format!("tags of {repository} that changed"),
-            Question::EnvironmentDiff { environment, .. } => format!("workloads of {environment} that changed"),
-            _ => return,
+    fn add_list<T>(&mut self, question: &Question, list: &List<T>, as_of_us: Option<u64>) {
+        let (one, many) = match question {
+            Question::RunningAt { .. } | Question::EnvironmentDiff { .. } => ("workload", "workloads"),
+            _ => ("tag", "tags"),
         };
-        let cut = question.limit().is_some_and(|limit| u64::try_from(found).is_ok_and(|found| found >= limit));
-        self.unproven.push(match found {
-            0 => format!("that there are no {all}"),
-            _ if cut => format!("that these are the first {all}; the list was cut at {found}"),
-            _ => format!("that these are all {all}"),
+        let place = match question {
+            Question::TagsAt { repository, .. } | Question::RepositoryDiff { repository, .. } => {
+                format!(" of {repository}")
+            }
+            Question::RunningAt { environment, .. } | Question::EnvironmentDiff { environment, .. }
+                if !environment.is_empty() =>
+            {
+                format!(" of {environment}")
+            }
+            _ => String::new(),
+        };
+        let what = match question {
+            Question::TagsAt { include_unbound: true, .. } => format!("{many}{place} that had been seen"),
+            Question::TagsAt { .. } => format!("{many}{place} that were bound"),
+            Question::RunningAt { include_stopped: true, workload, .. } if workload.is_empty() => {
+                format!("{many}{place} that had been seen")
+            }
+            Question::RunningAt { include_stopped: true, .. } => {
+                format!("{many}{place} of that name that had been seen")
+            }
+            Question::RunningAt { workload, .. } if workload.is_empty() => format!("{many}{place} that ran"),
+            Question::RunningAt { .. } => format!("{many}{place} of that name that ran"),
+            _ => format!("{many}{place} that differ"),
+        };
+        let (found, looked_at) = (list.items.len(), list.looked_at);
+        let time = words(as_of_us.unwrap_or_default());
+        let known = match looked_at {
+            0 => format!("no {one}{place} had been seen by {time}"),
+            1 => format!("1 {one}{place} had been seen by {time}"),
+            count => format!("{count} {many}{place} had been seen by {time}"),
+        };
+        self.proven.push(match (found, list.is_cut) {
+            (0, _) if looked_at == 0 => known,
+            (_, true) => format!("these are the first {found} {what}; there may be more, for the list was cut there"),
+            (0, false) => format!("there are no {what}: {known}, none is left out, and their histories say so"),
+            (_, false) => format!("these are all {what}: {known}, none is left out, and their histories say so"),
         });
     }
 
@@ -183,47 +146,34 @@ impl Verdict {
             Question::TagHistory { part, .. } | Question::Sightings { part, .. } => *part,
             _ => Part::default(),
         };
-        let (Some(one), Some(other)) = (history.versions.first(), history.versions.last()) else {
-            let during = if part.since_us == 0 && part.until_us == 0 { "" } else { " in that time" };
-            self.unproven.push(format!("that no entry about {name} is in the log{during}"));
-            return;
-        };
-        let (first, last) = if part.newest_first { (other, one) } else { (one, other) };
-        self.proven.push(match (first.place.version, last.place.version) {
-            (0, 0) => format!("version 0 is the first of {name}"),
-            (first, last) if first == last => format!("this is version {first} of {name}"),
-            (0, last) => format!("versions 0 to {last} of {name} are complete: no entry is missing between them"),
-            (first, last) => {
-                format!("versions {first} to {last} of {name} follow each other: no entry is missing between them")
+        let during = if part.since_us == 0 && part.until_us == 0 { "" } else { " in that time" };
+        self.proven.push(match history.versions.len() {
+            0 if history.count == 0 => format!("no entry about {name} is in the log: the subject map does not hold it"),
+            0 => format!("no entry about {name} was recorded{during}, out of {} in all", entries(history.count)),
+            found if history.is_cut => {
+                let which = if part.newest_first { "newest" } else { "first" };
+                let found = u64::try_from(found).unwrap_or(u64::MAX);
+                format!(
+                    "these are the {which} {} about {name}{during}, with none missing between them, out of {} in all",
+                    entries(found),
+                    entries(history.count)
+                )
+            }
+            found => {
+                let found = u64::try_from(found).unwrap_or(u64::MAX);
+                let all = if found == history.count {
+                    String::new()
+                } else {
+                    format!(", out of {} in all", entries(history.count))
+                };
+                format!("these are all {} about {name}{during}: no other is in the log{all}", entries(found))
             }
         });
-        if first.place.version > 0 && part.since_us > 0 {
-            self.unproven.push(format!("that version {} came before the time asked for", first.place.version - 1));
-        }
-        if last.place.version + 1 == history.claimed_total {
-            self.unproven.push(format!("that no newer entry about {name} is in the log"));
-        } else if part.until_us > 0 {
-            self.unproven.push(format!("that version {} came after the time asked for", last.place.version + 1));
-        } else {
-            self.unproven.push(format!("that there are {} versions in all", history.claimed_total));
-        }
-        if let After::SetBefore { .. } = first.after
-            && matches!(history.subject, Subject::Tag(_) | Subject::Workload(_))
-        {
-            self.unproven.push(format!("what was in force before version {}", first.place.version));
-        }
     }
 }
 
-impl Question {
-    /// The state as of now is asked for, not one at a time in the past.
-    pub fn is_about_now(&self) -> bool {
-        match self {
-            Self::TagAt { at_us, .. } | Self::TagsAt { at_us, .. } | Self::RunningAt { at_us, .. } => *at_us == 0,
-            Self::RepositoryDiff { to_us, .. } | Self::EnvironmentDiff { to_us, .. } => *to_us == 0,
-            _ => false,
-        }
-    }
+fn entries(count: u64) -> String {
+    if count == 1 { "1 entry".to_owned() } else { format!("{count} entries") }
 }
 
 /// A subject as people write it.
@@ -240,6 +190,8 @@ pub fn subject_words(subject: &Subject) -> String {
         Subject::Repositories => "the repositories".to_owned(),
         Subject::Environments => "the environments".to_owned(),
         Subject::WorkloadsOf(environment) => format!("the workloads of {environment}"),
+        Subject::Policy => "the policy".to_owned(),
+        Subject::Principals => "the principals".to_owned(),
     }
 }
 

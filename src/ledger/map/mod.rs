@@ -16,6 +16,9 @@
 pub mod proof;
 pub mod top;
 
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+
 use sha2::{Digest as _, Sha256};
 
 pub use proof::{MapProof, MapProofError, Terminal};
@@ -50,6 +53,16 @@ pub trait Leaves {
     fn under(&self, path: &SubjectKey, depth: usize) -> Result<Vec<Leaf>, Self::Error>;
 }
 
+/// Leaves in memory: for tests, tools, and maps small enough.
+impl Leaves for BTreeMap<SubjectKey, Leaf> {
+    type Error = Infallible;
+
+    fn under(&self, path: &SubjectKey, depth: usize) -> Result<Vec<Leaf>, Infallible> {
+        let inside = self.range(path.first_below(depth)..).map(|(_, leaf)| *leaf);
+        Ok(inside.take_while(|leaf| leaf.key.shares(path, depth)).collect())
+    }
+}
+
 impl Leaf {
     /// `SHA-256(0x02 || key || u64 BE count || history root)`.
     pub fn hash(&self) -> Hash {
@@ -68,6 +81,17 @@ impl SubjectKey {
     pub fn shares(&self, other: &Self, depth: usize) -> bool {
         let (bytes, bits) = (depth / 8, depth % 8);
         self.0[..bytes] == other.0[..bytes] && (bits == 0 || (self.0[bytes] ^ other.0[bytes]) >> (8 - bits) == 0)
+    }
+
+    /// The smallest key that begins with the first `depth` bits of this one.
+    pub fn first_below(&self, depth: usize) -> Self {
+        let mut key = *self;
+        let (bytes, bits) = (depth / 8, depth % 8);
+        if let Some(byte) = key.0.get_mut(bytes) {
+            *byte &= !(0xff >> bits);
+        }
+        key.0.iter_mut().skip(bytes + 1).for_each(|byte| *byte = 0);
+        key
     }
 
     /// This key with the bit at a depth set as told.
@@ -119,6 +143,9 @@ mod tests {
         assert!((0..=9).all(|depth| key.shares(&other, depth)));
         assert!((10..=MAX_DEPTH).all(|depth| !key.shares(&other, depth)));
         assert!(key.shares(&key, MAX_DEPTH));
+        assert_eq!(key.first_below(MAX_DEPTH), key);
+        assert_eq!(key.first_below(255), key.with_bit(255, false));
+        assert_eq!((key.first_below(2), key.first_below(0)), (key.with_bit(255, false), SubjectKey([0; 32])));
     }
 
     #[test]

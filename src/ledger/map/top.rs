@@ -159,14 +159,6 @@ mod tests {
 
     type Model = BTreeMap<SubjectKey, Leaf>;
 
-    impl Leaves for Model {
-        type Error = Infallible;
-
-        fn under(&self, path: &SubjectKey, depth: usize) -> Result<Vec<Leaf>, Infallible> {
-            Ok(self.values().filter(|leaf| leaf.key.shares(path, depth)).copied().collect())
-        }
-    }
-
     fn leaf(number: u64, count: u64) -> Leaf {
         let key = SubjectKey(Sha256::digest(number.to_be_bytes()).into());
         Leaf { key, count, root: Sha256::digest(count.to_be_bytes()).into() }
