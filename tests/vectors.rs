@@ -5,12 +5,20 @@
 //! read it: what it calls valid is checked, and what it calls refused must be refused. `tests/vectors/README.md` describes the
 //! files; `docs/SPEC.md` the formats.
 
+#[path = "vectors/against.rs"]
+mod against;
+#[path = "vectors/evidence.rs"]
+mod evidence;
 #[path = "vectors/example.rs"]
 mod example;
 #[path = "vectors/ledger.rs"]
 mod ledger;
 #[path = "vectors/log.rs"]
 mod log;
+#[path = "vectors/page.rs"]
+mod page;
+#[path = "vectors/refused.rs"]
+mod refused;
 #[path = "vectors/values.rs"]
 mod values;
 
@@ -54,6 +62,7 @@ fn the_files_are_what_this_program_writes() {
         ("statements.json", statements()),
         ("log.json", log::log()),
         ("tiles.json", tiles()),
+        ("evidence.json", evidence::evidence()),
     ];
     let mut differing = Vec::new();
     for (name, content) in files {

@@ -132,7 +132,7 @@ fn described(ledger: &LittleLedger, entry: &[u8]) -> Value {
 }
 
 /// The note with a line of a witness that the verifier does not know.
-fn cosigned(checkpoint: &Checkpoint) -> String {
+pub(crate) fn cosigned(checkpoint: &Checkpoint) -> String {
     let note = checkpoint.sign(&skey());
     let text = note.split_inclusive("\n\n").next().expect("a text").trim_end_matches('\n');
     let witness = Skey::from_seed("witness.example".parse().expect("valid"), &WITNESS_SEED);
