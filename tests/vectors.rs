@@ -19,6 +19,8 @@ mod log;
 mod page;
 #[path = "vectors/refused.rs"]
 mod refused;
+#[path = "vectors/replay.rs"]
+mod replay;
 #[path = "vectors/values.rs"]
 mod values;
 
@@ -63,6 +65,7 @@ fn the_files_are_what_this_program_writes() {
         ("log.json", log::log()),
         ("tiles.json", tiles()),
         ("evidence.json", evidence::evidence()),
+        ("replay.json", replay::replay()),
     ];
     let mut differing = Vec::new();
     for (name, content) in files {
@@ -327,6 +330,13 @@ fn refused_statements() -> Vec<Value> {
         ("a policy that is not TOML", policy("immutable")),
         ("a policy with a key that nobody knows", policy("mutable = []\n")),
         ("a policy with a pattern that has no tag", policy("immutable = [\"docker.io/library/nginx\"]\n")),
+        ("a policy with a pattern whose path has one part", policy("immutable = [\"nginx:v1\"]\n")),
+        ("a policy with a set that does not end", policy("immutable = [\"r/app:[a\"]\n")),
+        ("a policy with alternatives that do not end", policy("immutable = [\"r/app:{a,b\"]\n")),
+        ("a policy with a backslash before nothing", policy("immutable = ['r/app:a\\']\n")),
+        ("a policy with a range that falls", policy("immutable = [\"r/app:[b-a]\"]\n")),
+        ("a policy whose list is a text", policy("immutable = \"r/app:v1\"\n")),
+        ("a policy that says the same twice", policy("immutable = []\nimmutable = []\n")),
         ("a carriage return in a policy", policy("immutable = []\r\n")),
         ("a policy of 15,001 bytes", policy(&" ".repeat(15_001))),
     ];
