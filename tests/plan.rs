@@ -15,14 +15,14 @@ use tagledger::engine::plan::{Accepted, Base, Plan, Rejected, Submission, plan, 
 use tagledger::ledger::checkpoint::Checkpoint;
 use tagledger::ledger::entry::{Body, SignedEntry};
 use tagledger::ledger::map;
-use tagledger::ledger::merkle::Tree;
 use tagledger::ledger::merkle::multi::{multi_proof, verify_multi};
+use tagledger::ledger::merkle::{Nodes as _, Tree};
 use tagledger::ledger::note::Skey;
 use tagledger::ledger::policy::Policy;
 use tagledger::ledger::statement::Statement;
 use tagledger::proto;
 use tagledger::store::memory::MemoryStore;
-use tagledger::store::rows;
+use tagledger::store::rows::{self, StoredHistory, StoredLeaves};
 use tagledger::store::{Read, Store};
 use world::{check_log, delete, delete_manifest, deploy, digest, happened, requested};
 
@@ -117,11 +117,24 @@ impl Log {
         rows::entries(&self.store, 0..self.tree.size()).expect("all there")
     }
 
-    /// Recomputes the world from the bytes.
+    /// Recomputes the world from the bytes, and holds against it what is kept of the histories.
     fn check(&self) {
         let head = rows::head(&self.store).expect("readable").expect("a head");
         let checkpoint = Checkpoint::open(&head.checkpoint, &self.skey.vkey()).expect("signed");
         check_log(&self.entries(), &checkpoint, &self.skey.vkey(), &[RULE.to_owned()]);
+        let mut next = StoredLeaves::new(&self.store).all();
+        let leaves: Vec<map::Leaf> = std::iter::from_fn(|| next().expect("readable")).collect();
+        assert_eq!((self.top.root(), self.top.size()), (map::root_of(&leaves, 0), leaves.len() as u64));
+        for leaf in leaves {
+            let history = StoredHistory { read: &self.store, key: leaf.key };
+            let row = rows::subject(&self.store, &leaf.key).expect("readable");
+            assert_eq!(Tree::load(&history, leaf.count), Ok(row.history), "its edge is that of the kept nodes");
+            for version in 0..leaf.count {
+                let hash = history.node(0, version).expect("there");
+                let proof = multi_proof(&history, &[version], leaf.count).expect("all nodes are kept");
+                assert_eq!(verify_multi(&[(version, hash)], leaf.count, &proof, &leaf.root), Ok(()));
+            }
+        }
     }
 }
 
@@ -193,6 +206,9 @@ proptest! {
             let before = log.store.dump();
             let plan = log.plan(&requests);
             prop_assert_eq!(&log.store.dump(), &before, "planning touches nothing");
+            let again = log.plan(&requests);
+            prop_assert_eq!(&plan.batch.changes, &again.batch.changes, "the same is planned the same");
+            prop_assert_eq!(plan.top.root(), again.top.root());
             let size = log.tree.size();
             let next = follow(&mut known, size, &requests, &plan);
             if next == size {

@@ -9,11 +9,10 @@ use clap::Args;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::json;
 
-use super::show::{outcome_name, words};
-use super::table::{Rows, terminal_width, wrap};
+use super::show::{outcome_name, verdict, words};
+use super::table::Rows;
 use super::{Ending, Failure, Globals, Outcome, Output, complain, json, print};
 use crate::client::audit::{self, AuditError, Audited, StateFile};
-use crate::ledger::answer::Verdict;
 use crate::proto;
 
 /// Between two lines on how far it got, where no bar can be drawn.
@@ -91,7 +90,10 @@ impl Audit {
                 let path = last(vkey)?;
                 let loaded = audit::load(&path, vkey)?;
                 if loaded.is_none() {
-                    complain(&format!("no earlier audit of {} is kept; it begins with the first entry", vkey.origin()));
+                    complain(&format!(
+                        "no earlier audit of {} is kept; this one begins with the first entry",
+                        vkey.origin()
+                    ));
                 }
                 loaded.map(|loaded| (path, loaded))
             }
@@ -159,18 +161,11 @@ fn text(audited: &Audited, path: &str) -> String {
     rows.field("records", format!("{}{outcomes}", counts.records()));
     rows.field("commitments", counts.commitments);
     rows.field("subjects", audited.subjects);
-    rows.field("policy", audited.policy.digest());
+    let has_rules = !audited.policy.text().trim().is_empty();
+    rows.field("policy", if has_rules { audited.policy.digest().as_str() } else { "none: no rules" });
     rows.field("closed", words(audited.closed_at_us));
     rows.field("state", path);
-    let (Verdict { checked, proven, unproven }, width) = (audited.verdict(), terminal_width());
-    let mut text = rows.text() + "\n" + &wrap(&format!("verified: {checked}"), width, 2);
-    for proven in proven {
-        text.push_str(&wrap(&format!("  proven: {proven}"), width, 4));
-    }
-    for unproven in unproven {
-        text.push_str(&wrap(&format!("  not proven: {unproven}"), width, 4));
-    }
-    text
+    rows.text() + &verdict(&audited.verdict())
 }
 
 /// Outcomes that occurred, and how often.

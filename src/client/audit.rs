@@ -49,12 +49,12 @@ pub enum AuditError {
     #[error(transparent)]
     Lie(#[from] ReplayError),
     /// The entries are not those of the checkpoint.
-    #[error("{lie}{}", difference.as_ref().map_or(String::new(), |difference| format!(". {difference}")))]
+    #[error("{lie}{}", difference.as_ref().map_or(String::new(), |difference| format!("; {difference}")))]
     Checkpoint {
         /// How that shows.
         lie: CheckpointLie,
         /// Where they part.
-        difference: Option<Difference>,
+        difference: Option<Box<Difference>>,
     },
     /// What an earlier audit read is not the beginning of the log.
     #[error(
@@ -202,6 +202,8 @@ pub struct Audited {
     pub earlier: u64,
     /// All that was replayed, by this audit and the earlier one.
     pub counts: Counts,
+    /// What the earlier one had replayed.
+    pub counts_before: Counts,
     /// Number of subjects.
     pub subjects: u64,
     /// The policy in force.
@@ -254,7 +256,7 @@ impl Audit {
     /// Audits. Tells how many entries of the log are replayed whenever there are more.
     pub async fn run(self, mut file: StateFile, mut progress: impl FnMut(u64)) -> Result<Audited, AuditError> {
         let Self { channel, newest: Remembered { note, checkpoint }, mut replay, earlier } = self;
-        let vkey = replay.vkey().clone();
+        let (vkey, counts_before) = (replay.vkey().clone(), replay.counts());
         let mut tiles =
             tiles_of(replay.size()..checkpoint.size).map(|tile| examined(channel.clone(), vkey.clone(), tile));
         let mut keeping = Keeping { due: Instant::now() + KEEP_EVERY };
@@ -273,7 +275,7 @@ impl Audit {
         }
         if let Err(lie) = replay.check(&checkpoint) {
             let difference = match &lie {
-                CheckpointLie::Root { .. } => Some(difference(&channel, earlier, &checkpoint).await?),
+                CheckpointLie::Root { .. } => Some(Box::new(difference(&channel, earlier, &checkpoint).await?)),
                 CheckpointLie::Size { .. } | CheckpointLie::NotClosed { .. } => None,
             };
             return Err(AuditError::Checkpoint { lie, difference });
@@ -285,6 +287,7 @@ impl Audit {
             closed_at_us: replay.last_time_us(),
             earlier: earlier.size(),
             counts: replay.counts(),
+            counts_before,
             subjects: replay.map_size(),
             policy: replay.policy().clone(),
         };
@@ -372,48 +375,133 @@ async fn difference(channel: &Channel, mut log: Tree, checkpoint: &Checkpoint) -
 impl Audited {
     /// What was checked, in words.
     pub fn verdict(&self) -> Verdict {
-        let Self { vkey, checkpoint, closed_at_us, earlier, counts, subjects, .. } = self;
-        let Checkpoint { size, .. } = checkpoint;
-        let closed = rfc3339(*closed_at_us).replace(".000000", "");
-        let (records, commitments) = (counts.records(), counts.commitments);
-        let count = |count: u64, one: &str, many: &str| match count {
-            1 => format!("the 1 {one}"),
+        let Self { vkey, checkpoint: Checkpoint { size, root }, earlier, subjects, .. } = self;
+        let log = format!("log of {} (key {})", vkey.origin(), hex::encode(vkey.hash()));
+        let what = match earlier {
+            0 => format!("the whole {log}"),
+            earlier if earlier == size => format!("the {log} holds nothing new"),
+            earlier => format!("the {log} from entry {earlier} on"),
+        };
+        let closed = rfc3339(self.closed_at_us).replace(".000000", "");
+        let checked = format!("{what}, up to the checkpoint of size {size}, closed at {closed}");
+        let each = |count: u64, one: &str, many: &str| match count {
+            1 => format!("the {one}"),
             count => format!("each of the {count} {many}"),
         };
-        let mut verdict = Verdict {
-            checked: format!(
-                "the whole log of {} (key {}), {size} entries up to the checkpoint of size {size}, closed at {closed}",
-                vkey.origin(),
-                hex::encode(vkey.hash())
-            ),
-            proven: vec![
-                format!(
-                    "{} is signed by the ledger for its place, and was recorded after the one before it",
-                    count(*size, "entry", "entries")
-                ),
-                format!(
-                    "the outcome, reason and subjects of {} follow from the rules, from the policies in the log, and from \
-                    the entries before it",
-                    count(records, "record", "records")
-                ),
-                format!(
-                    "{} holds the root of the map of all histories before it, at last of {subjects} subjects",
-                    count(commitments, "commitment", "commitments")
-                ),
-                format!("the entries lead to the checkpoint's root, {}", hex::encode(checkpoint.root)),
-            ],
-            unproven: vec![
-                "who the principals are, what producers signed, and that the ledger's clock was right".to_owned(),
-                "that others are shown the same log: compare the checkpoint with theirs".to_owned(),
-            ],
-        };
-        if *earlier > 0 {
-            let before = format!(
-                "what holds of the first {earlier} entries was found by the earlier audit, whose state was \
-                trusted; they are the beginning of this log"
-            );
-            verdict.unproven.insert(0, before);
+        let new = |total: u64, before: u64| total - before;
+        let mut proven = Vec::new();
+        if let count @ 1.. = new(*size, *earlier) {
+            let entries = each(count, "entry", "entries");
+            proven.push(format!(
+                "{entries} is signed by the ledger for its place, and was recorded after the one before it"
+            ));
         }
-        verdict
+        if let count @ 1.. = new(self.counts.records(), self.counts_before.records()) {
+            let of = each(count, "record", "records");
+            proven.push(format!(
+                "outcome, reason and subjects of {of} follow from the rules, the policy in the log, and the entries before it"
+            ));
+        }
+        if let count @ 1.. = new(self.counts.commitments, self.counts_before.commitments) {
+            let commitments = each(count, "commitment", "commitments");
+            proven.push(format!(
+                "{commitments} holds the root of the map of all histories before it, of {subjects} subjects in the end"
+            ));
+        }
+        let mut unproven = Vec::new();
+        if *earlier > 0 {
+            proven.push(format!("the {earlier} entries of the earlier audit are the beginning of this log"));
+            unproven.push("what that audit found, whose state was trusted".to_owned());
+        }
+        proven.push(format!("the entries lead to the root of the checkpoint, {}", hex::encode(root)));
+        unproven
+            .push("who the principals are, what producers signed, and that the ledger's clock was right".to_owned());
+        unproven.push("that others are shown the same log: compare the checkpoint with theirs".to_owned());
+        Verdict { checked, proven, unproven }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ledger::little_ledger::{LittleLedger, delete, push};
+    use crate::proto::Disposition::Happened;
+
+    /// A ledger of thirty entries, its vkey, and where an audit may keep its state.
+    fn ledger() -> (LittleLedger, Vkey, tempfile::TempDir) {
+        let mut ledger = LittleLedger::new("ledger.example/test", 1);
+        ledger.commit();
+        for number in 0..14 {
+            ledger.record(push(&format!("t{}", number % 5), 'a', Happened));
+        }
+        ledger.record(delete("t1"));
+        let vkey = ledger.skey.vkey();
+        (ledger, vkey, tempfile::tempdir().expect("a folder"))
+    }
+
+    fn bundle(ledger: &LittleLedger, size: u64) -> Bundle {
+        let entries = (0..size).map(|index| examine(&ledger.entry(index), &ledger.skey.vkey())).collect();
+        (Tile { index: 0, width: size }, entries)
+    }
+
+    fn note(ledger: &LittleLedger) -> String {
+        ledger.checkpoint_at(ledger.size()).sign(&ledger.skey)
+    }
+
+    #[test]
+    fn an_interrupted_audit_goes_on_from_the_last_commitment_kept() {
+        let (ledger, vkey, folder) = ledger();
+        let path = folder.path().join("audits/it.state");
+        assert!(load(&path, &vkey).expect("readable").is_none());
+        let mut file = StateFile::at(path.clone(), &vkey).expect("nothing is there yet");
+        let (mut replay, mut keeping) = (Replay::new(vkey.clone()), Keeping { due: Instant::now() });
+        // Up to a record: the commitment before it is kept, and what has just been kept is not kept again at once.
+        keeping.replay(&mut replay, bundle(&ledger, 12), &mut file, &note(&ledger)).expect("honest");
+        assert!(keeping.due > Instant::now() + KEEP_EVERY / 2);
+        assert_eq!(file.size, 1);
+        keeping.due = Instant::now();
+        keeping.replay(&mut replay, bundle(&ledger, 20), &mut file, &note(&ledger)).expect("honest");
+        assert_eq!(file.size, 13);
+        assert_eq!(replay.size(), 20);
+
+        let Loaded { mut replay, note: kept, checkpoint } = load(&path, &vkey).expect("readable").expect("kept");
+        assert_eq!((replay.size(), kept, checkpoint.size), (13, note(&ledger), ledger.size()));
+        keeping.replay(&mut replay, bundle(&ledger, ledger.size()), &mut file, &note(&ledger)).expect("honest");
+        assert_eq!(replay.check(&ledger.checkpoint_at(ledger.size())), Ok(()));
+    }
+
+    #[test]
+    fn the_state_of_an_audit_that_came_further_is_not_given_up_on_the_way() {
+        let (ledger, vkey, folder) = ledger();
+        let path = folder.path().join("it.state");
+        let mut file = StateFile::at(path.clone(), &vkey).expect("nothing is there yet");
+        let mut keeping = Keeping { due: Instant::now() };
+        let mut replay = Replay::new(vkey.clone());
+        keeping.replay(&mut replay, bundle(&ledger, ledger.size()), &mut file, &note(&ledger)).expect("honest");
+        file.keep(&replay, &note(&ledger)).expect("kept");
+        let mut file = StateFile::at(path.clone(), &vkey).expect("a state");
+        assert_eq!(file.size, ledger.size());
+        keeping.due = Instant::now();
+        keeping.replay(&mut Replay::new(vkey.clone()), bundle(&ledger, 13), &mut file, &note(&ledger)).expect("honest");
+        assert_eq!(load(&path, &vkey).expect("readable").expect("kept").replay.size(), ledger.size());
+    }
+
+    #[test]
+    fn what_is_not_the_state_of_this_log_is_left_as_it_is() {
+        let (ledger, vkey, folder) = ledger();
+        let path = folder.path().join("notes.txt");
+        std::fs::write(&path, "tagledger audit state 1, said somebody\n").expect("written");
+        assert!(matches!(StateFile::at(path, &vkey), Err(AuditError::InTheWay { .. })));
+        let path = folder.path().join("other.state");
+        let mut file = StateFile::at(path.clone(), &vkey).expect("nothing is there yet");
+        let mut replay = Replay::new(vkey);
+        Keeping { due: Instant::now() }
+            .replay(&mut replay, bundle(&ledger, 1), &mut file, &note(&ledger))
+            .expect("honest");
+        let other = LittleLedger::new("ledger.example/other", 2).skey.vkey();
+        assert!(matches!(StateFile::at(path.clone(), &other), Err(AuditError::InTheWay { .. })));
+        let refused = load(&path, &other).map(|_| ()).expect_err("of another log");
+        assert!(matches!(&refused, AuditError::State { error: StateError::OtherLog { .. }, .. }), "{refused}");
+        assert!(!refused.is_verification());
     }
 }

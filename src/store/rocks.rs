@@ -55,7 +55,7 @@ impl RocksStore {
         // The column families share one log; without a bound an idle family would keep old log files for ever.
         options.set_max_total_wal_size(128 << 20);
         refuse_older(path)?;
-        let cache = Cache::new_lru_cache(BLOCK_CACHE);
+        let cache = Cache::new_hyper_clock_cache(BLOCK_CACHE, 0);
         let families = Table::ALL.map(|table| ColumnFamilyDescriptor::new(table.name(), family_options(table, &cache)));
         let db = DB::open_cf_descriptors(&options, path, families).map_err(|error| refused(path, error))?;
         Ok(Self { db })
@@ -94,15 +94,20 @@ fn family_options(table: Table, cache: &Cache) -> Options {
     blocks.set_block_cache(cache);
     blocks.set_bloom_filter(10.0, false);
     blocks.set_cache_index_and_filter_blocks(true);
+    blocks.set_pin_l0_filter_and_index_blocks_in_cache(true);
     blocks.set_format_version(5);
     let mut options = Options::default();
     options.set_block_based_table_factory(&blocks);
     options.set_write_buffer_size(WRITE_BUFFER);
     // Hashes do not compress.
     options.set_compression_type(match table {
-        Table::Nodes | Table::HistoryNodes | Table::Leaves => DBCompressionType::None,
+        Table::Nodes | Table::HistoryNodes | Table::Leaves | Table::Subjects => DBCompressionType::None,
         _ => DBCompressionType::Lz4,
     });
+    if table == Table::Subjects {
+        // Updating the map seeks in it for every subject that changed, and a seek looks into each file of level 0.
+        options.set_level_zero_file_num_compaction_trigger(2);
+    }
     options
 }
 

@@ -17,7 +17,8 @@ use tagledger::ledger::merkle::Tree;
 use tagledger::ledger::names::{Digest, Registry, Repository, Tag};
 use tagledger::ledger::note::Vkey;
 use tagledger::ledger::policy::Policy;
-use tagledger::ledger::subject::{Subject, SubjectKey};
+use tagledger::ledger::statement::Statement;
+use tagledger::ledger::subject::{Subject, SubjectKey, digest_of};
 use tagledger::ledger::subject_proof::{ProvenSubject, verify_subject};
 use tagledger::ledger::transition::{SubjectState, View, transition};
 use tagledger::proto;
@@ -290,6 +291,59 @@ pub fn prove(evidence: &proto::Evidence, vkey: &Vkey) -> Proven {
         assert!(has_reason, "entry {index} is shown for nothing");
     }
     Proven { entries, subjects }
+}
+
+impl Proven {
+    fn of(&self, subject: &Subject) -> &ProvenSubject {
+        self.subjects.get(&subject.key()).unwrap_or_else(|| panic!("nothing is shown of {subject:?}"))
+    }
+
+    /// The state of a subject at a time: its version, the one after it, and the digest in force; whatever the answer claims.
+    pub fn state(&self, subject: &Subject, at_us: u64) -> (Option<u64>, Option<u64>, String) {
+        let proven = self.of(subject);
+        let at = proven.versions.iter().rfind(|(_, version)| version.recorded_at_us <= at_us);
+        let next = at.map_or(0, |(at, _)| at + 1);
+        let next = (next < proven.count).then_some(next);
+        if let Some(next) = next {
+            let shown = proven.versions.get(&next).unwrap_or_else(|| panic!("a gap: version {next} is not shown"));
+            assert!(shown.recorded_at_us > at_us, "a version in between");
+        }
+        let setter = at.and_then(|(_, version)| version.effective.checked_sub(1));
+        let digest = setter.map(|index| self.digest_in(index)).unwrap_or_default();
+        (at.map(|(at, _)| *at), next, digest)
+    }
+
+    /// The same, as an answer claims it.
+    pub fn check_state(&self, subject: &Subject, at_us: u64, claimed: Option<&proto::StateAt>, digest: &str) {
+        let claimed = claimed.expect("a state");
+        let version = |version: &Option<proto::Version>| version.as_ref().map(|version| version.version);
+        let claimed = (version(&claimed.at), version(&claimed.next), digest.to_owned());
+        assert_eq!(claimed, self.state(subject, at_us), "{subject:?} at {at_us}");
+    }
+
+    /// The versions that are shown of a subject.
+    pub fn shown(&self, subject: &Subject) -> Vec<u64> {
+        self.of(subject).versions.keys().copied().collect()
+    }
+
+    /// The statements of a slice of a catalogue, of which the version after it is shown too if there is one.
+    pub fn members(&self, catalogue: &Subject, slice: std::ops::Range<u64>) -> Vec<Statement> {
+        let proven = self.of(catalogue);
+        let with_next = slice.start..(slice.end + 1).min(proven.count);
+        assert_eq!(self.shown(catalogue), with_next.collect::<Vec<_>>(), "what is shown of {catalogue:?}");
+        slice.map(|at| self.statement(proven.versions[&at].index)).collect()
+    }
+
+    fn statement(&self, index: u64) -> Statement {
+        match &self.entries.get(index).unwrap_or_else(|| panic!("entry {index} is not shown")).body {
+            Body::Record(_, statement) => (**statement).clone(),
+            Body::Commitment(_) => panic!("entry {index} is a commitment"),
+        }
+    }
+
+    fn digest_in(&self, index: u64) -> String {
+        digest_of(&self.statement(index)).expect("what sets a state names a digest").to_string()
+    }
 }
 
 pub const REGISTRY: &str = "registry.example";

@@ -130,18 +130,15 @@ impl Verdict {
             _ => " that differ",
         };
         let (found, time) = (list.items.len(), words(as_of_us.unwrap_or_default()));
-        let known = match list.looked_at {
-            1 => format!("1 {one}{place} seen by {time}"),
-            count => format!("{count} {many}{place} seen by {time}"),
-        };
+        let known = list.looked_at;
         self.proven.push(if list.is_cut {
             format!("these are the first {found} {many}{place}{name}{state}; the list was cut there, and may go on")
-        } else if list.looked_at == 0 {
+        } else if known == 0 {
             format!("no {one}{place} had been seen by {time}")
         } else if found == 0 {
-            format!("there are no {many}{place}{name}{state}: none of the {known} is left out")
+            format!("there are no {many}{place}{name}{state}, of the {known} seen by {time}")
         } else {
-            format!("these are all {many}{place}{name}{state}: none of the {known} is left out")
+            format!("these are all {many}{place}{name}{state}, of the {known} seen by {time}")
         });
     }
 

@@ -159,7 +159,8 @@ pub fn load(from: impl Read, vkey: &Vkey) -> Result<Loaded, StateError> {
         return Err(StateError::OtherLog { found: header.vkey, expected: vkey.to_string() });
     }
     let checkpoint = Checkpoint::open(&header.checkpoint, vkey)?;
-    let commitment = hex::decode(&header.commitment).map_err(|_| StateError::Damaged("the commitment"))?;
+    let commitment =
+        hex::decode(&header.commitment).map_err(|_| StateError::Damaged("its last entry is no commitment"))?;
     let policy = Policy::parse(&header.policy)?;
     let log = read_log(&header)?;
     let mut replay = Replay { log, policy, counts: header.counts, ..Replay::new(vkey.clone()) };
@@ -173,7 +174,7 @@ pub fn load(from: impl Read, vkey: &Vkey) -> Result<Loaded, StateError> {
     for _ in 0..header.bound {
         let place = array(&mut from)?;
         let tag = String::from_utf8(short(&mut from)?).ok().filter(|tag| tag.parse::<Tag>().is_ok());
-        let tag = tag.ok_or(StateError::Damaged("a tag"))?;
+        let tag = tag.ok_or(StateError::Damaged("a tag in it is none"))?;
         replay.subjects.bound.insert((place, tag.into_boxed_str()));
     }
     for _ in 0..header.events {
@@ -198,14 +199,16 @@ pub fn load(from: impl Read, vkey: &Vkey) -> Result<Loaded, StateError> {
 fn close(replay: &mut Replay, bytes: Vec<u8>) -> Result<(), StateError> {
     let entry = SignedEntry::decode(&bytes)?;
     entry.verify(&replay.vkey)?;
-    let Body::Commitment(commitment) = entry.body else { return Err(StateError::Damaged("the commitment")) };
+    let Body::Commitment(commitment) = entry.body else {
+        return Err(StateError::Damaged("its last entry is no commitment"));
+    };
     let index = commitment.index;
     let top = {
         let mut leaves = replay.subjects.leaves();
         Top::load(|| Ok::<_, Infallible>(leaves.next())).unwrap_or_else(|never| match never {})
     };
     if index.checked_add(1) != Some(replay.size()) {
-        return Err(StateError::Damaged("the commitment is not the last entry"));
+        return Err(StateError::Damaged("its commitment is not its last entry"));
     }
     if (top.root().as_slice(), top.size()) != (commitment.map_root.as_slice(), commitment.map_size) {
         return Err(StateError::OtherMap { index });
@@ -219,7 +222,8 @@ fn close(replay: &mut Replay, bytes: Vec<u8>) -> Result<(), StateError> {
 fn read_log(header: &Header) -> Result<Tree, StateError> {
     let hash = |text: &String| hex::decode(text).ok().and_then(|bytes| bytes.try_into().ok());
     let edge: Option<Vec<Hash>> = header.edge.iter().map(hash).collect();
-    edge.and_then(|edge| Tree::from_edge(header.size, edge)).ok_or(StateError::Damaged("the edge of the log's tree"))
+    edge.and_then(|edge| Tree::from_edge(header.size, edge))
+        .ok_or(StateError::Damaged("its tree does not fit its size"))
 }
 
 fn read_header(from: &mut impl Read) -> Result<Header, StateError> {
@@ -227,8 +231,8 @@ fn read_header(from: &mut impl Read) -> Result<Header, StateError> {
         return Err(StateError::Magic);
     }
     let limit = usize::try_from(MAX_HEADER_LENGTH).expect("small");
-    let header = line(from, limit)?.ok_or(StateError::Damaged("the header is too long"))?;
-    serde_json::from_slice(&header).map_err(|_| StateError::Damaged("the header"))
+    let header = line(from, limit)?.ok_or(StateError::Damaged("its header is too long"))?;
+    serde_json::from_slice(&header).map_err(|_| StateError::Damaged("its header is none"))
 }
 
 /// A line without its end; `None` if it is longer than `limit`.
@@ -263,7 +267,7 @@ fn read_row(from: &mut impl Read) -> Result<(SubjectKey, Row), StateError> {
     let key = SubjectKey(array(from)?);
     let count = u64::from_be_bytes(array(from)?);
     if count == 0 {
-        return Err(StateError::Damaged("a subject without entries"));
+        return Err(StateError::Damaged("a subject in it has no entries"));
     }
     let edge = (0..count.count_ones()).map(|_| array(from)).collect::<Result<_, _>>()?;
     let [kind] = array(from)?;
@@ -275,7 +279,7 @@ fn read_row(from: &mut impl Read) -> Result<(SubjectKey, Row), StateError> {
     let binding = match kind {
         1 => Binding::Bound { digest, set_by },
         2 => Binding::Unbound { last: digest, set_by },
-        _ => return Err(StateError::Damaged("a binding")),
+        _ => return Err(StateError::Damaged("a binding in it is none")),
     };
     Ok((key, Row { count, edge, binding: Some(Box::new(binding)) }))
 }
@@ -283,7 +287,7 @@ fn read_row(from: &mut impl Read) -> Result<(SubjectKey, Row), StateError> {
 /// The length tells the algorithm.
 fn digest(bytes: &[u8]) -> Result<Digest, StateError> {
     let algorithm = if bytes.len() == 64 { "sha512" } else { "sha256" };
-    format!("{algorithm}:{}", hex::encode(bytes)).parse().map_err(|_| StateError::Damaged("a digest"))
+    format!("{algorithm}:{}", hex::encode(bytes)).parse().map_err(|_| StateError::Damaged("a digest in it is none"))
 }
 
 fn put_short(out: &mut impl Write, bytes: &[u8]) -> io::Result<()> {

@@ -109,24 +109,11 @@ impl Leaves for Kept<'_> {
     type Error = Infallible;
 
     fn under(&self, path: &SubjectKey, depth: usize) -> Result<Vec<Leaf>, Infallible> {
-        let inside = self.subjects.rows.range(first_below(path, depth)..);
+        let inside = self.subjects.rows.range(path.first_below(depth)..);
         let inside = inside.take_while(|(key, _)| key.shares(path, depth));
         let old = inside.filter(|(key, _)| self.changed.get(key) != Some(&true));
         Ok(old.map(|(key, row)| row.leaf(*key)).collect())
     }
-}
-
-/// The smallest key that begins with the first `depth` bits of `path`.
-fn first_below(path: &SubjectKey, depth: usize) -> SubjectKey {
-    let mut key = *path;
-    for (position, byte) in key.0.iter_mut().enumerate() {
-        match depth.saturating_sub(8 * position) {
-            0 => *byte = 0,
-            bits @ 1..8 => *byte &= !(0xff >> bits),
-            _ => {}
-        }
-    }
-    key
 }
 
 /// Stands for a digest in a repository; names contain no NUL.
