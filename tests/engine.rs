@@ -5,6 +5,7 @@ mod world;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use prost::Message as _;
 use tagledger::engine::clock::Bounds;
@@ -257,6 +258,45 @@ async fn whoever_reads_while_others_write_gets_evidence_that_holds() {
     read_while_writing(Arc::new(MemoryStore::default())).await;
     let folder = tempfile::tempdir().expect("a folder");
     read_while_writing(Arc::new(RocksStore::open(folder.path()).expect("a database"))).await;
+}
+
+/// Waits until the log has a size, and a bit longer: it must not grow on.
+async fn settles_at(ledger: &Ledger, size: u64) {
+    let grown = async {
+        let mut newest = ledger.newest();
+        let _ = newest.wait_for(|newest| newest.head.size >= size).await;
+    };
+    tokio::time::timeout(Duration::from_secs(30), grown).await.expect("it grows");
+    tokio::time::sleep(Duration::from_millis(150)).await;
+    assert_eq!(ledger.newest().borrow().head.size, size);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_idle_ledger_commits_once_after_what_was_recorded_and_after_what_was_asked() {
+    let store = Arc::new(MemoryStore::default());
+    let ledger = open(&store);
+    let idle = {
+        let ledger = ledger.clone();
+        tokio::spawn(async move { ledger.commit_when_idle(Duration::from_millis(20)).await })
+    };
+    // Nothing was recorded or asked yet.
+    settles_at(&ledger, 1).await;
+    ledger.append(vec![submission(&happened("v1", &digest('a')))]).await.expect("recorded");
+    settles_at(&ledger, 4).await;
+    let tag: TagRef = "registry.example/team/app:v1".parse().expect("a tag");
+    let ask = |without_evidence| {
+        let request = proto::ResolveTagRequest { without_evidence, ..Default::default() };
+        ledger.read(|reader| reader.resolve(&tag, &request)).expect("read").expect("answered")
+    };
+    let before = ask(false).as_of_us;
+    settles_at(&ledger, 5).await;
+    // What proves nothing needs no commitment, and neither does whoever only follows the log.
+    assert!(ask(true).as_of_us > before, "the answer to the same question holds for longer");
+    ledger.read(|reader| reader.entries(0..5)).expect("read").expect("all there");
+    settles_at(&ledger, 5).await;
+    check(&store);
+    ledger.close().await;
+    idle.await.expect("it ends with the ledger");
 }
 
 #[tokio::test]

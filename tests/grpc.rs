@@ -1060,6 +1060,32 @@ fn a_ledger_goes_on_after_a_restart_where_it_was() {
 }
 
 #[test]
+fn an_idle_server_commits_as_often_as_its_configuration_says() {
+    runtime().block_on(async {
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join("ledger.toml");
+        let read = |text: &str| {
+            std::fs::write(&file, text).expect("written");
+            tagledger::server::config::Config::read(&file).expect("a configuration")
+        };
+        assert_eq!(read("").idle_after(), Some(std::time::Duration::from_secs(600)));
+        assert_eq!(read("idle_commitment_seconds = 0").idle_after(), None);
+        let world = World::open_with(&folder.path().join("ledger"), read("idle_commitment_seconds = 1")).await;
+        let recorded = world.recorded(&happened("v1", &digest('a'))).await;
+        let at_us = async || world.query().resolve_tag(resolve("v1", 0)).await.expect("resolved").into_inner().as_of_us;
+        let before = at_us().await;
+        let patience = tokio::time::Instant::now() + std::time::Duration::from_secs(30);
+        while at_us().await == before {
+            assert!(tokio::time::Instant::now() < patience, "no commitment");
+            tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+        }
+        let entries = world.check_ledger().await;
+        assert!(entries.len() as u64 > recorded.index + 2);
+        world.stop().await;
+    });
+}
+
+#[test]
 fn health_and_reflection_answer() {
     use tonic_health::pb::health_client::HealthClient;
     use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus};

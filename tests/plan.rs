@@ -11,7 +11,7 @@ use std::collections::HashMap;
 use proptest::prelude::*;
 use prost::Message as _;
 use tagledger::engine::clock::Bounds;
-use tagledger::engine::plan::{Accepted, Base, Plan, Rejected, Submission, plan, plan_genesis};
+use tagledger::engine::plan::{Accepted, Base, Plan, Rejected, Submission, plan, plan_genesis, plan_idle};
 use tagledger::ledger::checkpoint::Checkpoint;
 use tagledger::ledger::entry::{Body, SignedEntry};
 use tagledger::ledger::map;
@@ -251,6 +251,22 @@ proptest! {
         together.check();
         apart.check();
     }
+}
+
+#[test]
+fn an_idle_batch_is_one_commitment_over_the_same_subjects() {
+    let mut log = Log::new();
+    let plan = log.plan(&[vec![submission(&(happened("v1", &digest('a')), true))]]);
+    log.commit(plan);
+    let before = log.top.root();
+    let plan = plan_idle(&log.base(), log.last_time_us + 5, Bounds::default()).expect("planned");
+    assert_eq!((plan.entries.len(), plan.head.recorded_at_us), (1, log.last_time_us + 5));
+    assert_eq!(plan.top.root(), before);
+    log.commit(plan);
+    log.check();
+    // A clock that stands still does not hold it up.
+    let plan = plan_idle(&log.base(), log.last_time_us, Bounds::default()).expect("planned");
+    assert_eq!(plan.head.recorded_at_us, log.last_time_us + 1);
 }
 
 #[test]

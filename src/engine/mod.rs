@@ -4,6 +4,7 @@
 //! thread that writes it), [`recovery`] (what must hold before it may), [`query`] (answers, as of a time), [`clock`].
 
 pub mod clock;
+mod idle;
 pub mod plan;
 pub mod query;
 pub mod recovery;
@@ -60,6 +61,8 @@ pub struct Ledger {
 enum Command {
     /// Record this.
     Append(Waiting),
+    /// Commit to what there is, even if nothing is new.
+    Commit,
     /// Finish what came before, and end.
     Close,
 }
@@ -75,6 +78,8 @@ struct Shared {
     /// Set by the sequencer after each commit.
     clock_alarm: Arc<AtomicBool>,
     outcomes: Arc<Tally>,
+    /// Since the last commitment of an idle ledger something was recorded, or evidence asked for.
+    has_news: Arc<AtomicBool>,
 }
 
 /// Counts by outcome.
@@ -148,6 +153,7 @@ impl Ledger {
         let (queue, waiting) = mpsc::channel(sequencer::QUEUE_LENGTH);
         let clock_alarm = Arc::new(AtomicBool::new(false));
         let outcomes = Arc::new(Tally::default());
+        let has_news = Arc::new(AtomicBool::new(false));
         let tops = Arc::new(Tops::new(recovered.tree.size(), recovered.top.clone()));
         let shared = Shared {
             store,
@@ -158,6 +164,7 @@ impl Ledger {
             stopped,
             clock_alarm: Arc::clone(&clock_alarm),
             outcomes: Arc::clone(&outcomes),
+            has_news: Arc::clone(&has_news),
         };
         let sequencer = sequencer::Sequencer {
             store: options.store,
@@ -173,6 +180,7 @@ impl Ledger {
             stopped: stopped_sender,
             clock_alarm,
             outcomes,
+            has_news,
         };
         std::thread::Builder::new()
             .name("sequencer".into())
@@ -302,7 +310,7 @@ impl Ledger {
             let head = rows::head(&*rows)?
                 .ok_or_else(|| ReadError::Damaged { table: "meta", what: "the head is missing".into() })?;
             if let Some(top) = self.shared.tops.at(head.size) {
-                return Ok(Reader::new(rows, head, top));
+                return Ok(Reader::new(rows, head, top, &self.shared.has_news));
             }
         }
         Err(ReadError::Storage { table: "meta", reason: "it changes faster than it can be read".into() })

@@ -129,12 +129,17 @@ pub fn plan(base: &Base<'_>, reading_us: u64, bounds: Bounds, requests: &[Vec<Su
     writer.finish(decisions, oddity)
 }
 
+/// Plans a batch of nothing but its commitment: until now nothing else was recorded.
+pub fn plan_idle(base: &Base<'_>, reading_us: u64, bounds: Bounds) -> Result<Plan, ReadError> {
+    let (time_us, oddity) = clock::next_time(base.last_time_us, reading_us, bounds);
+    Writer::new(base, time_us).close(Vec::new(), oddity)
+}
+
 /// Plans the first batch of a new ledger: its identity, and a commitment over nothing.
 pub fn plan_genesis(base: &Base<'_>, reading_us: u64) -> Result<Plan, ReadError> {
     let mut writer = Writer::new(base, reading_us.max(1));
     rows::put_identity(&mut writer.batch, base.skey.origin().as_str());
-    writer.commit()?;
-    writer.finish(Vec::new(), None)
+    writer.close(Vec::new(), None)
 }
 
 /// Collects a batch.
@@ -327,7 +332,7 @@ impl<'a> Writer<'a> {
     }
 
     fn finish(
-        mut self,
+        self,
         decisions: Vec<Result<Vec<Accepted>, Rejected>>,
         oddity: Option<Oddity>,
     ) -> Result<Plan, ReadError> {
@@ -337,9 +342,16 @@ impl<'a> Writer<'a> {
                 .ok_or_else(|| ReadError::Damaged { table: "meta", what: "the head is missing".into() })?;
             return Ok(self.into_plan(head, decisions, None));
         }
-        if self.base.tree.size() > 0 {
-            self.commit()?;
-        }
+        self.close(decisions, oddity)
+    }
+
+    /// Ends the batch with its commitment and the checkpoint over all of it.
+    fn close(
+        mut self,
+        decisions: Vec<Result<Vec<Accepted>, Rejected>>,
+        oddity: Option<Oddity>,
+    ) -> Result<Plan, ReadError> {
+        self.commit()?;
         let checkpoint = Checkpoint { size: self.tree.size(), root: self.tree.root() }.sign(self.base.skey);
         let head = Head { size: self.tree.size(), recorded_at_us: self.next_time_us - 1, checkpoint };
         rows::put_head(&mut self.batch, &head);

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde::Deserialize;
 use sha2::{Digest as _, Sha256};
@@ -25,6 +26,8 @@ pub struct Config {
     pub listen: SocketAddr,
     /// Patterns of tags that may not move, `registry/repository:tag`.
     pub immutable: Vec<String>,
+    /// How long nothing is committed until an idle ledger commits to that; 0: never.
+    pub idle_commitment_seconds: u64,
     /// Who may write, by name.
     pub principals: BTreeMap<String, PrincipalSettings>,
     /// Registries that post events, by the last part of their webhook's URL.
@@ -41,6 +44,7 @@ impl Default for Config {
         Self {
             listen: DEFAULT_LISTEN,
             immutable: Vec::new(),
+            idle_commitment_seconds: 600,
             principals: BTreeMap::new(),
             webhooks: BTreeMap::new(),
             clock: ClockSettings::default(),
@@ -153,6 +157,11 @@ impl Config {
     /// Those who may write.
     pub fn principals(&self) -> Result<Vec<Principal>, ConfigError> {
         self.principals.iter().map(|(name, settings)| self.principal(name, settings)).collect()
+    }
+
+    /// After how long an idle ledger writes a commitment.
+    pub fn idle_after(&self) -> Option<Duration> {
+        (self.idle_commitment_seconds > 0).then(|| Duration::from_secs(self.idle_commitment_seconds))
     }
 
     /// The registries that post events.

@@ -117,6 +117,10 @@ pub async fn serve(
         WebhookConfig { sources, aside: data_dir.aside(), aside_limits: Limits::default(), pace: Pace::default() };
     let (webhooks, confirmer) = webhook(receiver, port, metrics)?;
     let confirming = tokio::spawn(confirmer.run(stopped()));
+    let idle = config.idle_after().map(|after| {
+        let ledger = ledger.clone();
+        tokio::spawn(async move { ledger.commit_when_idle(after).await })
+    });
     let source = Arc::new(in_process::EngineSource::new(ledger.clone()));
     let http = http::routes(source, Arc::new(registry)).merge(webhooks);
     let grpc = grpc::routes(&ledger, principals);
@@ -137,6 +141,9 @@ pub async fn serve(
     listen::serve(listener, grpc.into_axum_router(), http, stopped()).await;
     let _ = confirming.await;
     ledger.close().await;
+    if let Some(idle) = idle {
+        let _ = idle.await;
+    }
     drop(ledger);
     closed(&in_use).await;
     Ok(())

@@ -290,15 +290,9 @@ impl Leaves for StoredLeaves<'_> {
     type Error = ReadError;
 
     fn under(&self, path: &SubjectKey, depth: usize) -> Result<Vec<Leaf>, ReadError> {
-        let mut start = *path;
-        let (bytes, bits) = (depth / 8, depth % 8);
-        if bytes < start.0.len() {
-            start.0[bytes] &= !(0xff >> bits);
-            start.0[bytes + 1..].fill(0);
-        }
         let mut cursor = self.0.borrow_mut();
         let mut found = Vec::with_capacity(16);
-        let mut row = cursor.seek(&start.0)?;
+        let mut row = cursor.seek(&path.first_below(depth).0)?;
         while let Some((key, value)) = row {
             let leaf = leaf(key, value)?;
             if !leaf.key.shares(path, depth) {

@@ -599,7 +599,8 @@ fn the_evidence_holds_and_what_is_refused_does_not() {
         let answer = check(text(&case["file"]), &vkey);
         match case["valid"].as_bool().expect("said") {
             true => {
-                assert_eq!(summary(&answer.expect(text(&case["name"]))), case["summary"], "{}", case["name"]);
+                let answer = answer.unwrap_or_else(|error| panic!("{}: {error}", case["name"]));
+                assert_eq!(summary(&answer), case["summary"], "{}", case["name"]);
                 valid += 1;
             }
             false => {

@@ -645,6 +645,9 @@ fn parts(cases: &mut Cases, ledger: &LittleLedger) {
     with("cut history with a gap, newest first", "version 5 is left out", newest, &[3, 4, 6], "version 5");
 }
 
+/// Subjects with their versions.
+type Shown = Vec<(Subject, Vec<u64>)>;
+
 /// The tags at a time, with these versions of the catalogue and of its members.
 fn catalogued(ledger: &LittleLedger, at_us: u64, limit: u64, shown: &[(Subject, Vec<u64>)]) -> Claimed {
     let repository = "r/app".parse().expect("a repository");
@@ -655,7 +658,7 @@ fn catalogued(ledger: &LittleLedger, at_us: u64, limit: u64, shown: &[(Subject, 
 fn lists(cases: &mut Cases, ledger: &LittleLedger) {
     let [v1, latest, v2] = [V1, LATEST, "r/app:v2"].map(subject);
     let all = [(catalogue(), vec![0, 1, 2]), (v1.clone(), vec![6]), (latest, vec![7]), (v2, vec![0])];
-    let mut with = |name: &str, why: &str, word: &str, limit: u64, shown: Vec<(Subject, Vec<u64>)>| {
+    let mut with = |name: &str, why: &str, word: &str, limit: u64, shown: Shown| {
         cases.claimed(name, why, &catalogued(ledger, 0, limit, &shown), word);
     };
     let but = |left_out: usize| {
@@ -678,7 +681,7 @@ fn lists(cases: &mut Cases, ledger: &LittleLedger) {
     with("list without members", "no version of the catalogue is shown", "version 0", 0, of_catalogue(&[]));
     with("cut list that is too short", "the limit is 2, and one is shown", "version 1", 2, of_catalogue(&[0]));
     let elsewhere = tagged_elsewhere();
-    let shown: Vec<(Subject, Vec<u64>)> = [(elsewhere.0.clone(), vec![0])].into();
+    let shown: Shown = [(elsewhere.0.clone(), vec![0])].into();
     let claimed = catalogued(&elsewhere.1, 0, 0, &shown);
     cases.claimed(
         "list with the catalogue of another repository",
@@ -705,7 +708,7 @@ fn lists(cases: &mut Cases, ledger: &LittleLedger) {
         (worker, vec![0]),
         (staged, vec![0]),
     ];
-    let mut with = |name: &str, why: &str, word: &str, change: &dyn Fn(&mut Vec<(Subject, Vec<u64>)>)| {
+    let mut with = |name: &str, why: &str, word: &str, change: &dyn Fn(&mut Shown)| {
         let (environment, workload) = (String::new(), String::new());
         let question = Question::RunningAt { environment, workload, at_us: 0, include_stopped: false, limit: 0 };
         let mut shown = all.to_vec();

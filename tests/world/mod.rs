@@ -62,9 +62,14 @@ impl World {
 
     /// The ledger in a directory.
     pub async fn open(path: &Path, immutable: &[&str]) -> Self {
-        let immutable: Vec<String> = immutable.iter().map(|&pattern| pattern.to_owned()).collect();
-        let listen = "127.0.0.1:0".parse().expect("an address");
-        let config = Config { listen, immutable: immutable.clone(), ..Config::default() };
+        let immutable = immutable.iter().map(|&pattern| pattern.to_owned()).collect();
+        Self::open_with(path, Config { immutable, ..Config::default() }).await
+    }
+
+    /// The same, with other settings; on a free port all the same.
+    pub async fn open_with(path: &Path, config: Config) -> Self {
+        let config = Config { listen: "127.0.0.1:0".parse().expect("an address"), ..config };
+        let immutable = config.immutable.clone();
         let data_dir = DataDir::open(path, None).expect("a data directory");
         let (stop, stopped) = oneshot::channel();
         let (started, running) = oneshot::channel();
