@@ -116,7 +116,11 @@ impl RemoteLedger {
         let mut left = question.limit();
         let mut turning = Turning::default();
         loop {
-            let size = left.map_or(MAX_PAGE_SIZE, |left| left.min(MAX_PAGE_SIZE));
+            let size = match question {
+                Question::TagHistory { .. } | Question::Sightings { .. } => left.unwrap_or(u64::MAX).min(MAX_PAGE_SIZE),
+                // Members gone through, of which few may be items.
+                _ => MAX_PAGE_SIZE,
+            };
             let page_size = u32::try_from(size).expect("a page is small");
             let turned = self.page(question, page_size, &token).await?;
             turning.turn(&turned)?;

@@ -1,7 +1,8 @@
 //! The engine: one sequencer that writes, and questions that read.
 //!
 //! [`Ledger`] is the handle that everything above holds. Its pieces: [`plan`] (what to write: pure), [`sequencer`] (the one
-//! thread that writes it), [`recovery`] (what must hold before it may), [`query`] (answers, as of a time), [`clock`].
+//! thread that writes it), [`recovery`] (what must hold before it may), [`query`] (answers, as of a time), `tops` (the subject
+//! map of each moment, for those), `idle` (a commitment now and then while nothing is written), [`clock`].
 
 pub mod clock;
 mod idle;

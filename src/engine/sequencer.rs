@@ -86,6 +86,13 @@ impl Sequencer {
             (true, true) => plan_idle(&base, (self.clock)(), self.bounds),
             (false, _) => plan(&base, (self.clock)(), self.bounds, &requests),
         };
+        // Where nothing of it was new, the commitment that was asked for is still due.
+        let planned = match planned {
+            Ok(plan) if plan.entries.is_empty() && batch.commits => {
+                plan_idle(&base, (self.clock)(), self.bounds).map(|idle| Plan { decisions: plan.decisions, ..idle })
+            }
+            planned => planned,
+        };
         let outcome = planned.map_err(|error| error.to_string()).and_then(|plan| self.commit(plan));
         match outcome {
             Ok((decisions, committed)) => {

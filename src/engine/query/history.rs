@@ -98,11 +98,17 @@ impl Reader<'_> {
         let message = || format!("has {} bytes; a subject key has 32", request.key.len());
         let invalid = |_| QueryError::Invalid { field: "key", reason: "LENGTH", message: message() };
         let key = request.key.as_slice().try_into().map(SubjectKey).map_err(invalid)?;
-        let part = part_of(request.begin, request.end, rows::count(&*self.rows, &key)?)?;
+        let count = rows::count(&*self.rows, &key)?;
+        let part = part_of(request.begin, request.end, count)?;
+        let next = part.end;
         let mut shown = Shown::default();
         shown.subject(key);
         for (version, row) in (part.start..).zip(rows::versions(&*self.rows, &key, part)?) {
             shown.version_alone(key, version, row);
+        }
+        // Recorded since, perhaps: without it the part would seem to be cut.
+        if next < count {
+            shown.version(key, next, rows::version(&*self.rows, &key, next)?);
         }
         Ok(proto::ProveSubjectResponse { evidence: Some(self.closed_evidence(shown)?) })
     }
