@@ -1,8 +1,9 @@
 //! The one thread that writes.
 //!
 //! It takes what is waiting (no timer: the batch is what arrived while the last commit was in flight), plans it, commits it
-//! synced, publishes it, and only then answers. Told so, it commits to what there is without any new record. A commit that fails leaves it unknown what is on disk; writing on could sign
-//! two histories. So the sequencer stops for good, says why, and a restart recovers from what is there.
+//! synced, publishes it, and only then answers. Told so, it commits to what there is without any new record. A commit that
+//! fails leaves it unknown what is on disk; writing on could sign two histories. So the sequencer stops for good, says why,
+//! and a restart recovers from what is there.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
