@@ -32,6 +32,7 @@ const BATCH_BYTES: usize = 8 << 20;
 pub(super) struct Sequencer {
     pub(super) store: Arc<dyn Store>,
     pub(super) skey: Skey,
+    /// The rules in force.
     pub(super) policy: Policy,
     pub(super) clock: ReadClock,
     pub(super) bounds: Bounds,
@@ -127,6 +128,10 @@ impl Sequencer {
         self.store.commit(first, plan.batch).map_err(|error| error.to_string())?;
         // Durable from here on.
         (self.tree, self.top) = (plan.tree, plan.top);
+        if let Some(policy) = plan.policy {
+            tracing::info!(digest = %policy.digest(), "another policy is in force");
+            self.policy = policy;
+        }
         self.last_time_us = plan.head.recorded_at_us;
         let committed = Arc::new(Committed { head: plan.head, first, entries: plan.entries, nodes: plan.nodes });
         self.newest.send_replace(Arc::clone(&committed));
