@@ -6,8 +6,8 @@ use std::ops::Range;
 use prost::Message as _;
 
 use super::trust::Remembered;
-use super::{ClientError, RemoteLedger};
-use crate::ledger::answer::{Answer, Claimed, Growth, Part, Question};
+use super::{ClientError, RemoteLedger, saved};
+use crate::ledger::answer::{Answer, AnswerError, Claimed, Growth, Part, Question};
 use crate::ledger::checkpoint::Checkpoint;
 use crate::ledger::evidence::hashes;
 use crate::proto::{self, get_entry_request::By, subject_proof::Terminal};
@@ -87,11 +87,19 @@ impl RemoteLedger {
         if let Question::Inclusion { index, tree_size } = question {
             self.add_inclusion(*index, *tree_size, &mut claimed).await?;
         }
-        let answer = claimed.check(self.vkey())?;
+        let answer = claimed.check(self.vkey()).map_err(|error| self.refused(&claimed, error))?;
         // The pages are of one log, up to the largest checkpoint among them; that one must be of the log known so far.
         self.observe(answer.entries.note()).await?;
         let behind = known.map(|known| self.behind(known, &answer, &claimed.pages)).transpose()?.flatten();
         Ok(((answer, claimed), behind))
+    }
+
+    /// Keeps what was served: it is signed, and may be a proof of misbehaviour.
+    fn refused(&self, claimed: &Claimed, error: AnswerError) -> ClientError {
+        match self.trust_folder().keep_refused(self.vkey().origin(), &saved::to_text(claimed)) {
+            Ok(kept) => ClientError::Refused { error, kept },
+            Err(failed) => failed.into(),
+        }
     }
 
     /// A page from before what was known when it was asked for, if what came since could change the answer.
@@ -132,7 +140,12 @@ impl RemoteLedger {
             }
             token = turned.next;
         }
-        for (key, versions) in spread(&pages) {
+        let spread = spread(&pages);
+        // Where a page ends, one catalogue goes on, and perhaps the one that it is listed in.
+        if spread.len() > pages.len() {
+            return Err(ClientError::Endless("it proves more subjects in parts than it has pages"));
+        }
+        for (key, versions) in spread {
             let sealed = self.prove_subject(key, versions).await?;
             turning.turn(&sealed)?;
             pages.push(sealed.evidence);

@@ -61,6 +61,11 @@ impl RemoteLedger {
         &self.vkey
     }
 
+    /// Where keys and checkpoints are kept, and what contradicts them.
+    pub(super) fn trust_folder(&self) -> &TrustFolder {
+        &self.trust
+    }
+
     /// Where it is served.
     pub fn server(&self) -> &Server {
         &self.server

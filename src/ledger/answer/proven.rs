@@ -6,7 +6,8 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::{AnswerError, Claimed, beside};
+use super::verdict::checked;
+use super::{AnswerError, Claimed, Reach, beside};
 use crate::ledger::entry::Body;
 use crate::ledger::evidence::{EvidenceError, VerifiedEntries, verify};
 use crate::ledger::merkle::Hash;
@@ -60,6 +61,11 @@ impl Proven {
         Ok(Self { entries, pages })
     }
 
+    /// What was verified, in words.
+    pub fn checked(&self) -> String {
+        checked(&self.entries, self.subject_count())
+    }
+
     /// When the checkpoint of the first page was closed: the "now" of the answer.
     pub(super) fn now_us(&self) -> Result<u64, AnswerError> {
         let unclosed = AnswerError::Unclosed { size: self.entries.checkpoint().size };
@@ -69,6 +75,13 @@ impl Proven {
     /// How many subjects there are proofs of.
     pub(super) fn subject_count(&self) -> usize {
         self.pages.iter().flat_map(|page| page.subjects.keys()).collect::<HashSet<_>>().len()
+    }
+
+    /// The smallest log that proofs which reach to a time may rest on.
+    pub(super) fn reach(&self, at_us: u64) -> Option<Reach> {
+        let closed = |page: &ProvenPage| Some(Reach { size: page.size, closed_at_us: page.closed_at_us? });
+        let reaching = self.pages.iter().filter_map(closed).filter(|reach| reach.closed_at_us >= at_us);
+        reaching.min_by_key(|reach| reach.size)
     }
 
     /// The proofs of a subject that reach to a time.

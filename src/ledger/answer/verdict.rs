@@ -4,6 +4,7 @@ use super::history::History;
 use super::question::{Part, Question};
 use super::state::State;
 use super::{Answer, Finding, List};
+use crate::ledger::evidence::VerifiedEntries;
 use crate::ledger::subject::Subject;
 use crate::ledger::time::rfc3339;
 
@@ -23,10 +24,10 @@ impl Answer {
     pub fn verdict(&self) -> Verdict {
         let mut verdict = Verdict { checked: self.checked(), proven: Vec::new(), unproven: Vec::new() };
         match &self.finding {
-            Finding::State(state) => verdict.add_state(state, self.as_of_us),
+            Finding::State(state) => verdict.add_state(state, self.as_of_us, &self.by_then()),
             Finding::States(list) => verdict.add_list(&self.question, list, self.as_of_us),
             Finding::Changes(list) => verdict.add_list(&self.question, list, self.as_of_us),
-            Finding::History(history) => verdict.add_history(history, &self.question),
+            Finding::History(history) => verdict.add_history(history, &self.question, &self.by_then()),
             Finding::Entry(index) => verdict.proven.push(format!("entry {index} is in the log")),
             Finding::Inclusion { index, tree_size, .. } => {
                 verdict.proven.push(format!("entry {index} is in the log of size {tree_size}"));
@@ -40,30 +41,25 @@ impl Answer {
     }
 
     fn checked(&self) -> String {
-        let (vkey, size) = (self.entries.vkey(), self.entries.checkpoint().size);
-        let key = hex::encode(vkey.hash());
-        let entries = match self.entries.iter().len() {
-            0 => "the checkpoint is".to_owned(),
-            1 => "1 entry is".to_owned(),
-            count => format!("{count} entries, each"),
-        };
-        let log = if self.entries.iter().len() == 0 { "" } else { " and included in its log" };
-        let subjects = match self.subject_count {
-            0 => String::new(),
-            1 => "1 subject proven by its subject map; ".to_owned(),
-            count => format!("{count} subjects, each proven by its subject map; "),
-        };
-        let closed = self.entries.closed_at_us().map_or(String::new(), |time| format!(", closed at {}", words(time)));
-        format!("{entries} signed by {} (key {key}){log}; {subjects}checkpoint of size {size}{closed}", vkey.origin())
+        checked(&self.entries, self.subject_count)
+    }
+
+    /// Up to when nothing is left out, where that is not as far as the checkpoint.
+    fn by_then(&self) -> String {
+        let short = self.reach.filter(|reach| reach.size < self.entries.checkpoint().size);
+        short.map_or(String::new(), |reach| format!(" up to {}", words(reach.closed_at_us)))
     }
 
     /// The time asked about that lies after the newest commitment.
     fn beyond(&self) -> Option<String> {
         let asked_us = match &self.question {
             Question::TagHistory { part, .. } | Question::Sightings { part, .. } => part.until_us,
+            Question::RepositoryDiff { from_us, to_us, .. } | Question::EnvironmentDiff { from_us, to_us, .. } => {
+                *from_us.max(to_us)
+            }
             question => question.until_us()?,
         };
-        let closed_us = self.as_of_us.or(self.entries.closed_at_us())?;
+        let closed_us = self.reach?.closed_at_us;
         (asked_us > closed_us).then(|| {
             format!("anything later than {}: the time asked for lies after the newest commitment", words(closed_us))
         })
@@ -71,7 +67,7 @@ impl Answer {
 }
 
 impl Verdict {
-    fn add_state(&mut self, state: &State, as_of_us: Option<u64>) {
+    fn add_state(&mut self, state: &State, as_of_us: Option<u64>, by_then: &str) {
         let name = subject_words(&state.subject);
         let time = words(as_of_us.unwrap_or_default());
         self.proven.push(match (&state.at, &state.next) {
@@ -89,7 +85,7 @@ impl Verdict {
                 next.index,
                 words(next.recorded_at_us)
             ),
-            (None, None) => format!("no entry about {name} is in the log: the subject map does not hold it"),
+            (None, None) => never(&name, by_then),
         });
         let (Some(at), setting) = (&state.at, &state.setting) else { return };
         match setting {
@@ -142,21 +138,22 @@ impl Verdict {
         });
     }
 
-    fn add_history(&mut self, history: &History, question: &Question) {
+    fn add_history(&mut self, history: &History, question: &Question, by_then: &str) {
         let name = subject_words(&history.subject);
         let part = match question {
             Question::TagHistory { part, .. } | Question::Sightings { part, .. } => *part,
             _ => Part::default(),
         };
         let during = if part.since_us == 0 && part.until_us == 0 { "" } else { " in that time" };
+        let log = if by_then.is_empty() { "the log" } else { "the log of then" };
         self.proven.push(match history.versions.len() {
-            0 if history.count == 0 => format!("no entry about {name} is in the log: the subject map does not hold it"),
-            0 => format!("no entry about {name} was recorded{during}, out of {} in all", entries(history.count)),
+            0 if history.count == 0 => never(&name, by_then),
+            0 => format!("no entry about {name} was recorded{during}{by_then}, out of {} in all", entries(history.count)),
             found if history.is_cut => {
                 let which = if part.newest_first { "newest" } else { "first" };
                 let found = u64::try_from(found).unwrap_or(u64::MAX);
                 format!(
-                    "these are the {which} {} about {name}{during}, with none missing between them, out of {} in all",
+                    "these are the {which} {} about {name}{during}{by_then}, with none missing between them, out of {} in all",
                     entries(found),
                     entries(history.count)
                 )
@@ -168,10 +165,33 @@ impl Verdict {
                 } else {
                     format!(", out of {} in all", entries(history.count))
                 };
-                format!("these are all {} about {name}{during}: no other is in the log{all}", entries(found))
+                format!("these are all {} about {name}{during}{by_then}: no other is in {log}{all}", entries(found))
             }
         });
     }
+}
+
+/// What was verified: what, under which key, as of which checkpoint.
+pub(super) fn checked(verified: &VerifiedEntries, subject_count: usize) -> String {
+    let (vkey, size) = (verified.vkey(), verified.checkpoint().size);
+    let key = hex::encode(vkey.hash());
+    let entries = match verified.iter().len() {
+        0 => "the checkpoint is".to_owned(),
+        1 => "1 entry is".to_owned(),
+        count => format!("{count} entries, each"),
+    };
+    let log = if verified.iter().len() == 0 { "" } else { " and included in its log" };
+    let subjects = match subject_count {
+        0 => String::new(),
+        1 => "1 subject proven by its subject map; ".to_owned(),
+        count => format!("{count} subjects, each proven by its subject map; "),
+    };
+    let closed = verified.closed_at_us().map_or(String::new(), |time| format!(", closed at {}", words(time)));
+    format!("{entries} signed by {} (key {key}){log}; {subjects}checkpoint of size {size}{closed}", vkey.origin())
+}
+
+fn never(name: &str, by_then: &str) -> String {
+    format!("no entry about {name} is in the log{by_then}: the subject map does not hold it")
 }
 
 fn entries(count: u64) -> String {
