@@ -8,7 +8,7 @@
 use std::collections::BTreeMap;
 
 use super::entry::Body;
-use super::evidence::{EvidenceError, VerifiedEntries, hashes};
+use super::evidence::{EvidenceError, VerifiedEntries, VerifiedEntry, hashes};
 use super::history::history_leaf;
 use super::map::{Leaf, MapProof, MapProofError, Terminal};
 use super::merkle::Hash;
@@ -136,16 +136,29 @@ pub fn verify_subject(
         return Ok(ProvenSubject { key, count: 0, versions: BTreeMap::new() });
     };
     let (count, root) = map.history().expect("its own leaf");
+    let mut shown = Vec::with_capacity(history.leaves.len());
+    for &proto::HistoryLeaf { version, index, effective } in &history.leaves {
+        let entry = entries.get(index).ok_or(SubjectProofError::MissingEntry { index, version })?;
+        shown.push((version, index, effective, entry));
+    }
+    let leaf = |(version, index, effective, entry): &(u64, u64, u64, &VerifiedEntry)| {
+        (*version, history_leaf(*index, &entry.hash, *effective))
+    };
+    let leaves: Vec<(u64, Hash)> = shown.iter().map(leaf).collect();
+    let hashes = hashes(&history.proof).map_err(Box::new)?;
+    let checked = match (leaves.is_empty(), hashes.len()) {
+        (true, 0) => Ok(()),
+        (true, found) => Err(ProofError::Length { found, expected: 0 }),
+        (false, _) => verify_multi(&leaves, count, &hashes, &root),
+    };
+    checked.map_err(|error| SubjectProofError::History { count, error })?;
+    // From here on the leaves are the ledger's own: what is wrong with them, it signed. Before, anybody may have made them up.
     let mut versions = BTreeMap::new();
-    let mut leaves = Vec::with_capacity(history.leaves.len());
     let mut last_index = None;
-    for leaf in &history.leaves {
-        let proto::HistoryLeaf { version, index, effective } = *leaf;
+    for (version, index, effective, entry) in shown {
         if index >= commitment {
             return Err(SubjectProofError::AfterCommitment { index, commitment });
         }
-        let entry = entries.get(index).ok_or(SubjectProofError::MissingEntry { index, version })?;
-        leaves.push((version, history_leaf(index, &entry.hash, effective)));
         if !names(&entry.body, &key, version) {
             return Err(SubjectProofError::Foreign { index, version });
         }
@@ -156,13 +169,6 @@ pub fn verify_subject(
         let recorded_at_us = entry.body.recorded_at_us();
         versions.insert(version, ProvenVersion { index, recorded_at_us, effective });
     }
-    let hashes = hashes(&history.proof).map_err(Box::new)?;
-    let checked = match (leaves.is_empty(), hashes.len()) {
-        (true, 0) => Ok(()),
-        (true, found) => Err(ProofError::Length { found, expected: 0 }),
-        (false, _) => verify_multi(&leaves, count, &hashes, &root),
-    };
-    checked.map_err(|error| SubjectProofError::History { count, error })?;
     Ok(ProvenSubject { key, count, versions })
 }
 

@@ -674,3 +674,21 @@ fn only_what_reaches_past_the_end_of_a_log_could_change_with_it() {
     let past = Part { until_us: time_of(&ledger, 8), ..Part::default() };
     assert!(!changes(history_of(&ledger, &subject(TAG), past)));
 }
+
+#[test]
+fn what_nobody_signed_is_not_called_a_contradiction() {
+    let ledger = ledger();
+    // An entry of this tag, and one of another, where the history has a third.
+    for index in [4, 2] {
+        let answer = spoilt(&ledger, |evidence| {
+            let subjects = evidence.subjects.clone();
+            *evidence = ledger.evidence(&[0, 2, 4, 6, 21]);
+            evidence.subjects = subjects;
+            history_in(evidence, &subject(TAG)).leaves[1].index = index;
+        });
+        let Err(AnswerError::Subject { error: SubjectProofError::History { count: 6, error }, .. }) = answer else {
+            panic!("{answer:?}")
+        };
+        assert_eq!(error, ProofError::Root);
+    }
+}
