@@ -25,6 +25,8 @@ pub struct ProvenSubject {
     pub key: SubjectKey,
     /// Number of entries in its history; 0: it never occurred.
     pub count: u64,
+    /// Root of its history; none if it never occurred.
+    pub root: Option<Hash>,
     /// Some of them, by version.
     pub versions: BTreeMap<u64, ProvenVersion>,
 }
@@ -133,7 +135,7 @@ pub fn verify_subject(
     let (key, map) = map_proof(proof)?;
     map.verify(&key, map_root)?;
     let Some(WireTerminal::History(history)) = &proof.terminal else {
-        return Ok(ProvenSubject { key, count: 0, versions: BTreeMap::new() });
+        return Ok(ProvenSubject { key, count: 0, root: None, versions: BTreeMap::new() });
     };
     let (count, root) = map.history().expect("its own leaf");
     let mut shown = Vec::with_capacity(history.leaves.len());
@@ -169,7 +171,7 @@ pub fn verify_subject(
         let recorded_at_us = entry.body.recorded_at_us();
         versions.insert(version, ProvenVersion { index, recorded_at_us, effective });
     }
-    Ok(ProvenSubject { key, count, versions })
+    Ok(ProvenSubject { key, count, root: Some(root), versions })
 }
 
 /// Whether an entry says of itself that it is this version of this subject.

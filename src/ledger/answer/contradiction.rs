@@ -5,11 +5,14 @@
 //! version that the entry says. Evidence that verifies under one key and breaks any of these was made by a ledger that
 //! misbehaved; the evidence is the proof, for everybody who trusts the key.
 
-use super::proven::{Proven, ProvenPage};
+use std::collections::{BTreeMap, HashSet};
+
+use super::proven::Proven;
 use super::verdict::subject_words;
 use crate::ledger::entry::Body;
-use crate::ledger::subject::{Subject, named_by};
-use crate::ledger::subject_proof::ProvenSubject;
+use crate::ledger::statement::{Kind, Statement};
+use crate::ledger::subject::{Subject, SubjectKey, digest_of, named_by, tag_of};
+use crate::ledger::subject_proof::{ProvenSubject, ProvenVersion};
 
 /// Two things that one ledger signed and that cannot both be true.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -25,6 +28,22 @@ pub enum Contradiction {
     TwoEntries {
         /// Of both.
         index: u64,
+    },
+    /// An entry that keeps itself out of a history.
+    #[error("it signed entry {index}, which belongs to {subject}, without naming it")]
+    Unnamed {
+        /// The entry.
+        index: u64,
+        /// The subject in words.
+        subject: String,
+    },
+    /// An entry that puts itself into a history.
+    #[error("it signed entry {index} as one about {subject}, to which it does not belong")]
+    Misnamed {
+        /// The entry.
+        index: u64,
+        /// The subject in words.
+        subject: String,
     },
     /// Two entries in one place of a history, or in an order that is not the log's.
     #[error("it signed entry {one} as version {version} of {subject}, and entry {other} as version {other_version}")]
@@ -57,33 +76,12 @@ pub enum Contradiction {
         /// Versions in the history as of then.
         count: u64,
     },
-    /// A history that has another entry in the place of one which belongs there.
-    #[error(
-        "it signed entry {index} as version {version} of {subject}, and in the commitment of the log of size {size} a history \
-         that skips it: entry {other} is version {other_version} there"
-    )]
-    Replaced {
-        /// The entry.
-        index: u64,
-        /// The subject in words.
-        subject: String,
-        /// The version that the entry says it is.
-        version: u64,
-        /// Size of the checkpoint that the commitment closes.
-        size: u64,
-        /// Another entry.
-        other: u64,
-        /// The version that it has in the history.
-        other_version: u64,
-    },
     /// Two histories of one subject.
-    #[error(
-        "it committed to two histories of subject {key}: they differ in version {version}, or one is shorter later"
-    )]
+    #[error("it committed to two histories of subject {key}, which are not the same up to version {version}")]
     TwoHistories {
         /// The subject's key in hexadecimal.
         key: String,
-        /// A version that is in one of them only.
+        /// Up to it they differ: it, or one before it, is in one of them only.
         version: u64,
     },
 }
@@ -92,8 +90,12 @@ pub enum Contradiction {
 struct Mention {
     index: u64,
     subject: Subject,
+    key: SubjectKey,
     version: u64,
 }
+
+/// By subject: the size of a checkpoint, and what its map says.
+type Proofs<'a> = BTreeMap<SubjectKey, Vec<(u64, &'a ProvenSubject)>>;
 
 impl Proven {
     /// The first contradiction between two pieces of evidence that verify under one key; the two may be the same.
@@ -106,11 +108,45 @@ impl Proven {
         if let Some((index, ..)) = both.find(|(_, mine, theirs)| mine.bytes != theirs.bytes) {
             return Some(Contradiction::TwoEntries { index });
         }
-        let (mine, theirs) = (self.mentions(), other.mentions());
+        if let Some(contradiction) = self.misnamed().or_else(|| other.misnamed()) {
+            return Some(contradiction);
+        }
+        // Held against itself, evidence need not be gone through twice.
+        let (mine, theirs) = (self.mentions(), if std::ptr::eq(self, other) { Vec::new() } else { other.mentions() });
+        let (my_proofs, their_proofs) = (self.proofs(), other.proofs());
+        // Each leaf of a proof has its entry here, which says what the leaf says: two entries for one place are in disorder.
         out_of_order(mine.iter().chain(&theirs))
-            .or_else(|| other.pages.iter().find_map(|page| skipped(&mine, page)))
-            .or_else(|| self.pages.iter().find_map(|page| skipped(&theirs, page)))
-            .or_else(|| self.pages.iter().find_map(|page| other.pages.iter().find_map(|two| differing(page, two))))
+            .or_else(|| skipped(&mine, &their_proofs))
+            .or_else(|| skipped(&theirs, &my_proofs))
+            .or_else(|| differing(&my_proofs, &their_proofs))
+    }
+
+    /// An entry that does not name exactly the subjects that it belongs to.
+    fn misnamed(&self) -> Option<Contradiction> {
+        self.entries.iter().find_map(|(index, entry)| {
+            let Body::Record(record, statement) = &entry.body else { return None };
+            let named = |reference| Some((named_by(statement, reference)?, reference.version));
+            let named: Vec<(Subject, u64)> = record.subjects.iter().filter_map(named).collect();
+            let due = subjects_due(statement, &named);
+            let named: HashSet<&Subject> = named.iter().map(|(subject, _)| subject).collect();
+            if let Some(subject) = due.iter().find(|subject| !named.contains(subject)) {
+                return Some(Contradiction::Unnamed { index, subject: subject_words(subject) });
+            }
+            let due: HashSet<&Subject> = due.iter().collect();
+            let subject = subject_words(named.difference(&due).next()?);
+            Some(Contradiction::Misnamed { index, subject })
+        })
+    }
+
+    /// The proofs of each subject, with the size of the checkpoint under which each was made.
+    fn proofs(&self) -> Proofs<'_> {
+        let mut proofs = Proofs::new();
+        for page in &self.pages {
+            for (key, proven) in &page.subjects {
+                proofs.entry(*key).or_default().push((page.size, proven));
+            }
+        }
+        proofs
     }
 
     fn mentions(&self) -> Vec<Mention> {
@@ -119,21 +155,56 @@ impl Proven {
             let Body::Record(record, statement) = &entry.body else { continue };
             for reference in &record.subjects {
                 let Some(subject) = named_by(statement, reference) else { continue };
-                mentions.push(Mention { index, subject, version: reference.version });
+                mentions.push(Mention { index, key: subject.key(), subject, version: reference.version });
             }
         }
         mentions
     }
 }
 
+/// The subjects that a record belongs to: those of its statement, and the catalogues of what it is the first about (docs/SPEC.md,
+/// "Subjects"). Which tags a deletion by digest unbinds only the record says.
+fn subjects_due(statement: &Statement, named: &[(Subject, u64)]) -> Vec<Subject> {
+    let (tag, digest) = (tag_of(statement).map(Subject::Tag), digest_of(statement).cloned().map(Subject::Digest));
+    let mut due = Vec::with_capacity(named.len());
+    match &statement.kind {
+        Kind::PolicyChange { .. } => due.push(Subject::Policy),
+        Kind::ManifestDelete { .. } => {
+            due.extend(digest);
+            due.extend(named.iter().map(|(subject, _)| subject).filter(|s| matches!(s, Subject::Tag(_))).cloned());
+        }
+        Kind::Deployment { workload, .. } => {
+            due.push(Subject::Workload(workload.clone()));
+            due.extend(digest.into_iter().chain(tag));
+        }
+        _ => due.extend(tag.into_iter().chain(digest)),
+    }
+    let firsts = named.iter().filter(|(_, version)| *version == 0);
+    due.extend(firsts.filter_map(|(subject, _)| catalogue_of(subject)));
+    due
+}
+
+/// The catalogue in which a subject appears with its first entry.
+fn catalogue_of(subject: &Subject) -> Option<Subject> {
+    match subject {
+        Subject::Tag(tag) => Some(Subject::TagsOf(tag.registry.clone(), tag.repository.clone())),
+        Subject::TagsOf(..) => Some(Subject::Repositories),
+        Subject::Workload(workload) => Some(Subject::WorkloadsOf(workload.environment.clone())),
+        Subject::WorkloadsOf(_) => Some(Subject::Environments),
+        Subject::Digest(_) | Subject::Repositories | Subject::Environments | Subject::Policy | Subject::Principals => {
+            None
+        }
+    }
+}
+
 /// Versions of one subject rise as the log does.
 fn out_of_order<'a>(mentions: impl Iterator<Item = &'a Mention>) -> Option<Contradiction> {
-    let mut all: Vec<_> = mentions.map(|mention| (mention.subject.key(), mention.index, mention)).collect();
-    all.sort_by_key(|(key, index, _)| (*key, *index));
-    all.dedup_by_key(|(key, index, mention)| (*key, *index, mention.version));
-    let mut pairs = all.windows(2).filter(|pair| pair[0].0 == pair[1].0);
-    let pair = pairs.find(|pair| pair[0].2.version >= pair[1].2.version || pair[0].1 == pair[1].1)?;
-    let (one, other) = (pair[0].2, pair[1].2);
+    let mut all: Vec<_> = mentions.collect();
+    all.sort_by_key(|mention| (mention.key, mention.index));
+    all.dedup_by_key(|mention| (mention.key, mention.index, mention.version));
+    let mut pairs = all.windows(2).filter(|pair| pair[0].key == pair[1].key);
+    let pair = pairs.find(|pair| pair[0].version >= pair[1].version || pair[0].index == pair[1].index)?;
+    let (one, other) = (pair[0], pair[1]);
     Some(Contradiction::Disorder {
         subject: subject_words(&one.subject),
         one: one.index,
@@ -143,40 +214,43 @@ fn out_of_order<'a>(mentions: impl Iterator<Item = &'a Mention>) -> Option<Contr
     })
 }
 
-/// An entry that a history as of a later commitment does not have in its place.
-fn skipped(mentions: &[Mention], page: &ProvenPage) -> Option<Contradiction> {
-    mentions.iter().filter(|mention| mention.index + 1 < page.size).find_map(|mention| {
+/// An entry that a history as of a later commitment is too short for.
+fn skipped(mentions: &[Mention], proofs: &Proofs<'_>) -> Option<Contradiction> {
+    mentions.iter().find_map(|mention| {
         let Mention { index, version, .. } = *mention;
-        let ProvenSubject { count, versions, .. } = page.subjects.get(&mention.subject.key())?;
-        let subject = subject_words(&mention.subject);
-        if *count <= version {
-            return Some(Contradiction::Skipped { index, subject, version, size: page.size, count: *count });
-        }
-        let (other_version, other) = versions.iter().find(|(found, shown)| match (*found).cmp(&version) {
-            std::cmp::Ordering::Less => shown.index >= index,
-            std::cmp::Ordering::Equal => shown.index != index,
-            std::cmp::Ordering::Greater => shown.index <= index,
-        })?;
-        let (size, other, other_version) = (page.size, other.index, *other_version);
-        Some(Contradiction::Replaced { index, subject, version, size, other, other_version })
+        let skips = |(size, proven): &&(u64, &ProvenSubject)| index + 1 < *size && proven.count <= version;
+        let (size, proven) = proofs.get(&mention.key)?.iter().find(skips)?;
+        let (subject, size, count) = (subject_words(&mention.subject), *size, proven.count);
+        Some(Contradiction::Skipped { index, subject, version, size, count })
     })
 }
 
 /// A history that later was shorter, or other.
-fn differing(one: &ProvenPage, other: &ProvenPage) -> Option<Contradiction> {
-    let (older, newer) = if one.size <= other.size { (one, other) } else { (other, one) };
-    older.subjects.values().find_map(|before| {
-        let after = newer.subjects.get(&before.key)?;
-        let two = |version| Contradiction::TwoHistories { key: hex::encode(before.key.0), version };
-        if after.count < before.count {
-            return Some(two(after.count));
-        }
-        let mut differing = before.versions.iter().filter(|(version, leaf)| {
-            after
-                .versions
-                .get(version)
-                .is_some_and(|other| (other.index, other.effective) != (leaf.index, leaf.effective))
-        });
-        differing.next().map(|(version, _)| two(*version))
+fn differing(mine: &Proofs<'_>, theirs: &Proofs<'_>) -> Option<Contradiction> {
+    mine.iter().find_map(|(key, mine)| {
+        let theirs = theirs.get(key)?;
+        mine.iter().find_map(|one| theirs.iter().find_map(|other| differing_in(one, other))).map(|version| {
+            let key = hex::encode(key.0);
+            Contradiction::TwoHistories { key, version }
+        })
     })
+}
+
+/// The version up to which two proofs of one subject are not of one history.
+fn differing_in(one: &(u64, &ProvenSubject), other: &(u64, &ProvenSubject)) -> Option<u64> {
+    let (before, after) = if one.0 <= other.0 { (one.1, other.1) } else { (other.1, one.1) };
+    if after.count < before.count {
+        return Some(after.count);
+    }
+    // Many pages of one history hardly overlap, and each is held against each.
+    let shown = after.versions.first_key_value().zip(after.versions.last_key_value());
+    let shared = shown.map(|((first, _), (last, _))| before.versions.range(first..=last));
+    let differs = |(version, leaf): &(&u64, &ProvenVersion)| {
+        let other = after.versions.get(version);
+        other.is_some_and(|other| (other.index, other.effective) != (leaf.index, leaf.effective))
+    };
+    let differing = shared.and_then(|mut shared| shared.find(differs)).map(|(version, _)| *version);
+    let others =
+        || if after.count == before.count && after.root != before.root { after.count.checked_sub(1) } else { None };
+    differing.or_else(others)
 }

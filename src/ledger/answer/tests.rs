@@ -1,6 +1,7 @@
 //! Honest evidence is accepted and says what follows; every dishonest piece is refused, also where the ledger itself lies.
 
 use super::*;
+use crate::ledger::entry::Body;
 use crate::ledger::little_ledger::{LittleLedger, delete, deploy, digest, push};
 use crate::ledger::map::MapProofError;
 use crate::ledger::names::TagRef;
@@ -384,6 +385,18 @@ fn a_history_that_skips_an_entry_is_a_proof_of_misbehaviour() {
     assert_eq!(state_of(&never.check(&vkey).expect("by itself it holds")).count, 0);
     let found = receipt(&erased, 0, 2).contradiction(&never.prove(&vkey).expect("it verifies"));
     assert!(matches!(found, Some(Contradiction::Skipped { index: 0, version: 0, count: 0, .. })), "{found:?}");
+    // Two histories of one length: of versions that neither shows.
+    let other = lying(|ledger| {
+        let mut history = ledger.history(&v1);
+        ledger.histories.remove(&v1.key());
+        history[2].effective = 5;
+        history.iter().for_each(|version| ledger.extend_history(v1.key(), version.index, version.effective));
+    });
+    let now = |ledger: &LittleLedger| ledger.tag_at(&tag(TAG), 0).prove(&vkey).expect("by itself it holds");
+    let found = now(&honest).contradiction(&now(&other));
+    let two = Contradiction::TwoHistories { key: hex::encode(v1.key().0), version: 5 };
+    assert_eq!(found, Some(two));
+    assert_eq!(now(&honest).contradiction(&now(&honest)), None);
     // Two histories, two entries, two logs.
     let found = ask(&honest, 0).contradiction(&ask(&dropped, 0));
     assert!(matches!(found, Some(Contradiction::Skipped { .. } | Contradiction::TwoHistories { .. })), "{found:?}");
@@ -691,4 +704,50 @@ fn what_nobody_signed_is_not_called_a_contradiction() {
         };
         assert_eq!(error, ProofError::Root);
     }
+}
+
+#[test]
+fn an_entry_names_the_subjects_of_its_statement_and_no_others() {
+    let check = |of: u64, change: &dyn Fn(&mut proto::Record)| {
+        let mut ledger = ledger();
+        let entry = crate::ledger::entry::SignedEntry::decode(&ledger.entry(of)).expect("own entry");
+        let Body::Record(mut record, _) = entry.body else { panic!("a record") };
+        (record.index, record.recorded_at_us) = (ledger.size(), ledger.now_us() + 1);
+        change(&mut record);
+        ledger.append(crate::ledger::entry::sign_record(&record, &ledger.skey));
+        ledger.commit();
+        let claimed = Claimed::new(Question::Entry { index: record.index }, vec![ledger.evidence(&[record.index])]);
+        claimed.check(&ledger.skey.vkey()).map(|_| ())
+    };
+    let unnamed = |subject: &str| {
+        let subject = subject.to_owned();
+        Err(AnswerError::Misbehaviour(Contradiction::Unnamed { index: 22, subject }))
+    };
+    let misnamed = |subject: &str| {
+        let subject = subject.to_owned();
+        Err(AnswerError::Misbehaviour(Contradiction::Misnamed { index: 22, subject }))
+    };
+    // The first push of all: tag, digest, tags-of, repositories. The first deployment: workload, digest, tag, workloads-of,
+    // environments.
+    assert_eq!(check(0, &|_| {}), Ok(()));
+    for (position, subject) in [TAG, &digest('a'), "the tags of r/app", "the repositories"].into_iter().enumerate() {
+        assert_eq!(check(0, &|record| drop(record.subjects.remove(position))), unnamed(subject));
+    }
+    assert_eq!(check(12, &|_| {}), Ok(()));
+    for (position, subject) in
+        ["prod/web", &digest('d'), TAG, "the workloads of prod", "the environments"].into_iter().enumerate()
+    {
+        assert_eq!(check(12, &|record| drop(record.subjects.remove(position))), unnamed(subject));
+    }
+    // What is known already is not put into a catalogue again: a member stands there once.
+    assert_eq!(check(0, &|record| record.subjects[0].version = 1), misnamed("the tags of r/app"));
+    assert_eq!(check(0, &|record| record.subjects[2].version = 1), misnamed("the repositories"));
+    assert_eq!(check(12, &|record| record.subjects[0].version = 1), misnamed("the workloads of prod"));
+    let surplus = |kind: proto::SubjectKind| {
+        move |record: &mut proto::Record| {
+            record.subjects.push(proto::Subject { kind: kind.into(), version: 9, name: String::new() });
+        }
+    };
+    assert_eq!(check(18, &surplus(proto::SubjectKind::TagsOf)), misnamed("the tags of r/app"));
+    assert_eq!(check(12, &surplus(proto::SubjectKind::Repositories)), misnamed("the repositories"));
 }
