@@ -34,9 +34,8 @@ pub struct HistoryVersion {
 }
 
 impl Proven {
-    /// The part of a history that was asked for, as far as it was recorded by `now_us`.
-    pub(super) fn history(&self, subject: &Subject, part: Part, now_us: u64) -> Result<History, AnswerError> {
-        let last_us = if part.until_us == 0 { now_us } else { now_us.min(part.until_us - 1) };
+    /// The part of a history that was asked for, up to its last moment.
+    pub(super) fn history(&self, subject: &Subject, part: Part, last_us: u64) -> Result<History, AnswerError> {
         let times = part.since_us..=last_us;
         let mut refused = AnswerError::NotShown { subject: subject_words(subject) };
         for proven in self.of(subject, last_us) {

@@ -70,12 +70,24 @@ pub struct Growth {
 pub struct Answer {
     /// What was asked.
     pub question: Question,
-    /// The time that states are given for: the one asked for, but no later than when the checkpoint was closed.
+    /// The time that states are given for, or a part of a history ends with: the one asked for, but no later than when the
+    /// checkpoint of the first page was closed.
     pub as_of_us: Option<u64>,
+    /// How far it reaches, where it says that nothing else is in the log.
+    pub reach: Option<Reach>,
     /// What was found.
     pub finding: Finding,
     /// The entries that show it.
     pub entries: VerifiedEntries,
+}
+
+/// The smallest log that an answer rests on. Its pages may be of several, and what came after the first is in none of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Reach {
+    /// Its size.
+    pub size: u64,
+    /// When it was closed.
+    pub closed_at_us: u64,
 }
 
 /// What was found.
@@ -152,8 +164,10 @@ pub enum AnswerError {
         /// Which.
         index: u64,
     },
-    /// An entry is said to have done something to a subject that it says nothing about.
-    #[error("entry {index} does not name {subject}")]
+    /// An entry is said to have set the state of a subject that it says nothing about: a proof of misbehaviour.
+    #[error(
+        "the history says that entry {index} set the state of {subject}, but the ledger signed that entry about others"
+    )]
     NotNamed {
         /// The entry.
         index: u64,
@@ -223,7 +237,8 @@ impl Claimed {
             return Err(contradiction.into());
         }
         let (as_of_us, finding) = self.finding(&proven)?;
-        Ok(Answer { question: self.question.clone(), as_of_us, finding, entries: proven.entries })
+        let reach = as_of_us.and_then(|at_us| proven.reach(at_us));
+        Ok(Answer { question: self.question.clone(), as_of_us, reach, finding, entries: proven.entries })
     }
 
     /// Verifies the evidence under the key, whatever it is to answer.
@@ -239,9 +254,12 @@ impl Claimed {
     }
 
     fn finding(&self, proven: &Proven) -> Result<(Option<u64>, Finding), AnswerError> {
-        let as_of_us = match self.question.until_us() {
-            Some(asked_us) => Some(clamp(asked_us, proven.now_us()?)),
-            None => None,
+        let as_of_us = match (&self.question, self.question.until_us()) {
+            (Question::TagHistory { part, .. } | Question::Sightings { part, .. }, _) => {
+                Some(part.last_us(proven.now_us()?))
+            }
+            (_, Some(asked_us)) => Some(clamp(asked_us, proven.now_us()?)),
+            _ => None,
         };
         let at_us = as_of_us.unwrap_or_default();
         let finding = match &self.question {
@@ -288,10 +306,10 @@ impl Claimed {
                 Finding::Changes(lister.list)
             }
             Question::TagHistory { tag, part } => {
-                Finding::History(proven.history(&Subject::Tag(tag.clone()), *part, proven.now_us()?)?)
+                Finding::History(proven.history(&Subject::Tag(tag.clone()), *part, at_us)?)
             }
             Question::Sightings { digest, part } => {
-                Finding::History(proven.history(&Subject::Digest(digest.clone()), *part, proven.now_us()?)?)
+                Finding::History(proven.history(&Subject::Digest(digest.clone()), *part, at_us)?)
             }
             Question::Entry { index } => entry(|found, _| found == *index, &proven.entries)?,
             Question::Leaf { hash } => entry(|_, found| found == hash, &proven.entries)?,

@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 
-use super::{AnswerError, Claimed, beside};
+use super::{AnswerError, Claimed, Reach, beside};
 use crate::ledger::entry::Body;
 use crate::ledger::evidence::{EvidenceError, VerifiedEntries, verify};
 use crate::ledger::merkle::Hash;
@@ -64,6 +64,13 @@ impl Proven {
     pub(super) fn now_us(&self) -> Result<u64, AnswerError> {
         let unclosed = AnswerError::Unclosed { size: self.entries.checkpoint().size };
         self.pages.first().and_then(|page| page.closed_at_us).ok_or(unclosed)
+    }
+
+    /// The smallest log that proofs which reach to a time may rest on.
+    pub(super) fn reach(&self, at_us: u64) -> Option<Reach> {
+        let closed = |page: &ProvenPage| Some(Reach { size: page.size, closed_at_us: page.closed_at_us? });
+        let reaching = self.pages.iter().filter_map(closed).filter(|reach| reach.closed_at_us >= at_us);
+        reaching.min_by_key(|reach| reach.size)
     }
 
     /// The proofs of a subject that reach to a time.

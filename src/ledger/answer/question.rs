@@ -155,6 +155,13 @@ impl Question {
     }
 }
 
+impl Part {
+    /// The last moment of it, if it is asked for at a time.
+    pub fn last_us(&self, now_us: u64) -> u64 {
+        self.until_us.checked_sub(1).map_or(now_us, |last_us| last_us.min(now_us))
+    }
+}
+
 impl RepositoryName {
     /// The catalogue of its tags.
     pub fn tags(&self) -> Subject {

@@ -6,6 +6,7 @@ use crate::ledger::little_ledger::{LittleLedger, delete, deploy, digest, push};
 use crate::ledger::map::MapProofError;
 use crate::ledger::names::TagRef;
 use crate::ledger::statement::Workload;
+use crate::ledger::time::rfc3339;
 use crate::proto::Disposition::{Happened, Refused, Requested};
 use crate::proto::deployment::Phase;
 use crate::proto::subject_proof::Terminal;
@@ -323,7 +324,11 @@ fn a_ledger_that_signs_a_false_history_is_found_out() {
         })
     };
     assert!(ask(&with_effective(9), TAG).is_ok(), "the truth");
-    assert_eq!(ask(&with_effective(3), TAG), Err(AnswerError::NotNamed { index: 2, subject: TAG.into() }));
+    assert_eq!(
+        ask(&with_effective(3), TAG),
+        Err(AnswerError::NotNamed { index: 2, subject: TAG.into() }),
+        "another tag"
+    );
     assert!(matches!(ask(&with_effective(5), TAG), Err(AnswerError::Contradiction { index: 4, .. })), "denied");
     assert!(matches!(ask(&with_effective(15), TAG), Err(AnswerError::Contradiction { index: 12, .. })), "later");
     // With the version before beside it, a state that did not stay is found out even where an entry of the tag had set it.
@@ -686,6 +691,63 @@ fn only_what_reaches_past_the_end_of_a_log_could_change_with_it() {
     assert!(changes(history_of(&ledger, &subject(TAG), Part::default())));
     let past = Part { until_us: time_of(&ledger, 8), ..Part::default() };
     assert!(!changes(history_of(&ledger, &subject(TAG), past)));
+}
+
+/// Proofs between the checkpoints of pages, in the order in which these are put together.
+fn with_growth(ledger: &LittleLedger, mut claimed: Claimed, sizes: &[u64]) -> Claimed {
+    let mut largest = sizes[0];
+    for &size in &sizes[1..] {
+        let (older, newer) = (largest.min(size), largest.max(size));
+        if older < newer {
+            claimed.growth.push(Growth { older, newer, hashes: ledger.consistency(older, newer) });
+        }
+        largest = newer;
+    }
+    claimed
+}
+
+#[test]
+fn an_answer_of_several_moments_holds_up_to_the_first() {
+    let ledger = ledger();
+    let vkey = ledger.skey.vkey();
+    let v1 = subject(TAG);
+    let closed_at = |size: u64| rfc3339(time_of(&ledger, size - 1)).replace(".000000", "");
+    let pages = |first: &[(Subject, Vec<u64>)]| {
+        vec![ledger.shown_at(first, 6), ledger.shown_at(&[(v1.clone(), vec![1, 2, 3, 4, 5])], 22)]
+    };
+    let ask = |part| {
+        let question = Question::TagHistory { tag: tag(TAG), part };
+        let claimed = Claimed::new(question, pages(&[(v1.clone(), vec![0, 1])]));
+        with_growth(&ledger, claimed, &[6, 22]).check(&vkey).expect("it holds as of its first page").verdict()
+    };
+    let (then, later) = (closed_at(6), time_of(&ledger, 12) + 1);
+    let whole = ask(Part::default());
+    assert_eq!(
+        whole.proven,
+        [format!("these are all 2 entries about {TAG} up to {then}: no other is in the log of then")]
+    );
+    assert!(whole.checked.contains("checkpoint of size 22"), "{whole:?}");
+    let newest = ask(Part { newest_first: true, limit: 1, ..Part::default() });
+    assert!(newest.proven[0].contains(&format!("the newest 1 entry about {TAG} up to {then}")), "{newest:?}");
+    // What was asked for goes beyond that.
+    let until = ask(Part { until_us: later, ..Part::default() });
+    assert_eq!(until.unproven.len(), 1, "{until:?}");
+    assert!(until.unproven[0].contains(&format!("anything later than {then}")), "{until:?}");
+    let past = ask(Part { until_us: time_of(&ledger, 4), ..Part::default() });
+    assert!(past.unproven.is_empty(), "{past:?}");
+    // Absent as of then is not absent for ever.
+    let v2 = subject("r/app:v2");
+    let mut absent = Claimed::new(Question::TagAt { tag: tag("r/app:v2"), at_us: 0 }, pages(&[(v2, vec![])]));
+    absent = with_growth(&ledger, absent, &[6, 22]);
+    let verdict = absent.check(&vkey).expect("it holds as of its first page").verdict();
+    let expected = format!("no entry about r/app:v2 is in the log up to {then}: the subject map does not hold it");
+    assert_eq!(verdict.proven, [expected]);
+    // A diff from a time that the first page does not reach.
+    let repository = "r/app".parse().expect("a repository");
+    let question = Question::RepositoryDiff { repository, from_us: later, to_us: 0, limit: 0 };
+    let first = ledger.shown_at(&[(catalogue(), vec![0, 1]), (v1, vec![0, 1]), (subject("r/app:latest"), vec![0])], 6);
+    let verdict = Claimed::new(question, vec![first]).check(&vkey).expect("as of then nothing changed").verdict();
+    assert!(verdict.unproven[0].contains(&format!("anything later than {then}")), "{verdict:?}");
 }
 
 #[test]

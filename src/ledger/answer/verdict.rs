@@ -23,10 +23,10 @@ impl Answer {
     pub fn verdict(&self) -> Verdict {
         let mut verdict = Verdict { checked: self.checked(), proven: Vec::new(), unproven: Vec::new() };
         match &self.finding {
-            Finding::State(state) => verdict.add_state(state, self.as_of_us),
+            Finding::State(state) => verdict.add_state(state, self.as_of_us, &self.by_then()),
             Finding::States(list) => verdict.add_list(&self.question, list, self.as_of_us),
             Finding::Changes(list) => verdict.add_list(&self.question, list, self.as_of_us),
-            Finding::History(history) => verdict.add_history(history, &self.question),
+            Finding::History(history) => verdict.add_history(history, &self.question, &self.by_then()),
             Finding::Entry(index) => verdict.proven.push(format!("entry {index} is in the log")),
             Finding::Inclusion { index, tree_size, .. } => {
                 verdict.proven.push(format!("entry {index} is in the log of size {tree_size}"));
@@ -52,13 +52,22 @@ impl Answer {
         format!("{entries} signed by {} (key {key}){log}; checkpoint of size {size}{closed}", vkey.origin())
     }
 
+    /// Up to when nothing is left out, where that is not as far as the checkpoint.
+    fn by_then(&self) -> String {
+        let short = self.reach.filter(|reach| reach.size < self.entries.checkpoint().size);
+        short.map_or(String::new(), |reach| format!(" up to {}", words(reach.closed_at_us)))
+    }
+
     /// The time asked about that lies after the newest commitment.
     fn beyond(&self) -> Option<String> {
         let asked_us = match &self.question {
             Question::TagHistory { part, .. } | Question::Sightings { part, .. } => part.until_us,
+            Question::RepositoryDiff { from_us, to_us, .. } | Question::EnvironmentDiff { from_us, to_us, .. } => {
+                *from_us.max(to_us)
+            }
             question => question.until_us()?,
         };
-        let closed_us = self.as_of_us.or(self.entries.closed_at_us())?;
+        let closed_us = self.reach?.closed_at_us;
         (asked_us > closed_us).then(|| {
             format!("anything later than {}: the time asked for lies after the newest commitment", words(closed_us))
         })
@@ -66,7 +75,7 @@ impl Answer {
 }
 
 impl Verdict {
-    fn add_state(&mut self, state: &State, as_of_us: Option<u64>) {
+    fn add_state(&mut self, state: &State, as_of_us: Option<u64>, by_then: &str) {
         let name = subject_words(&state.subject);
         let time = words(as_of_us.unwrap_or_default());
         self.proven.push(match (&state.at, &state.next) {
@@ -84,7 +93,7 @@ impl Verdict {
                 next.index,
                 words(next.recorded_at_us)
             ),
-            (None, None) => format!("no entry about {name} is in the log: the subject map does not hold it"),
+            (None, None) => never(&name, by_then),
         });
         let (Some(at), setting) = (&state.at, &state.setting) else { return };
         match setting {
@@ -140,21 +149,22 @@ impl Verdict {
         });
     }
 
-    fn add_history(&mut self, history: &History, question: &Question) {
+    fn add_history(&mut self, history: &History, question: &Question, by_then: &str) {
         let name = subject_words(&history.subject);
         let part = match question {
             Question::TagHistory { part, .. } | Question::Sightings { part, .. } => *part,
             _ => Part::default(),
         };
         let during = if part.since_us == 0 && part.until_us == 0 { "" } else { " in that time" };
+        let log = if by_then.is_empty() { "the log" } else { "the log of then" };
         self.proven.push(match history.versions.len() {
-            0 if history.count == 0 => format!("no entry about {name} is in the log: the subject map does not hold it"),
-            0 => format!("no entry about {name} was recorded{during}, out of {} in all", entries(history.count)),
+            0 if history.count == 0 => never(&name, by_then),
+            0 => format!("no entry about {name} was recorded{during}{by_then}, out of {} in all", entries(history.count)),
             found if history.is_cut => {
                 let which = if part.newest_first { "newest" } else { "first" };
                 let found = u64::try_from(found).unwrap_or(u64::MAX);
                 format!(
-                    "these are the {which} {} about {name}{during}, with none missing between them, out of {} in all",
+                    "these are the {which} {} about {name}{during}{by_then}, with none missing between them, out of {} in all",
                     entries(found),
                     entries(history.count)
                 )
@@ -166,10 +176,14 @@ impl Verdict {
                 } else {
                     format!(", out of {} in all", entries(history.count))
                 };
-                format!("these are all {} about {name}{during}: no other is in the log{all}", entries(found))
+                format!("these are all {} about {name}{during}{by_then}: no other is in {log}{all}", entries(found))
             }
         });
     }
+}
+
+fn never(name: &str, by_then: &str) -> String {
+    format!("no entry about {name} is in the log{by_then}: the subject map does not hold it")
 }
 
 fn entries(count: u64) -> String {
