@@ -813,3 +813,284 @@ fn an_entry_names_the_subjects_of_its_statement_and_no_others() {
     assert_eq!(check(18, &surplus(proto::SubjectKind::TagsOf)), misnamed("the tags of r/app"));
     assert_eq!(check(12, &surplus(proto::SubjectKind::Repositories)), misnamed("the repositories"));
 }
+
+#[test]
+fn numbers_as_large_as_they_get_are_judged_like_others() {
+    let mut ledger = ledger();
+    let (max, v1) = (u64::MAX, subject(TAG));
+    let entry = crate::ledger::entry::SignedEntry::decode(&ledger.entry(8)).expect("own entry");
+    let Body::Record(mut record, _) = entry.body else { panic!("a record") };
+    (record.index, record.recorded_at_us) = (ledger.size(), u64::MAX - 1);
+    record.subjects[0].version = max - 1;
+    ledger.append(crate::ledger::entry::sign_record(&record, &ledger.skey));
+    // A history of as many entries as there are numbers: one leaf, and made-up hashes beside its path.
+    let hash = crate::ledger::entry::entry_hash(&ledger.entry(record.index));
+    let leaf = crate::ledger::history::history_leaf(record.index, &hash, record.index + 1);
+    let path = vec![[7; 32]; crate::ledger::merkle::proof::path_length(max - 1, max)];
+    let root = root_from_inclusion(max - 1, max, &leaf, &path).expect("a path");
+    let map_root = crate::ledger::map::Leaf { key: v1.key(), count: max, root }.hash().to_vec();
+    let commitment = proto::Commitment { index: ledger.size(), recorded_at_us: max, map_root, map_size: max };
+    ledger.append(crate::ledger::entry::sign_commitment(&commitment, &ledger.skey));
+    let mut evidence = ledger.evidence(&[record.index, commitment.index]);
+    let version = proto::HistoryLeaf { version: max - 1, index: record.index, effective: record.index + 1 };
+    let proof = path.iter().map(|hash| hash.to_vec()).collect();
+    let history = proto::HistoryProof { count: max, root: root.to_vec(), leaves: vec![version], proof };
+    let terminal = Some(Terminal::History(history));
+    evidence.subjects = vec![proto::SubjectProof { key: v1.key().0.to_vec(), siblings: Vec::new(), terminal }];
+    let check = |question| Claimed::new(question, vec![evidence.clone()]).check(&ledger.skey.vkey());
+    let answer = check(Question::TagAt { tag: tag(TAG), at_us: 0 }).expect("it is what was signed");
+    assert_eq!(state_of(&answer).count, max);
+    assert!(answer.verdict().proven[0].contains(&max.to_string()), "{:?}", answer.verdict());
+    let part = |newest_first, limit| Part { newest_first, limit, ..Part::default() };
+    let gap = AnswerError::Gap { subject: TAG.into(), expected: 0, count: max };
+    assert_eq!(check(Question::TagHistory { tag: tag(TAG), part: part(false, 0) }), Err(gap.clone()));
+    assert_eq!(check(Question::TagHistory { tag: tag(TAG), part: part(false, max) }), Err(gap));
+    assert!(check(Question::TagHistory { tag: tag(TAG), part: part(true, 1) }).is_ok());
+    let before = Part { since_us: 1, until_us: 2, ..Part::default() };
+    assert!(check(Question::TagHistory { tag: tag(TAG), part: before }).is_err());
+    // A log of as many entries.
+    let closing = proto::Commitment { index: max - 1, recorded_at_us: max, map_root: vec![0; 32], map_size: 0 };
+    let closing = crate::ledger::entry::sign_commitment(&closing, &ledger.skey);
+    let root = root_from_inclusion(max - 1, max, &crate::ledger::entry::entry_hash(&closing), &path).expect("a path");
+    let endless = proto::Evidence {
+        checkpoint: crate::ledger::checkpoint::Checkpoint { size: max, root }.sign(&ledger.skey),
+        entries: vec![proto::LogEntry { index: max - 1, entry: closing }],
+        proof: path.iter().map(|hash| hash.to_vec()).collect(),
+        subjects: vec![proto::SubjectProof {
+            key: v1.key().0.to_vec(),
+            siblings: Vec::new(),
+            terminal: Some(Terminal::Empty(proto::EmptySubtree {})),
+        }],
+    };
+    let check = |question, path: &[Hash]| {
+        let claimed = Claimed { path: path.to_vec(), ..Claimed::new(question, vec![endless.clone()]) };
+        claimed.check(&ledger.skey.vkey())
+    };
+    let never = check(Question::TagAt { tag: tag(TAG), at_us: 0 }, &[]).expect("it is what was signed");
+    assert_eq!(state_of(&never).count, 0);
+    assert!(check(Question::Inclusion { index: max - 1, tree_size: max }, &path).is_ok());
+    assert!(check(Question::Inclusion { index: max - 1, tree_size: max - 1 }, &path).is_err());
+    assert!(check(Question::Inclusion { index: max, tree_size: max }, &path).is_err());
+}
+
+#[test]
+fn pages_that_show_nothing_prove_nothing() {
+    let ledger = ledger();
+    let vkey = ledger.skey.vkey();
+    let honest = ledger.tag_at(&tag(TAG), 0);
+    let note = |size| ledger.checkpoint_at(size).sign(&ledger.skey);
+    let nothing = |size| proto::Evidence { checkpoint: note(size), ..proto::Evidence::default() };
+    let check = |pages: Vec<proto::Evidence>, sizes: &[u64]| {
+        with_growth(&ledger, Claimed::new(honest.question.clone(), pages), sizes).check(&vkey)
+    };
+    let page = honest.pages[0].clone();
+    assert!(check(vec![page.clone(), nothing(6)], &[22, 6]).is_ok());
+    for size in [6, 22] {
+        let unclosed = AnswerError::Unclosed { size: 22 };
+        assert_eq!(check(vec![nothing(size), page.clone()], &[size, 22]), Err(unclosed), "it has no now");
+    }
+    // Every log continues the empty one, which has no last leaf.
+    let empty = Claimed::new(honest.question.clone(), vec![nothing(0), page.clone()]);
+    assert_eq!(empty.check(&vkey), Err(AnswerError::Unclosed { size: 22 }));
+    let subjects = proto::Evidence { subjects: page.subjects.clone(), ..nothing(22) };
+    assert_eq!(check(vec![subjects], &[22]), Err(AnswerError::Unclosed { size: 22 }));
+    // A commitment on another page closes another checkpoint.
+    let subjects = proto::Evidence { subjects: page.subjects.clone(), ..nothing(6) };
+    assert_eq!(check(vec![page.clone(), subjects], &[22, 6]), Err(AnswerError::Unclosed { size: 6 }));
+    // One subject, two proofs: on one page it is refused, on two it has to be the same.
+    let mut twice = page.clone();
+    twice.subjects.push(page.subjects[0].clone());
+    assert!(matches!(check(vec![twice], &[22]), Err(AnswerError::BesideThePoint(_))));
+    assert!(check(vec![page.clone(), page.clone()], &[22, 22]).is_ok());
+    // Proofs of the same log, but of another question.
+    for pages in [running(&ledger, "prod", 0).pages, history_of(&ledger, &subject("r/app:v2"), Part::default()).pages] {
+        let not_shown = AnswerError::NotShown { subject: TAG.into() };
+        assert_eq!(check(pages, &[22]), Err(not_shown));
+    }
+}
+
+/// A small generator: what it gives depends on the seed alone.
+struct Dice(u64);
+
+impl Dice {
+    fn below(&mut self, sides: u64) -> u64 {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) % sides
+    }
+
+    fn one_of<T: Clone>(&mut self, all: &[T]) -> T {
+        all[usize::try_from(self.below(all.len() as u64)).expect("few")].clone()
+    }
+}
+
+/// What is true, from whole histories.
+struct Truth<'a>(&'a LittleLedger);
+
+impl Truth<'_> {
+    fn digest_at(&self, subject: &Subject, at_us: u64) -> Option<String> {
+        let history = self.0.history(subject);
+        let last = history.iter().rfind(|version| version.recorded_at_us <= at_us)?;
+        self.digest_of(last.effective)
+    }
+
+    fn digest_of(&self, effective: u64) -> Option<String> {
+        let entry = crate::ledger::entry::SignedEntry::decode(&self.0.entry(effective.checked_sub(1)?));
+        let Body::Record(_, statement) = entry.expect("own entry").body else { panic!("a record") };
+        crate::ledger::subject::digest_of(&statement).map(ToString::to_string)
+    }
+
+    fn history(&self, subject: &Subject, part: Part, last_us: u64) -> Vec<(u64, Option<String>)> {
+        let inside = |version: &&crate::ledger::little_ledger::LittleVersion| {
+            (part.since_us..=last_us).contains(&version.recorded_at_us)
+        };
+        let history = self.0.history(subject);
+        let mut found: Vec<_> =
+            history.iter().filter(inside).map(|version| (version.index, self.digest_of(version.effective))).collect();
+        if part.newest_first {
+            found.reverse();
+        }
+        if part.limit > 0 {
+            found.truncate(usize::try_from(part.limit).expect("small"));
+        }
+        found
+    }
+
+    /// Those of the subjects that had appeared by then, in order.
+    fn known(&self, subjects: &[Subject], at_us: u64) -> Vec<Subject> {
+        let first = |subject: &Subject| self.0.history(subject)[0].recorded_at_us;
+        let mut known: Vec<_> = subjects.iter().filter(|subject| first(subject) <= at_us).cloned().collect();
+        known.sort_by_key(first);
+        known
+    }
+}
+
+/// Pages of any moments, in any order, each with any part of the truth: an answer that is derived from them is true as of the
+/// moment that it names, or there is none.
+#[test]
+fn no_choice_of_true_proofs_makes_a_false_answer() {
+    let mut ledger = ledger();
+    ledger.record(deploy("job", "latest", 'b', Phase::Started));
+    ledger.record(deploy("web", "v1", 'd', Phase::Stopped));
+    ledger.record(push("latest", 'c', Happened));
+    let vkey = ledger.skey.vkey();
+    let job = || {
+        let Subject::Workload(web) = web() else { panic!("a workload") };
+        Subject::Workload(Workload { workload: "job".into(), ..web })
+    };
+    let tags = [subject(TAG), subject("r/app:latest"), subject("r/app:v2")];
+    let workloads = [web(), job()];
+    let seen = Subject::Digest(digest('d').parse().expect("a digest"));
+    let mut subjects = vec![catalogue(), Subject::Environments, Subject::WorkloadsOf("prod".into()), seen.clone()];
+    subjects.extend(tags.iter().chain(&workloads).cloned());
+    let sizes: Vec<u64> = (1..=ledger.size() / 2).map(|batch| batch * 2).collect();
+    let times: Vec<u64> = std::iter::once(0).chain((0..ledger.size()).map(|index| time_of(&ledger, index))).collect();
+    let (mut dice, truth) = (Dice(1), Truth(&ledger));
+    let (mut believed, mut of_several) = ([0; 6], 0);
+    for round in 0..2400 {
+        let count = 1 + dice.below(3);
+        let of: Vec<u64> = (0..count).map(|_| dice.one_of(&sizes)).collect();
+        // From nearly everything to about half.
+        let density = [40, 12, 4][usize::try_from(dice.below(3)).expect("small")];
+        let page = |size: u64, dice: &mut Dice| {
+            let mut shown = Vec::new();
+            for subject in &subjects {
+                let history = ledger.history(subject);
+                let known = history.iter().take_while(|version| version.index < size - 1).count() as u64;
+                if dice.below(density) > 0 {
+                    shown.push((subject.clone(), (0..known).filter(|_| dice.below(density) > 0).collect()));
+                }
+            }
+            ledger.shown_at(&shown, size)
+        };
+        let pages = of.iter().map(|size| page(*size, &mut dice)).collect();
+        let (at_us, from_us) = (dice.one_of(&times), dice.one_of(&times));
+        let (limit, everything) = (dice.below(4), dice.below(2) == 0);
+        let part = Part { since_us: from_us, until_us: at_us, newest_first: everything, limit };
+        let repository = || "r/app".parse().expect("a repository");
+        let environment = if everything { String::new() } else { "prod".into() };
+        let kind = usize::try_from(dice.below(6)).expect("small");
+        let asked = dice.one_of(&tags);
+        let Subject::Tag(name) = asked.clone() else { panic!("a tag") };
+        let question = match kind {
+            0 => Question::TagAt { tag: name, at_us },
+            1 => Question::TagHistory { tag: name, part },
+            2 => Question::Sightings {
+                digest: digest('d').parse().expect("a digest"),
+                part: Part { limit, ..Part::default() },
+            },
+            3 => Question::TagsAt { repository: repository(), at_us, include_unbound: everything, limit },
+            4 => Question::RunningAt { environment, workload: String::new(), at_us, include_stopped: false, limit },
+            _ => Question::RepositoryDiff { repository: repository(), from_us, to_us: at_us, limit },
+        };
+        let claimed = with_growth(&ledger, Claimed::new(question.clone(), pages), &of);
+        let Ok(answer) = claimed.check(&vkey) else { continue };
+        believed[kind] += 1;
+        of_several += usize::from(count > 1);
+        // The moment is that of the question, but no later than the first page knows.
+        let (now_us, as_of_us) = (time_of(&ledger, of[0] - 1), answer.as_of_us.expect("it has a moment"));
+        let asked_us = match &question {
+            Question::TagHistory { part, .. } | Question::Sightings { part, .. } if part.until_us > 0 => {
+                part.until_us - 1
+            }
+            Question::TagHistory { .. } | Question::Sightings { .. } => now_us,
+            question => question.until_us().filter(|us| *us > 0).unwrap_or(now_us),
+        };
+        let context = format!("round {round}: {question:?} of {of:?}");
+        assert_eq!(as_of_us, asked_us.min(now_us), "{context}");
+        assert!(answer.reach.is_some_and(|reach| reach.closed_at_us >= as_of_us && reach.size <= of[0]), "{context}");
+        let text = |state: &State| state.digest().map(ToString::to_string);
+        let cut = |mut all: Vec<(Subject, Option<String>, Option<String>)>| {
+            if limit > 0 {
+                all.truncate(usize::try_from(limit).expect("small"));
+            }
+            all
+        };
+        let states = |members: &[Subject], everything: bool| {
+            let known = truth.known(members, as_of_us).into_iter();
+            let state = known.map(|member| (member.clone(), truth.digest_at(&member, as_of_us), None));
+            cut(state.filter(|(_, digest, _)| everything || digest.is_some()).collect())
+        };
+        let found = |list: &List<State>| {
+            list.items.iter().map(|state| (state.subject.clone(), text(state), None)).collect::<Vec<_>>()
+        };
+        match &answer.finding {
+            Finding::State(state) => {
+                assert_eq!(text(state), truth.digest_at(&asked, as_of_us), "{context}");
+                let history = ledger.history(&asked);
+                let by_then = history.iter().filter(|version| version.recorded_at_us <= as_of_us).count() as u64;
+                assert_eq!(state.at.map(|at| at.version + 1).unwrap_or_default(), by_then, "{context}");
+                assert!(state.next.is_none_or(|next| next.version == by_then), "{context}");
+            }
+            Finding::History(history) => {
+                let (of, part) = if kind == 1 { (&asked, part) } else { (&seen, Part { limit, ..Part::default() }) };
+                let found: Vec<_> = history
+                    .versions
+                    .iter()
+                    .map(|version| {
+                        (version.place.index, version.after.as_ref().map(|setting| setting.digest.to_string()))
+                    })
+                    .collect();
+                assert_eq!(found, truth.history(of, part, as_of_us), "{context}");
+            }
+            Finding::States(list) if kind == 3 => assert_eq!(found(list), states(&tags, everything), "{context}"),
+            Finding::States(list) => assert_eq!(found(list), states(&workloads, false), "{context}"),
+            Finding::Changes(list) => {
+                let both = |member: Subject| {
+                    let from = truth.digest_at(&member, from_us.min(as_of_us));
+                    (member.clone(), from, truth.digest_at(&member, as_of_us))
+                };
+                let known = truth.known(&tags, as_of_us).into_iter();
+                let expected = cut(known.map(both).filter(|(_, from, to)| from != to).collect());
+                let found: Vec<_> =
+                    list.items.iter().map(|(from, to)| (from.subject.clone(), text(from), text(to))).collect();
+                assert_eq!(found, expected, "{context}");
+            }
+            other => panic!("{context}: {other:?}"),
+        }
+    }
+    // Enough of each were believed, or this shows nothing.
+    assert!(
+        believed.iter().all(|count| *count > 40) && of_several > 200,
+        "{believed:?}, of several pages {of_several}"
+    );
+}
