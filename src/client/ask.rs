@@ -128,7 +128,12 @@ impl RemoteLedger {
             }
             token = turned.next;
         }
-        for (key, versions) in spread(&pages) {
+        let spread = spread(&pages);
+        // Where a page ends, one catalogue goes on, and perhaps the one that it is listed in.
+        if spread.len() > pages.len() {
+            return Err(ClientError::Endless("it proves more subjects in parts than it has pages"));
+        }
+        for (key, versions) in spread {
             let sealed = self.prove_subject(key, versions).await?;
             turning.turn(&sealed)?;
             pages.push(sealed.evidence);
