@@ -1,6 +1,8 @@
 //! Somebody between client and server: passes calls on, and lies when told to. It has no key; what it can do is replay, cut,
 //! make up what nobody signs, and, where the ledger itself lies, hand out what it signed.
 
+#![allow(dead_code, unreachable_pub, reason = "each test file uses its own part of this")]
+
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
@@ -21,14 +23,16 @@ pub(crate) struct Proxy {
     _runtime: tokio::runtime::Runtime,
 }
 
-/// What was answered last, and what is answered instead, by the name of the method.
+/// What was answered last, what is answered instead, and what is made of an answer, by the name of the method.
 #[derive(Default)]
 struct Calls {
     seen: HashMap<String, Answer>,
     lies: HashMap<String, Lie>,
+    edits: HashMap<String, Edit>,
 }
 
 type Lie = Box<dyn FnMut() -> Answer + Send>;
+type Edit = Box<dyn FnMut(Answer) -> Answer + Send>;
 
 /// The answer to a unary call.
 #[derive(Clone)]
@@ -58,7 +62,9 @@ impl Proxy {
 
     /// Tells the truth again.
     pub(crate) fn forward(&self) {
-        self.calls().lies.clear();
+        let mut calls = self.calls();
+        calls.lies.clear();
+        calls.edits.clear();
     }
 
     /// From now on a method is answered as it was answered last.
@@ -72,12 +78,19 @@ impl Proxy {
         self.calls().lies.insert(method.to_owned(), Box::new(lie));
     }
 
+    /// From now on what a method is answered with is changed on its way.
+    pub(crate) fn edit<M: Message + Default>(&self, method: &str, mut change: impl FnMut(&mut M) + Send + 'static) {
+        let edit = move |answer: Answer| {
+            let mut message = answer.decode::<M>();
+            change(&mut message);
+            Answer::message(&message)
+        };
+        self.calls().edits.insert(method.to_owned(), Box::new(edit));
+    }
+
     /// The message that a method was answered with last.
     pub(crate) fn seen<M: Message + Default>(&self, method: &str) -> M {
-        let calls = self.calls();
-        let answer = calls.seen.get(method).unwrap_or_else(|| panic!("{method} was not called"));
-        // A byte for compression and four for the length come before it.
-        M::decode(&answer.body[5..]).expect("the message of this method")
+        self.calls().seen.get(method).unwrap_or_else(|| panic!("{method} was not called")).decode()
     }
 
     fn calls(&self) -> std::sync::MutexGuard<'_, Calls> {
@@ -95,6 +108,11 @@ impl Answer {
         let mut trailers = HeaderMap::new();
         trailers.insert("grpc-status", HeaderValue::from_static("0"));
         Self { headers: grpc(), body: body.into(), trailers: Some(trailers) }
+    }
+
+    fn decode<M: Message + Default>(&self) -> M {
+        // A byte for compression and four for the length come before it.
+        M::decode(&self.body[5..]).expect("the message of this method")
     }
 
     /// An error.
@@ -124,8 +142,12 @@ async fn handle(
             let body = body.collect().await.expect("a whole answer");
             let trailers = body.trailers().cloned();
             let answer = Answer { headers: head.headers, body: body.to_bytes(), trailers };
-            calls.lock().expect("nobody panicked").seen.insert(method, answer.clone());
-            answer
+            let mut calls = calls.lock().expect("nobody panicked");
+            calls.seen.insert(method.clone(), answer.clone());
+            match calls.edits.get_mut(&method) {
+                Some(edit) if !answer.body.is_empty() => edit(answer),
+                _ => answer,
+            }
         }
     };
     let trailers = answer.trailers.map(Ok::<_, std::convert::Infallible>);
