@@ -82,6 +82,11 @@ fn whoever_is_in_between_is_not_believed() {
 }
 
 #[test]
+fn an_audit_finds_what_is_not_as_it_must_be() {
+    play("audit");
+}
+
+#[test]
 fn help_tells_a_commands_own_options_from_the_global_ones() {
     play("help");
 }
@@ -215,6 +220,37 @@ fn line_matches(expected: &str, found: &str) -> bool {
     rest.is_empty() || (expected.ends_with("[..]") && last.is_empty())
 }
 
+/// The first bundle of entries with one of them changed, and signed by the ledger all the same: a record APPLIED for no
+/// reason, or a commitment a microsecond later.
+fn retold(tile: &str, bytes: &[u8], index: usize, how: &str, skey: &Skey) -> Vec<u8> {
+    use tagledger::ledger::entry::{Body, SignedEntry, sign_commitment, sign_record};
+    use tagledger::ledger::merkle::tile::{push_bundled, split_bundle};
+    if !tile.starts_with("entries/") {
+        return bytes.to_vec();
+    }
+    let mut bundle = Vec::new();
+    for (position, entry) in split_bundle(bytes).expect("a bundle").into_iter().enumerate() {
+        if position != index {
+            push_bundled(&mut bundle, entry);
+            continue;
+        }
+        match (SignedEntry::decode(entry).expect("an entry").body, how) {
+            (Body::Record(mut record, _), "APPLIED") => {
+                record.set_outcome(tagledger::proto::Outcome::Applied);
+                record.rule.clear();
+                record.detail.clear();
+                push_bundled(&mut bundle, &sign_record(&record, skey));
+            }
+            (Body::Commitment(mut commitment), "later") => {
+                commitment.recorded_at_us += 1;
+                push_bundled(&mut bundle, &sign_commitment(&commitment, skey));
+            }
+            (body, _) => panic!("{body:?} cannot be told as {how}"),
+        }
+    }
+    bundle
+}
+
 /// A server, and somebody who uses it.
 struct Stage {
     dir: tempfile::TempDir,
@@ -275,7 +311,8 @@ impl Stage {
     }
 
     /// `forwards`, `replays METHOD ...`, `has an empty log` with a false root, `never ends` a list of tags, `draws lines`
-    /// where a tag was asked for.
+    /// where a tag was asked for, `serves entry INDEX as APPLIED`, or `later`, signed by the ledger, `withholds entries`,
+    /// `cuts entries`.
     fn direct_proxy(&self, does: &[&str]) {
         use tagledger::proto::{GetCheckpointResponse, ListTagsResponse};
         let proxy = self.proxy.as_ref().expect("a proxy");
@@ -299,6 +336,14 @@ impl Stage {
                     Answer::message(&page)
                 });
             }
+            ["serves", "entry", index, "as", how] => {
+                let (index, how) = (index.parse().expect("a number"), (*how).to_owned());
+                let skey = fs::read_to_string(self.dir.path().join("data/ledger.key")).expect("a key");
+                let skey = Skey::from_text(&skey).expect("the ledger's");
+                proxy.lie_in_tiles(move |tile, bytes| Some(retold(tile, bytes, index, &how, &skey)));
+            }
+            ["withholds", "entries"] => proxy.lie_in_tiles(|_, _| None),
+            ["cuts", "entries"] => proxy.lie_in_tiles(|_, bytes| Some(bytes[..bytes.len() - 1].to_vec())),
             ["draws", "lines"] => proxy.lie("ResolveTag", || {
                 Answer::status(&tonic::Status::not_found("nothing\n  proven: all is well\u{1b}[2J"))
             }),

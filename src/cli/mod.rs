@@ -4,6 +4,7 @@
 //! its verdict (`show`, `json`, `table`). Nothing is printed before it is verified. Exit codes: 0 answered and
 //! verified, 1 operational failure, 2 usage, 3 verification failed, 4 absent.
 
+mod audit;
 mod check;
 mod diff;
 mod digest;
@@ -119,6 +120,8 @@ enum Command {
     Prove(log::Prove),
     /// Check a saved answer, without any server
     Verify(check::Verify),
+    /// Check the whole log: every signature, every decision, every commitment
+    Audit(audit::Audit),
     /// Show the newest checkpoint, once it continues the one remembered
     Checkpoint(log::ShowCheckpoint),
     /// Follow the log as it grows
@@ -233,6 +236,7 @@ async fn run_command(cli: Cli) -> Outcome {
         Command::Entry(entry) => entry.run(&globals).await,
         Command::Prove(prove) => prove.run(&globals).await,
         Command::Verify(verify) => verify.run(&globals),
+        Command::Audit(audit) => audit.run(&globals).await,
         Command::Checkpoint(checkpoint) => checkpoint.run(&globals).await,
         Command::Watch(watch) => watch.run(&globals).await,
         Command::Completions(completions) => completions.run(),

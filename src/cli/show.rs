@@ -5,7 +5,7 @@ use std::path::Path;
 use super::table::{Rows, terminal_width, wrap};
 use super::{Ending, Failure, Output, complain, json, print};
 use crate::client::{Receipt, Watched, visible};
-use crate::ledger::answer::{Answer, Finding, History, HistoryVersion, Place, Question, State, subject_words};
+use crate::ledger::answer::{Answer, Finding, History, HistoryVersion, Place, Question, State, Verdict, subject_words};
 use crate::ledger::entry::Body;
 use crate::ledger::evidence::{VerifiedEntries, VerifiedEntry};
 use crate::ledger::names::{Digest, Registry, Repository};
@@ -19,7 +19,7 @@ pub(super) fn answer(answer: &Answer, output: &Output) -> Result<Ending, Failure
     if output.json {
         print(&json::text(&json::answer(answer)))?;
     } else {
-        print(&(found(answer) + &verdict(answer)))?;
+        print(&(found(answer) + &verdict(&answer.verdict())))?;
     }
     Ok(if is_absent(answer) { Ending::Absent } else { Ending::Answered })
 }
@@ -60,7 +60,7 @@ pub(super) fn receipt(receipt: &Receipt, output: &Output) -> Result<Ending, Fail
         } else if recorded.claimed_count > 1 {
             head = format!("recorded in {} entries, of which this is the first\n", recorded.claimed_count);
         }
-        print(&(head + &found(&receipt.answer) + &verdict(&receipt.answer)))?;
+        print(&(head + &found(&receipt.answer) + &verdict(&receipt.answer.verdict())))?;
     }
     if recorded.outcome != proto::Outcome::Denied {
         return Ok(Ending::Answered);
@@ -137,8 +137,8 @@ fn found(answer: &Answer) -> String {
 }
 
 /// The paragraph after every answer.
-fn verdict(answer: &Answer) -> String {
-    let (verdict, width) = (answer.verdict(), terminal_width());
+pub(super) fn verdict(verdict: &Verdict) -> String {
+    let width = terminal_width();
     let mut text = "\n".to_owned() + &wrap(&format!("verified: {}", verdict.checked), width, 2);
     for proven in &verdict.proven {
         text.push_str(&wrap(&format!("  proven: {proven}"), width, 4));

@@ -123,7 +123,13 @@ impl RemoteLedger {
         }
     }
 
-    async fn compare(&self, remembered: &Remembered, seen: &Checkpoint, note: &str) -> Result<(), ClientError> {
+    /// Demands that two checkpoints are of one log, `seen` not behind what was `remembered`.
+    pub(super) async fn compare(
+        &self,
+        remembered: &Remembered,
+        seen: &Checkpoint,
+        note: &str,
+    ) -> Result<(), ClientError> {
         let known = &remembered.checkpoint;
         let keep = || self.trust.keep_fork(self.vkey.origin(), remembered, note);
         let rollback = || self.rollback(remembered, seen.size, note);
@@ -156,6 +162,10 @@ impl RemoteLedger {
             Err(status) if is_transient(&status) => Err(GrowthError::Failed(status.into())),
             Err(status) => Err(GrowthError::Refused(visible(status.message()))),
         }
+    }
+
+    pub(super) fn channel(&self) -> Channel {
+        self.channel.clone()
     }
 
     pub(super) fn log(&self) -> LogServiceClient<Channel> {

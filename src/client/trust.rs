@@ -4,6 +4,7 @@
 //! known_ledgers              lines "server vkey", as in ssh's known_hosts
 //! checkpoints/<log>.note     the newest checkpoint that was verified
 //! forks/<log>-…              both checkpoints of every fork or rollback
+//! audits/<log>.state         what the last audit found, to go on from
 //! lock                       held while one of them is changed
 //! ```
 //!
@@ -165,6 +166,11 @@ impl TrustFolder {
         Ok([keep("remembered", &remembered.note)?, keep("seen", seen)?])
     }
 
+    /// Where the state of the last audit of a log is kept.
+    pub fn audit_state(&self, origin: &Origin) -> PathBuf {
+        self.path.join("audits").join(format!("{}.state", file_name(origin)))
+    }
+
     fn pins(&self) -> Result<Vec<(String, Vkey)>, TrustError> {
         let path = self.known_ledgers();
         let text = read(&path)?.unwrap_or_default();
@@ -219,6 +225,11 @@ fn read(path: &Path) -> Result<Option<String>, TrustError> {
 
 /// Replaces a file: whoever reads it sees the old content or the new one, also after a crash.
 pub(super) fn write(path: &Path, text: &str) -> Result<(), TrustError> {
+    replace(path, |file| file.write_all(text.as_bytes()))
+}
+
+/// The same, for content that is written bit by bit.
+pub(super) fn replace(path: &Path, fill: impl FnOnce(&mut File) -> io::Result<()>) -> Result<(), TrustError> {
     let folder = match path.parent() {
         Some(folder) if !folder.as_os_str().is_empty() => folder,
         _ => Path::new("."),
@@ -228,7 +239,7 @@ pub(super) fn write(path: &Path, text: &str) -> Result<(), TrustError> {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         let temporary = folder.join(format!(".{name}.{}", std::process::id()));
         let mut file = File::create(&temporary)?;
-        file.write_all(text.as_bytes())?;
+        fill(&mut file)?;
         file.sync_all()?;
         fs::rename(&temporary, path)?;
         File::open(folder)?.sync_all()

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::extract::State;
-use axum::http::{HeaderMap, HeaderValue, Request, Response};
+use axum::http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
 use axum::serve::ListenerExt as _;
 use http_body_util::{BodyExt as _, Full};
 use prost::Message;
@@ -29,14 +29,18 @@ struct Calls {
     seen: HashMap<String, Answer>,
     lies: HashMap<String, Lie>,
     edits: HashMap<String, Edit>,
+    tile_lie: Option<TileLie>,
 }
 
 type Lie = Box<dyn FnMut() -> Answer + Send>;
 type Edit = Box<dyn FnMut(Answer) -> Answer + Send>;
+/// From the path of a tile and what is in it to what is served instead; nothing, if it is not served.
+type TileLie = Box<dyn FnMut(&str, &[u8]) -> Option<Vec<u8>> + Send>;
 
 /// The answer to a unary call.
 #[derive(Clone)]
 pub(crate) struct Answer {
+    status: StatusCode,
     headers: HeaderMap,
     body: Bytes,
     trailers: Option<HeaderMap>,
@@ -65,6 +69,12 @@ impl Proxy {
         let mut calls = self.calls();
         calls.lies.clear();
         calls.edits.clear();
+        calls.tile_lie = None;
+    }
+
+    /// From now on tiles are other ones.
+    pub(crate) fn lie_in_tiles(&self, lie: impl FnMut(&str, &[u8]) -> Option<Vec<u8>> + Send + 'static) {
+        self.calls().tile_lie = Some(Box::new(lie));
     }
 
     /// From now on a method is answered as it was answered last.
@@ -107,7 +117,7 @@ impl Answer {
         body.extend_from_slice(&message.encode_to_vec());
         let mut trailers = HeaderMap::new();
         trailers.insert("grpc-status", HeaderValue::from_static("0"));
-        Self { headers: grpc(), body: body.into(), trailers: Some(trailers) }
+        Self { status: StatusCode::OK, headers: grpc(), body: body.into(), trailers: Some(trailers) }
     }
 
     fn decode<M: Message + Default>(&self) -> M {
@@ -119,7 +129,7 @@ impl Answer {
     pub(crate) fn status(status: &tonic::Status) -> Self {
         let mut headers = grpc();
         status.add_header(&mut headers).expect("a status fits into headers");
-        Self { headers, body: Bytes::new(), trailers: None }
+        Self { status: StatusCode::OK, headers, body: Bytes::new(), trailers: None }
     }
 }
 
@@ -131,7 +141,8 @@ async fn handle(
     State((mut channel, calls)): State<(Channel, Arc<Mutex<Calls>>)>,
     request: Request<Body>,
 ) -> Response<Body> {
-    let method = request.uri().path().rsplit('/').next().unwrap_or_default().to_owned();
+    let path = request.uri().path().to_owned();
+    let method = path.rsplit('/').next().unwrap_or_default().to_owned();
     let lie = calls.lock().expect("nobody panicked").lies.get_mut(&method).map(|lie| lie());
     let answer = match lie {
         Some(answer) => answer,
@@ -141,8 +152,15 @@ async fn handle(
             let (head, body) = response.into_parts();
             let body = body.collect().await.expect("a whole answer");
             let trailers = body.trailers().cloned();
-            let answer = Answer { headers: head.headers, body: body.to_bytes(), trailers };
+            let mut answer = Answer { status: head.status, headers: head.headers, body: body.to_bytes(), trailers };
             let mut calls = calls.lock().expect("nobody panicked");
+            if let (Some(tile), Some(lie)) = (path.strip_prefix("/tile/"), &mut calls.tile_lie) {
+                answer.headers.remove(axum::http::header::CONTENT_LENGTH);
+                match lie(tile, &answer.body) {
+                    Some(body) => answer.body = body.into(),
+                    None => answer.status = StatusCode::NOT_FOUND,
+                }
+            }
             calls.seen.insert(method.clone(), answer.clone());
             match calls.edits.get_mut(&method) {
                 Some(edit) if !answer.body.is_empty() => edit(answer),
@@ -153,6 +171,7 @@ async fn handle(
     let trailers = answer.trailers.map(Ok::<_, std::convert::Infallible>);
     let body = Full::new(answer.body).with_trailers(std::future::ready(trailers));
     let mut response = Response::new(Body::new(body));
+    *response.status_mut() = answer.status;
     *response.headers_mut() = answer.headers;
     response
 }
