@@ -28,11 +28,13 @@ pub(crate) struct Proxy {
 struct Calls {
     seen: HashMap<String, Answer>,
     lies: HashMap<String, Lie>,
+    edits: HashMap<String, Edit>,
     tile_lie: Option<TileLie>,
     edits: HashMap<String, Edit>,
 }
 
 type Lie = Box<dyn FnMut() -> Answer + Send>;
+type Edit = Box<dyn FnMut(Answer) -> Answer + Send>;
 /// From the path of a tile and what is in it to what is served instead; nothing, if it is not served.
 type TileLie = Box<dyn FnMut(&str, &[u8]) -> Option<Vec<u8>> + Send>;
 type Edit = Box<dyn FnMut(Answer) -> Answer + Send>;
@@ -68,6 +70,7 @@ impl Proxy {
     pub(crate) fn forward(&self) {
         let mut calls = self.calls();
         calls.lies.clear();
+        calls.edits.clear();
         calls.tile_lie = None;
         calls.edits.clear();
     }

@@ -390,6 +390,18 @@ fn a_history_that_skips_an_entry_is_a_proof_of_misbehaviour() {
     assert_eq!(state_of(&never.check(&vkey).expect("by itself it holds")).count, 0);
     let found = receipt(&erased, 0, 2).contradiction(&never.prove(&vkey).expect("it verifies"));
     assert!(matches!(found, Some(Contradiction::Skipped { index: 0, version: 0, count: 0, .. })), "{found:?}");
+    // Two histories of one length: of versions that neither shows.
+    let other = lying(|ledger| {
+        let mut history = ledger.history(&v1);
+        ledger.histories.remove(&v1.key());
+        history[2].effective = 5;
+        history.iter().for_each(|version| ledger.extend_history(v1.key(), version.index, version.effective));
+    });
+    let now = |ledger: &LittleLedger| ledger.tag_at(&tag(TAG), 0).prove(&vkey).expect("by itself it holds");
+    let found = now(&honest).contradiction(&now(&other));
+    let two = Contradiction::TwoHistories { key: hex::encode(v1.key().0), older: 6, newer: 6 };
+    assert_eq!(found, Some(two));
+    assert_eq!(now(&honest).contradiction(&now(&honest)), None);
     // Two histories, two entries, two logs.
     let found = ask(&honest, 0).contradiction(&ask(&dropped, 0));
     assert!(matches!(found, Some(Contradiction::Skipped { .. } | Contradiction::TwoHistories { .. })), "{found:?}");
