@@ -13,13 +13,13 @@ use tagledger::engine::plan::Submission;
 use tagledger::engine::recovery::OpenError;
 use tagledger::engine::{AppendError, Ledger, Options};
 use tagledger::ledger::checkpoint::Checkpoint;
-use tagledger::ledger::entry::index_and_time;
+use tagledger::ledger::entry::{Body, SignedEntry, index_and_time};
 use tagledger::ledger::names::TagRef;
 use tagledger::ledger::note::Skey;
 use tagledger::ledger::policy::Policy;
 use tagledger::ledger::statement::Statement;
 use tagledger::ledger::subject::Subject;
-use tagledger::proto;
+use tagledger::proto::{self, Outcome};
 use tagledger::server::data_dir::{DataDir, DataDirError};
 use tagledger::store::memory::{MemoryStore, NextCommit};
 use tagledger::store::rocks::RocksStore;
@@ -40,7 +40,6 @@ fn open_with(store: Arc<dyn Store>, clock: impl Fn() -> u64 + Send + Sync + 'sta
         store,
         skey: skey(),
         has_begun: false,
-        policy: Policy::default(),
         clock: Arc::new(clock),
         clock_bounds: Bounds::default(),
     })
@@ -67,7 +66,7 @@ fn check(store: &MemoryStore) -> Vec<Vec<u8>> {
     let head = rows::head(store).expect("readable").expect("a head");
     let entries = rows::entries(store, 0..head.size).expect("all there");
     let checkpoint = Checkpoint::open(&head.checkpoint, &skey().vkey()).expect("signed");
-    check_log(&entries, &checkpoint, &skey().vkey(), &[]);
+    check_log(&entries, &checkpoint, &skey().vkey());
     entries
 }
 
@@ -174,7 +173,6 @@ async fn a_store_that_contradicts_itself_is_not_opened() {
         store: Arc::new(store.reopen()),
         skey: Skey::from_seed("engine.example/test".parse().expect("an origin"), &[6; 32]),
         has_begun: true,
-        policy: Policy::default(),
         clock: Arc::new(|| 1),
         clock_bounds: Bounds::default(),
     });
@@ -183,7 +181,6 @@ async fn a_store_that_contradicts_itself_is_not_opened() {
         store: Arc::new(MemoryStore::default()),
         skey: skey(),
         has_begun: true,
-        policy: Policy::default(),
         clock: Arc::new(|| 1),
         clock_bounds: Bounds::default(),
     });
@@ -216,6 +213,48 @@ async fn a_ledger_that_was_opened_again_commits_to_the_same_map() {
     }
     assert_eq!(apart.dump(), together.dump());
     check(&apart);
+}
+
+#[tokio::test]
+async fn the_policy_in_force_is_the_one_of_the_log() {
+    let store = Arc::new(MemoryStore::default());
+    let ledger = open(&store);
+    let rules = Policy::new(&["registry.example/**:v*"]).expect("a pattern");
+    let outcome = async |ledger: &Ledger, digit| {
+        let statement = world::requested("v1", &digest(digit));
+        ledger.append(vec![submission(&statement)]).await.expect("recorded").receipts[0].outcome()
+    };
+    let size = |ledger: &Ledger| ledger.newest().borrow().head.size;
+    // There are none, and that is nothing to record.
+    ledger.change_policy(&Policy::default()).await.expect("in force");
+    assert_eq!(size(&ledger), 1);
+    assert_eq!(outcome(&ledger, 'a').await, Outcome::Applied);
+    assert_eq!(outcome(&ledger, 'b').await, Outcome::Applied);
+    ledger.change_policy(&rules).await.expect("recorded");
+    assert_eq!(size(&ledger), 7);
+    ledger.change_policy(&rules).await.expect("in force");
+    assert_eq!(size(&ledger), 7, "the same is not recorded twice");
+    assert_eq!(outcome(&ledger, 'c').await, Outcome::Denied);
+    ledger.close().await;
+    let ledger = open(&store);
+    assert_eq!(outcome(&ledger, 'c').await, Outcome::Denied, "after a restart too");
+    ledger.change_policy(&rules).await.expect("in force");
+    assert_eq!(size(&ledger), 11);
+    ledger.change_policy(&Policy::default()).await.expect("recorded");
+    assert_eq!(outcome(&ledger, 'c').await, Outcome::Applied);
+    ledger.close().await;
+    let ledger = open(&store);
+    assert_eq!(outcome(&ledger, 'd').await, Outcome::Applied);
+    let entries = check(&store);
+    let Body::Record(record, _) = SignedEntry::decode(&entries[5]).expect("an entry").body else { panic!("a record") };
+    assert_eq!((record.principal.as_str(), record.assurance()), ("operator", proto::Assurance::Authenticated));
+    // A log that no longer holds its policy can't go on.
+    ledger.close().await;
+    let (lost, mut batch) = (store.reopen(), Batch::default());
+    batch.put(Table::Entries, 11u64.to_be_bytes(), entries[1].clone());
+    lost.commit(rows::tree_size(&lost).expect("readable"), batch).expect("stored");
+    let error = open_at(&Arc::new(lost), || 1).err().expect("refused").to_string();
+    assert!(error.contains("entry 11 does not hold the policy in force"), "{error}");
 }
 
 /// Asks for the state of every tag as long as somebody writes, and checks each answer by itself.

@@ -13,7 +13,8 @@ use tagledger::proto::{Outcome, get_entry_request::By};
 use tonic::{Code, Request};
 use tonic_types::StatusExt as _;
 use world::{
-    REGISTRY, REPOSITORY, World, delete, delete_manifest, deploy, digest, happened, prove, requested, submission,
+    REGISTRY, REPOSITORY, World, delete, delete_manifest, deploy, digest, happened, policy, prove, requested,
+    submission,
 };
 
 type Runtime = tokio::runtime::Runtime;
@@ -1087,6 +1088,24 @@ fn an_idle_server_commits_as_often_as_its_configuration_says() {
         let entries = world.check_ledger().await;
         assert!(entries.len() as u64 > recorded.index + 2);
         world.stop().await;
+    });
+}
+
+#[test]
+fn a_server_records_its_policy_when_it_is_another_one_and_clients_may_not() {
+    runtime().block_on(async {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("ledger");
+        let rules = ["registry.example/team/app:v*"];
+        let mut sizes = Vec::new();
+        for immutable in [&[][..], &rules, &rules, &[], &[]] {
+            let world = World::open(&path, immutable).await;
+            sizes.push(world.check_ledger().await.len());
+            let status = world.record(&policy(&rules)).await.expect_err("refused");
+            assert_eq!(refused(&status), [("submission.statement.policy_change".into(), "NOT_ALLOWED".into())]);
+            world.stop().await;
+        }
+        assert_eq!(sizes, [1, 3, 3, 5, 5]);
     });
 }
 

@@ -24,7 +24,7 @@ use tagledger::proto;
 use tagledger::store::memory::MemoryStore;
 use tagledger::store::rows::{self, StoredHistory, StoredLeaves};
 use tagledger::store::{Read, Store};
-use world::{check_log, delete, delete_manifest, deploy, digest, happened, requested};
+use world::{check_log, delete, delete_manifest, deploy, digest, happened, policy, requested};
 
 const RULE: &str = "registry.example/team/**:v*";
 
@@ -37,12 +37,14 @@ fn any_statement() -> impl Strategy<Value = proto::Statement> {
     let tag = prop::sample::select(vec!["v1", "v2", "latest"]);
     let digit = prop::sample::select(vec!['a', 'b', 'c']);
     let id = prop::option::of(prop::sample::select(vec!["e1", "e2", "e3", "e4"]));
-    (0..6u8, tag, digit, id).prop_map(|(kind, tag, digit, id)| {
+    (0..7u8, tag, digit, id).prop_map(|(kind, tag, digit, id)| {
         let mut statement = match kind {
             0 | 1 => happened(tag, &digest(digit)),
             2 => requested(tag, &digest(digit)),
             3 => delete(tag),
             4 => delete_manifest(&digest(digit)),
+            5 if tag == "latest" => policy(&[]),
+            5 => policy(&[&format!("registry.example/team/**:{tag}")]),
             _ => deploy("prod", "web", tag, &digest(digit)),
         };
         statement.event_id = id.unwrap_or_default().to_owned();
@@ -85,11 +87,13 @@ impl Log {
             tree: Tree::default(),
             top: map::Top::default(),
             last_time_us: 0,
-            policy: Policy::new(&[RULE]).expect("a pattern"),
+            policy: Policy::default(),
             skey: skey(),
         };
         let genesis = plan_genesis(&log.base(), 1_000).expect("planned");
         log.commit(genesis);
+        let rules = log.plan(&[vec![submission(&(policy(&[RULE]), true))]]);
+        log.commit(rules);
         log
     }
 
@@ -111,6 +115,7 @@ impl Log {
     fn commit(&mut self, plan: Plan) {
         self.store.commit(self.tree.size(), plan.batch).expect("committed");
         (self.tree, self.top, self.last_time_us) = (plan.tree, plan.top, plan.head.recorded_at_us);
+        self.policy = plan.policy.unwrap_or_else(|| self.policy.clone());
     }
 
     fn entries(&self) -> Vec<Vec<u8>> {
@@ -121,7 +126,8 @@ impl Log {
     fn check(&self) {
         let head = rows::head(&self.store).expect("readable").expect("a head");
         let checkpoint = Checkpoint::open(&head.checkpoint, &self.skey.vkey()).expect("signed");
-        check_log(&self.entries(), &checkpoint, &self.skey.vkey(), &[RULE.to_owned()]);
+        let policy = check_log(&self.entries(), &checkpoint, &self.skey.vkey());
+        assert_eq!(policy, self.policy);
         let mut next = StoredLeaves::new(&self.store).all();
         let leaves: Vec<map::Leaf> = std::iter::from_fn(|| next().expect("readable")).collect();
         assert_eq!((self.top.root(), self.top.size()), (map::root_of(&leaves, 0), leaves.len() as u64));
@@ -275,8 +281,8 @@ fn a_commit_for_another_size_is_refused() {
     let request = vec![submission(&(happened("v1", &digest('a')), true))];
     let (first, second) = (log.plan(std::slice::from_ref(&request)), log.plan(&[request]));
     log.commit(first);
-    let error = log.store.commit(1, second.batch).expect_err("the store has moved on");
-    assert!(error.to_string().contains("planned for 1"), "{error}");
+    let error = log.store.commit(3, second.batch).expect_err("the store has moved on");
+    assert!(error.to_string().contains("planned for 3"), "{error}");
     assert!(log.store.get(tagledger::store::Table::Meta, b"head").is_ok());
     log.check();
 }

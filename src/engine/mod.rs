@@ -15,6 +15,7 @@ mod tops;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+use prost::Message as _;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::ledger::entry::SignedEntry;
@@ -23,7 +24,7 @@ use crate::ledger::merkle::tree::MemoryNodes;
 use crate::ledger::merkle::{Hash, Nodes};
 use crate::ledger::note::{Skey, Vkey};
 use crate::ledger::policy::Policy;
-use crate::ledger::statement::Violation;
+use crate::ledger::statement::{Statement, Violation};
 use crate::proto;
 pub use crate::store::ReadError;
 use crate::store::Store;
@@ -32,6 +33,8 @@ use plan::{Accepted, Rejected, Submission};
 use query::Reader;
 use tops::Tops;
 
+/// The principal of what the ledger's operator does; of no client, except with the first token.
+pub const OPERATOR: &str = "operator";
 /// Snapshots that a reader takes before it gives up. It needs another one if it was held up for many commits.
 const SNAPSHOTS: usize = 64;
 
@@ -43,8 +46,6 @@ pub struct Options {
     pub skey: Skey,
     /// It was opened before, so its store may not be empty.
     pub has_begun: bool,
-    /// The rules in force.
-    pub policy: Policy,
     /// Reads the machine's clock.
     pub clock: clock::ReadClock,
     /// When the clock is an alarm.
@@ -135,6 +136,17 @@ pub enum AppendError {
     Unread(ReadError),
 }
 
+/// Why a policy is not in force.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ChangePolicyError {
+    /// What is in force can't be read.
+    #[error("cannot tell which policy is in force: {0}")]
+    Read(#[from] ReadError),
+    /// The change is not recorded.
+    #[error("cannot record the policy: {0}")]
+    Append(#[from] AppendError),
+}
+
 /// The answer to an append.
 pub struct Appended {
     /// One for each statement.
@@ -170,7 +182,7 @@ impl Ledger {
         let sequencer = sequencer::Sequencer {
             store: options.store,
             skey: options.skey,
-            policy: options.policy,
+            policy: recovered.policy,
             clock: options.clock,
             bounds: options.clock_bounds,
             tree: recovered.tree,
@@ -251,6 +263,27 @@ impl Ledger {
         let (reply, answer) = oneshot::channel();
         self.queue.send(Command::Append(Waiting { submissions, reply })).await.map_err(|_| self.stopped_error())?;
         Ok(InQueue { ledger: self.clone(), answer })
+    }
+
+    /// Records that this policy is in force from now on, in the name of the operator, unless it is already.
+    pub async fn change_policy(&self, policy: &Policy) -> Result<(), ChangePolicyError> {
+        let in_force = self.read(|reader| reader.policy())??;
+        if in_force.as_ref().unwrap_or(Policy::default().digest()) == policy.digest() {
+            return Ok(());
+        }
+        let change = proto::PolicyChange { policy: policy.text().to_owned() };
+        let kind = Some(proto::statement::Kind::PolicyChange(change));
+        let bytes = proto::Statement { kind, ..proto::Statement::default() }.encode_to_vec();
+        let submission = Submission {
+            statement: Statement::parse(&bytes).map_err(AppendError::Invalid)?,
+            bytes,
+            principal: OPERATOR.into(),
+            assurance: proto::Assurance::Authenticated,
+            producer: None,
+            only_at_version: None,
+        };
+        self.append(vec![submission]).await?;
+        Ok(())
     }
 
     /// Nothing may have occurred more than a day from now.

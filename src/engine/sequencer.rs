@@ -1,8 +1,9 @@
 //! The one thread that writes.
 //!
 //! It takes what is waiting (no timer: the batch is what arrived while the last commit was in flight), plans it, commits it
-//! synced, publishes it, and only then answers. Told so, it commits to what there is without any new record. A commit that fails leaves it unknown what is on disk; writing on could sign
-//! two histories. So the sequencer stops for good, says why, and a restart recovers from what is there.
+//! synced, publishes it, and only then answers. Told so, it commits to what there is without any new record. A commit that
+//! fails leaves it unknown what is on disk; writing on could sign two histories. So the sequencer stops for good, says why,
+//! and a restart recovers from what is there.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -31,6 +32,7 @@ const BATCH_BYTES: usize = 8 << 20;
 pub(super) struct Sequencer {
     pub(super) store: Arc<dyn Store>,
     pub(super) skey: Skey,
+    /// The rules in force.
     pub(super) policy: Policy,
     pub(super) clock: ReadClock,
     pub(super) bounds: Bounds,
@@ -126,6 +128,10 @@ impl Sequencer {
         self.store.commit(first, plan.batch).map_err(|error| error.to_string())?;
         // Durable from here on.
         (self.tree, self.top) = (plan.tree, plan.top);
+        if let Some(policy) = plan.policy {
+            tracing::info!(digest = %policy.digest(), "another policy is in force");
+            self.policy = policy;
+        }
         self.last_time_us = plan.head.recorded_at_us;
         let committed = Arc::new(Committed { head: plan.head, first, entries: plan.entries, nodes: plan.nodes });
         self.newest.send_replace(Arc::clone(&committed));

@@ -217,6 +217,8 @@ impl Matcher {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn decides(pattern: &str, tag: &str) -> bool {
@@ -232,6 +234,20 @@ mod tests {
         assert!(!decides("127.0.0.1:5000/team/app:v1", "127.0.0.1:5000/team/app:v10"));
         assert!(decides("r/{a,b}:{v?,w}", "r/b:v2"));
         assert!(decides("**:v*", "r/a/b:v2"));
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 2000, failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn a_pattern_that_is_accepted_can_be_matched_with(pattern in "[a-c*?\\[\\]{}!^,\\-\\\\/:.é漢\u{7f}]{1,24}:[a-c*?\\[\\]{}!,\\-\\\\é]{1,12}") {
+            // It is compiled when it is first needed: too late to refuse it.
+            if let Ok(policy) = Policy::new(&[&pattern]) {
+                policy.immutable(&"a/b:c".parse().expect("a reference"));
+                let read = Policy::parse(policy.text()).expect("its own text");
+                prop_assert_eq!(&read.immutable[0].pattern, &pattern);
+            }
+        }
     }
 
     #[test]

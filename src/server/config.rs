@@ -10,6 +10,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::api::principals::Principal;
 use crate::edge::source::{Credentials, RegistryAccess, Secret, SourceConfig};
+use crate::engine::OPERATOR;
 use crate::engine::clock::Bounds;
 use crate::ledger::note::Vkey;
 use crate::ledger::policy::PolicyError;
@@ -176,7 +177,7 @@ impl Config {
         };
         check_text("name", name, 1, 64).map_err(|violation| refuse("name", violation.message))?;
         // These names are given by the ledger itself.
-        if name == "operator" || name.starts_with("webhook/") {
+        if name == OPERATOR || name.starts_with("webhook/") {
             return Err(refuse("name", "is reserved; choose another".into()));
         }
         let token_sha256 = match (&settings.token_sha256, &settings.token_file) {

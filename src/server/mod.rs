@@ -44,6 +44,9 @@ pub enum ServeError {
     /// What is in the database.
     #[error(transparent)]
     Open(#[from] engine::recovery::OpenError),
+    /// The policy.
+    #[error(transparent)]
+    Policy(#[from] engine::ChangePolicyError),
     /// The address.
     #[error("cannot listen on {address}: {reason}; stop what listens there, or choose another with --listen")]
     Listen {
@@ -83,16 +86,16 @@ pub async fn serve(
     let policy = Policy::new(&config.immutable).map_err(config::ConfigError::Policy)?;
     let sources = config.sources()?;
     let store = Arc::new(RocksStore::open(&data_dir.database())?);
-    let in_use = Arc::downgrade(&store);
+    let in_use = store.in_use();
     let ledger = Ledger::open(engine::Options {
         store,
         skey: data_dir.take_key(),
         has_begun: data_dir.has_begun(),
-        policy,
         clock: Arc::new(clock::system_clock),
         clock_bounds: config.clock.bounds(),
     })?;
     data_dir.note_begun()?;
+    ledger.change_policy(&policy).await?;
     let listener = tokio::net::TcpListener::bind(config.listen)
         .await
         .map_err(|error| ServeError::Listen { address: config.listen, reason: error.to_string() })?;
@@ -149,10 +152,10 @@ pub async fn serve(
     Ok(())
 }
 
-/// Waits, a bounded time, until nobody holds the database: only then may the data directory's lock be given up.
-async fn closed(database: &Weak<RocksStore>) {
+/// Waits, a bounded time, until the database is closed: only then may the data directory's lock be given up.
+async fn closed(in_use: &Weak<()>) {
     for _ in 0..500 {
-        if database.strong_count() == 0 {
+        if in_use.strong_count() == 0 {
             return;
         }
         tokio::time::sleep(Duration::from_millis(10)).await;
@@ -163,7 +166,7 @@ async fn closed(database: &Weak<RocksStore>) {
 fn principals(config: &Config, data_dir: &DataDir) -> Result<Principals, ServeError> {
     let mut principals = config.principals()?;
     if let Some(token_sha256) = data_dir.first_token()? {
-        let name = "operator".to_owned();
+        let name = engine::OPERATOR.to_owned();
         principals.push(Principal { name, token_sha256, keys: Vec::new(), require_signature: false });
     }
     Ok(Principals::new(principals))

@@ -1,6 +1,7 @@
 //! The embedded store: RocksDB, one column family a table, every commit synced.
 
 use std::path::Path;
+use std::sync::{Arc, Weak};
 
 use rocksdb::{
     BlockBasedOptions, Cache, ColumnFamilyDescriptor, DB, DBCompressionType, DBPinnableSlice, DBRawIterator, Options,
@@ -18,6 +19,8 @@ const WRITE_BUFFER: usize = 16 << 20;
 /// A RocksDB database.
 pub struct RocksStore {
     db: DB,
+    /// Goes after the database is closed, for fields go in the order they are written in.
+    in_use: Arc<()>,
 }
 
 /// Why a database was not opened.
@@ -58,7 +61,12 @@ impl RocksStore {
         let cache = Cache::new_hyper_clock_cache(BLOCK_CACHE, 0);
         let families = Table::ALL.map(|table| ColumnFamilyDescriptor::new(table.name(), family_options(table, &cache)));
         let db = DB::open_cf_descriptors(&options, path, families).map_err(|error| refused(path, error))?;
-        Ok(Self { db })
+        Ok(Self { db, in_use: Arc::default() })
+    }
+
+    /// Is gone once the database is closed. The last `Arc` of a store is gone before.
+    pub fn in_use(&self) -> Weak<()> {
+        Arc::downgrade(&self.in_use)
     }
 
     fn family(&self, table: Table) -> &rocksdb::ColumnFamily {
@@ -76,7 +84,8 @@ fn refuse_older(path: &Path) -> Result<(), OpenError> {
         return Ok(());
     }
     let meta = DB::open_cf_for_read_only(&options, path, [Table::Meta.name()], false);
-    let identity = rows::identity(&RocksStore { db: meta.map_err(|error| refused(path, error))? });
+    let identity =
+        rows::identity(&RocksStore { db: meta.map_err(|error| refused(path, error))?, in_use: Arc::default() });
     match identity {
         Ok(Some((found, _))) if found < FORMAT => {
             Err(OpenError::OlderFormat { path: path.display().to_string(), error: OlderFormat { found } })

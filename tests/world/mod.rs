@@ -17,14 +17,14 @@ use tagledger::ledger::merkle::Tree;
 use tagledger::ledger::names::{Digest, Registry, Repository, Tag};
 use tagledger::ledger::note::Vkey;
 use tagledger::ledger::policy::Policy;
-use tagledger::ledger::statement::Statement;
+use tagledger::ledger::statement::{Kind, Statement};
 use tagledger::ledger::subject::{Subject, SubjectKey, digest_of};
 use tagledger::ledger::subject_proof::{ProvenSubject, verify_subject};
 use tagledger::ledger::transition::{SubjectState, View, transition};
-use tagledger::proto;
 use tagledger::proto::append_service_client::AppendServiceClient;
 use tagledger::proto::log_service_client::LogServiceClient;
 use tagledger::proto::query_service_client::QueryServiceClient;
+use tagledger::proto::{self, Outcome};
 use tagledger::server::config::Config;
 use tagledger::server::data_dir::DataDir;
 use tagledger::server::serve;
@@ -176,14 +176,15 @@ impl World {
         let checkpoint = Checkpoint::open(&note.into_inner().checkpoint, &self.vkey).expect("signed by this ledger");
         let entries = self.entries().await;
         assert_eq!(u64::try_from(entries.len()), Ok(checkpoint.size), "the checkpoint covers every entry");
-        check_log(&entries, &checkpoint, &self.vkey, &self.immutable);
+        let policy = check_log(&entries, &checkpoint, &self.vkey);
+        assert_eq!(policy, Policy::new(&self.immutable).expect("patterns"), "what is configured is in force");
         entries
     }
 }
 
-/// The same, for bytes from anywhere.
-pub fn check_log(entries: &[Vec<u8>], checkpoint: &Checkpoint, vkey: &Vkey, immutable: &[String]) {
-    let policy = Policy::new(immutable).expect("patterns");
+/// The same, for bytes from anywhere. Returns the policy that is in force at the end.
+pub fn check_log(entries: &[Vec<u8>], checkpoint: &Checkpoint, vkey: &Vkey) -> Policy {
+    let mut policy = Policy::default();
     let (mut tree, mut replay, mut last_time) = (Tree::default(), Replay::default(), 0);
     // Steps of a statement that became several entries, still to come.
     let mut expected = std::collections::VecDeque::new();
@@ -211,6 +212,9 @@ pub fn check_log(entries: &[Vec<u8>], checkpoint: &Checkpoint, vkey: &Vkey, immu
                 let named: Vec<_> = step.touches.iter().map(|touch| (touch.version, touch.name.clone())).collect();
                 let stated: Vec<_> = record.subjects.iter().map(|s| (s.version, s.name.clone())).collect();
                 assert_eq!(stated, named, "entry {index}: subjects");
+                if let (Kind::PolicyChange { policy: changed }, Outcome::Applied) = (&statement.kind, step.outcome) {
+                    policy = changed.clone();
+                }
                 for touch in step.touches {
                     let leaf = history_leaf(index, &entry_hash(bytes), touch.after.effective());
                     let known = replay.0.entry(touch.subject.key());
@@ -227,6 +231,7 @@ pub fn check_log(entries: &[Vec<u8>], checkpoint: &Checkpoint, vkey: &Vkey, immu
     let last = SignedEntry::decode(entries.last().expect("a ledger is never empty")).expect("an entry");
     assert!(matches!(last.body, Body::Commitment(_)), "the last entry of a checkpoint is a commitment");
     assert_eq!((tree.size(), tree.root()), (checkpoint.size, checkpoint.root), "the root is that of the entries");
+    policy
 }
 
 /// The states and histories of all subjects, from the log alone.
@@ -402,6 +407,11 @@ pub fn delete_manifest(digest: &str) -> proto::Statement {
         digest: digest.into(),
         disposition: proto::Disposition::Happened.into(),
     }))
+}
+
+pub fn policy(immutable: &[&str]) -> proto::Statement {
+    let policy = Policy::new(immutable).expect("patterns").text().to_owned();
+    statement(proto::statement::Kind::PolicyChange(proto::PolicyChange { policy }))
 }
 
 pub fn deploy(environment: &str, workload: &str, tag: &str, digest: &str) -> proto::Statement {

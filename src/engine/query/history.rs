@@ -41,6 +41,12 @@ impl Reader<'_> {
         Ok((row.history.size(), row.binding.digest().cloned()))
     }
 
+    /// The digest of the policy in force, once one was recorded.
+    pub fn policy(&self) -> Result<Option<Digest>, ReadError> {
+        let row = rows::subject(&*self.rows, &Subject::Policy.key())?;
+        Ok(row.binding.digest().cloned())
+    }
+
     /// Everything asserted about a tag.
     pub fn tag_history(
         &self,
