@@ -282,10 +282,9 @@ pub(crate) fn tag_history(ledger: &LittleLedger, part: Part, versions: std::ops:
     Claimed::new(Question::TagHistory { tag: tag(V1), part }, vec![page.evidence()])
 }
 
-fn sightings(ledger: &LittleLedger, digit: char, limit: u64, versions: std::ops::Range<u64>) -> Claimed {
+pub(crate) fn sightings(ledger: &LittleLedger, digit: char, part: Part, versions: std::ops::Range<u64>) -> Claimed {
     let digest: tagledger::ledger::names::Digest = digest(digit).parse().expect("a digest");
     let page = Page::new(ledger, ledger.size()).part(&Subject::Digest(digest.clone()), versions);
-    let part = Part { limit, ..Part::default() };
     Claimed::new(Question::Sightings { digest, part }, vec![page.evidence()])
 }
 
@@ -417,10 +416,18 @@ fn histories(cases: &mut Cases, ledger: &LittleLedger) {
     let nothing = Page::new(ledger, ledger.size()).absent(&subject(&never));
     let question = Question::TagHistory { tag: tag(&never), part: Part::default() };
     cases.holds("history of a tag never seen", &Claimed::new(question, vec![nothing.evidence()]), " of 0");
-    cases.holds("sightings of a digest", &sightings(ledger, 'd', 0, 0..5), "10- 14- 25- 29- 33- of 5");
-    cases.holds("sightings of a digest, cut", &sightings(ledger, 'd', 2, 0..2), "10- 14- ... of 5");
-    cases.holds("sightings of a digest whose push was denied", &sightings(ledger, 'c', 0, 0..1), "7- of 1");
-    cases.holds("sightings of a digest never seen", &sightings(ledger, 'f', 0, 0..0), " of 0");
+    cases.holds(
+        "sightings of a digest",
+        &sightings(ledger, 'd', part(0, 0, false, 0), 0..5),
+        "10- 14- 25- 29- 33- of 5",
+    );
+    cases.holds("sightings of a digest, cut", &sightings(ledger, 'd', part(0, 0, false, 2), 0..2), "10- 14- ... of 5");
+    cases.holds(
+        "sightings of a digest whose push was denied",
+        &sightings(ledger, 'c', part(0, 0, false, 0), 0..1),
+        "7- of 1",
+    );
+    cases.holds("sightings of a digest never seen", &sightings(ledger, 'f', part(0, 0, false, 0), 0..0), " of 0");
 }
 
 fn lists(cases: &mut Cases, ledger: &LittleLedger) {

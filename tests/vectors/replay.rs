@@ -173,11 +173,16 @@ fn honest(cases: &mut Cases) {
     let mut beginning = empty();
     beginning.commit();
     cases.holds("a ledger that has just begun", &beginning);
+    beginning.commit();
+    beginning.commit();
+    cases.holds("an idle ledger, which commits to the same again", &beginning);
     cases.holds("every kind of statement, and every outcome", &everything());
     cases.holds("policies in every spelling", &policies());
     cases.holds("every sign of a pattern", &patterns());
     let mut many = many_tags();
-    many.record(delete_manifest('a', Happened));
+    // One event, although it takes two entries.
+    many.add(&with_event(delete_manifest('a', Happened), "gone"));
+    many.commit();
     many.record(push("t0", 'a', Happened));
     cases.holds("a manifest deleted with 257 tags", &many);
 }
