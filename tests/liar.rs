@@ -23,7 +23,7 @@ mod store;
 
 use evidence::{entries_at, entry, shown, subject_proof, time_of};
 use proxy::Answer;
-use stage::{Stage, skey, words};
+use stage::{POLICY, Stage, skey, words};
 use tagledger::ledger::checkpoint::Checkpoint;
 use tagledger::ledger::entry::{Body, SignedEntry, entry_hash, sign_record};
 use tagledger::ledger::merkle::Tree;
@@ -415,10 +415,12 @@ fn what_another_ledger_signed_is_refused() {
         let reason = "entry 55: the ledger's signature: the signature does not match: another key, or other bytes";
         stage.catches(&AT_V1, foreign, reason);
         stage.catches(&["entry", "55"], foreign, reason);
+        foreign(&stage);
+        stage.is_found_out(reason);
+        stage.repent();
+        stage.is_audited();
     }
-    for (signer, reason) in
-        [(&stranger, "not signed by ledger.example/liar"), (&renamed, "not signed by ledger.example/liar")]
-    {
+    for signer in [&stranger, &renamed] {
         let foreign = |stage: &Stage| {
             tell(stage, |rows, batch| {
                 let head = rows::head(rows).expect("readable").expect("it has begun");
@@ -426,7 +428,7 @@ fn what_another_ledger_signed_is_refused() {
                 rows::put_head(batch, &rows::Head { checkpoint: true_checkpoint.sign(signer), ..head });
             });
         };
-        stage.catches(&AT_V1, foreign, reason);
+        stage.catches(&AT_V1, foreign, "not signed by ledger.example/liar");
     }
 }
 
@@ -674,31 +676,38 @@ fn bound(digit: char, set_by: u64) -> Binding {
 #[test]
 fn a_signed_state_that_another_entry_is_said_to_have_set_is_a_contradiction() {
     let stage = story();
-    let moved = "registry.example/team/app:moved";
+    let name = "registry.example/team/app:moved";
     let first = stage.record(&[happened("moved", &digest('a'))]);
-    stage.holds(0, &["at", moved]);
-    // It finds the digest that latest has, and so what is in force was set for latest.
-    sign_a_lie(
-        &stage,
-        |rows, batch| believed(rows, batch, moved, bound('b', LATEST)),
-        &[happened("moved", &digest('b'))],
-    );
+    stage.holds(0, &["at", name]);
+    stage.is_audited();
+    // It finds that what the tag is bound to was set by the first entry about v1, which set the same.
+    let believed_of = |rows: &MemoryStore, batch: &mut Batch| believed(rows, batch, name, bound('a', V1_FIRST));
+    let index = sign_a_lie(&stage, believed_of, &[happened("moved", &digest('a'))]);
     let reason = format!(
-        "the history says that entry 44 set the state of {moved}, but the ledger signed that entry about others"
+        "the history says that entry {V1_FIRST} set the state of {name}, but the ledger signed that entry about others"
     );
-    stage.refused(&["at", moved], &reason);
+    stage.refused(&["at", name], &reason);
     stage.refused(&["tags", APP], &reason);
     // With the version before it beside it, it did not stay what it was.
     let stays = format!("but the ledger signed that it stays {}", first + 1);
-    stage.refused(&["history", moved], &stays);
-    stage.refused(&["at", moved, "--time", &at_time(truth(&stage), first)], &stays);
+    stage.refused(&["history", name], &stays);
+    stage.refused(&["at", name, "--time", &at_time(truth(&stage), first)], &stays);
     stage.holds(0, &AT_V1);
-    let other = "registry.example/team/app:other";
+    stage.is_found_out(&format!("entry {}: it commits to the map root ", index + 1));
+}
+
+#[test]
+fn a_signed_state_that_its_entry_did_not_set_is_a_contradiction() {
+    let stage = story();
+    let name = "registry.example/team/app:other";
     let first = stage.record(&[happened("other", &digest('a'))]);
-    let lie = [happened("other", &digest('b'))];
-    let index = sign_a_lie(&stage, |rows, batch| believed(rows, batch, other, bound('b', first)), &lie);
+    stage.holds(0, &["at", name]);
+    // It finds that the tag was bound to b, by the entry that bound it to a.
+    let believed_of = |rows: &MemoryStore, batch: &mut Batch| believed(rows, batch, name, bound('b', first));
+    let index = sign_a_lie(&stage, believed_of, &[happened("other", &digest('b'))]);
     let reason = format!("of entry {index} is {} in the history, but the ledger signed {}", first + 1, digest('b'));
-    stage.refused(&["at", other], &reason);
+    stage.refused(&["at", name], &reason);
+    stage.is_found_out(&format!("entry {index}: its outcome is UNCHANGED, but by the rules it is APPLIED"));
 }
 
 /// Two files that each hold, and that one ledger cannot both have made.
@@ -744,6 +753,7 @@ fn a_history_that_skips_an_entry_is_caught_by_its_receipt() {
     contradict(&stage, "receipt.json", "answer.json", &reason);
     contradict(&stage, "receipt.tlog-proof", "answer.json", &reason);
     contradict(&stage, "before.json", "answer.json", &reason);
+    stage.is_found_out(&format!("entry {second}: subject 1 of the record is "));
 }
 
 #[test]
@@ -767,6 +777,7 @@ fn a_map_that_forgets_a_subject_is_caught_by_a_receipt_and_by_its_catalogue() {
     let reason = format!("the ledger contradicts itself: it signed entry {V1_FIRST} as version 0 of {V1}");
     stage.refused(&["tags", APP], &reason);
     stage.holds(0, &["at", "registry.example/team/app:latest"]);
+    stage.is_found_out("entry 117: it commits to the map root ");
 }
 
 #[test]
@@ -783,17 +794,20 @@ fn a_catalogue_that_forgets_a_member_is_caught_by_its_receipt() {
     saved(&stage, 0, &question, "answer.json");
     let reason = format!("it signed entry {GONE} as version 2 of the tags of {APP}, and entry {new} as version 2");
     contradict(&stage, "receipt.json", "answer.json", &reason);
+    stage.is_found_out(&format!("entry {new}: subject 3 of the record is "));
 }
 
 #[test]
 fn a_tag_that_appears_twice_is_a_contradiction() {
     let stage = story();
     stage.holds(0, &["tags", APP]);
+    stage.is_audited();
     let forget = |_: &MemoryStore, batch: &mut Batch| batch.delete(Table::Subjects, latest().key().0);
     let again = sign_a_lie(&stage, forget, &[happened("latest", &digest('e'))]);
     let name = "registry.example/team/app:latest";
     let reason = format!("it signed entry {LATEST} as version 0 of {name}, and entry {again} as version 0");
     stage.refused(&["tags", APP], &reason);
+    stage.is_found_out(&format!("entry {again}: subject 1 of the record is "));
 }
 
 /// The rules are for an audit to do again: evidence says what a ledger decided, not that it had to.
@@ -801,13 +815,19 @@ fn a_tag_that_appears_twice_is_a_contradiction() {
 fn an_outcome_that_the_rules_do_not_give_holds_until_it_is_audited() {
     let stage = story();
     let strict = "registry.example/strict:v1";
+    let rules = proto::PolicyChange { policy: POLICY.to_owned() };
+    stage.record(&[world::statement(proto::statement::Kind::PolicyChange(rules))]);
     let first = stage.record(&[in_repository("strict", "v1", 'a')]);
     stage.record(&[in_repository("strict", "v1", 'b')]);
     assert!(stage.holds(0, &["history", strict]).contains("DENIED"));
+    stage.is_audited();
+    // It finds that the tag was unbound, and may come back as what it was.
     let unbound = Binding::Unbound { last: digest('c').parse().expect("a digest"), set_by: first };
-    sign_a_lie(&stage, |rows, batch| believed(rows, batch, strict, unbound), &[in_repository("strict", "v1", 'c')]);
+    let believed_of = |rows: &MemoryStore, batch: &mut Batch| believed(rows, batch, strict, unbound);
+    let index = sign_a_lie(&stage, believed_of, &[in_repository("strict", "v1", 'c')]);
     assert!(stage.holds(0, &["at", strict]).contains(&digest('c')));
     assert!(stage.holds(0, &["history", strict]).contains("APPLIED"));
+    stage.is_found_out(&format!("entry {index}: its outcome is APPLIED, but by the rules it is DENIED"));
 }
 
 /// The store itself lies only as it is told.

@@ -23,6 +23,8 @@ use crate::proxy::Proxy;
 use crate::store::LyingStore;
 
 pub(crate) const ORIGIN: &str = "ledger.example/liar";
+/// The rules, which no repository but `strict` is bound by. Who relies on them records them first.
+pub(crate) const POLICY: &str = "immutable = [\"registry.example/strict:*\"]\n";
 /// What stands in a file before an answer is saved there.
 const BEFORE: &str = "kept from before";
 
@@ -42,7 +44,7 @@ pub(crate) struct Stage {
 }
 
 impl Stage {
-    /// A new ledger. The repository `strict` is immutable.
+    /// A new ledger.
     pub(crate) fn new() -> Self {
         Self::over(MemoryStore::default(), tempfile::tempdir().expect("a folder"))
     }
@@ -64,7 +66,7 @@ impl Stage {
             store: store.clone(),
             skey: skey(),
             has_begun: false,
-            policy: Policy::new(&["registry.example/strict:*"]).expect("a pattern"),
+            policy: Policy::parse(POLICY).expect("a policy"),
             clock: Arc::new(move || clock_us.fetch_add(1_000_000, Ordering::Relaxed)),
             clock_bounds: clock::Bounds::default(),
         };
@@ -133,6 +135,22 @@ impl Stage {
         assert!(printed.stdout.is_empty(), "{question:?}: {}", words(&printed));
         assert_eq!(fs::read_to_string(&saved).expect("still there"), BEFORE, "{question:?} is not saved");
         println!("{question:?} -> {}", error.trim());
+    }
+
+    /// Audits the log, and expects that nothing is found.
+    pub(crate) fn is_audited(&self) {
+        let printed = self.tagledger(&["audit"]);
+        assert_eq!(printed.status.code(), Some(0), "{}", words(&printed));
+    }
+
+    /// Audits the log, and expects that a lie is found, and named.
+    pub(crate) fn is_found_out(&self, lie: &str) {
+        let printed = self.tagledger(&["audit"]);
+        let error = String::from_utf8_lossy(&printed.stderr);
+        assert_eq!(printed.status.code(), Some(3), "{}", words(&printed));
+        let reason = error.lines().find(|line| line.contains("VERIFICATION FAILED: ")).expect("a reason");
+        assert!(reason.contains(lie), "an audit finds another lie than {lie:?}: {error}");
+        println!("audit -> {reason}");
     }
 
     /// A question that is answered honestly, then with a lie that is refused for a reason, and honestly again.
