@@ -1204,6 +1204,9 @@ class Answer:
 
 
 def check_question(q: Dict[str, Any]) -> None:
+    part = q.get("part", {})
+    require(q["kind"] != "sightings" or not (part["since_us"] or part["until_us"] or part["newest_first"]),
+            "question: sightings have no bounds of time, and are oldest first")
     for name, value in {**q, **q.get("part", {})}.items():
         require(not name.endswith("_us") or value <= MAX_TIME_US, f"question: {name} is beyond the year 9999")
         if name in ("environment", "workload"):
@@ -1435,9 +1438,12 @@ class Audit:
 
     def record(self, entry: Entry) -> None:
         r, s = entry.record, entry.statement
+        check_text(r.principal, "principal", 1, 128)
+        require((r.producer is not None) == (r.assurance == SIGNED), "a producer is there if and only if the assurance is SIGNED")
+        require(r.producer is None or re.fullmatch("[0-9a-f]{16}", r.producer.key_id) is not None, "the producer's key id")
         if self.rest:
             data, decision = self.rest.pop(0)
-            require(r.statement == data, "the rest of a ManifestDelete is missing")
+            require((r.statement, r.principal, r.assurance, r.producer) == data, "the rest of a ManifestDelete is missing")
         else:
             decision = self.decide(s)
             if s.event_id:
@@ -1447,7 +1453,7 @@ class Audit:
                 tags = decision.tags
                 chunks = [tags[i:i + TAGS_PER_ENTRY] for i in range(0, len(tags), TAGS_PER_ENTRY)]
                 decision, *rest = [decision._replace(tags=chunk) for chunk in chunks]
-                self.rest = [(r.statement, d) for d in rest]
+                self.rest = [((r.statement, r.principal, r.assurance, r.producer), d) for d in rest]
         require(r.outcome == decision.outcome, f"its outcome is {r.outcome}, and should be {decision.outcome}")
         require(r.rule == decision.rule, f"its rule is {r.rule!r}, and should be {decision.rule!r}")
         require(r.detail == decision.detail, f"its detail is {r.detail!r}, and should be {decision.detail!r}")
@@ -1758,31 +1764,39 @@ class Glob:
             elif c == "{":
                 begin, state = state, self._move(state, None)
                 self.moves[begin].pop()  # `state` is where the alternatives meet
+                filled = False
                 while True:
-                    self._move(self._sequence(self._move(begin, None), nested=True), None, state)
+                    first, at = self._move(begin, None), self.at
+                    last = self._sequence(first, nested=True)
+                    if self.at == at:
+                        self.moves[begin].pop()  # an empty alternative is left out
+                    else:
+                        filled = True
+                        self._move(last, None, state)
                     if self._next() == "}":
                         break
+                if not filled:
+                    self._move(begin, None, state)
             else:
                 require(c not in "}", f"policy: a }} without {{ in {p!r}")
                 state = self._move(state, (self._next() if c == "\\" else c).__eq__)
         return state
 
     def _set(self) -> Callable[[str], bool]:
-        negated = self.pattern.startswith("!", self.at)
+        negated = self.pattern.startswith(("!", "^"), self.at)
         self.at += negated
         ranges: List[Tuple[str, str]] = []
         while True:
             c = self._next()
             if c == "]" and ranges:
                 break
-            low = high = self._next() if c == "\\" else c
+            low = high = c
             if self.pattern.startswith("-", self.at) and self.pattern[self.at + 1:self.at + 2] not in ("", "]"):
                 self.at += 1
                 high = self._next()
-                high = self._next() if high == "\\" else high
                 require(low <= high, f"policy: a range is the wrong way round in {self.pattern!r}")
             ranges.append((low, high))
-        return lambda c: c != "/" and any(low <= c <= high for low, high in ranges) != negated
+        return lambda c: any(low <= c <= high for low, high in ranges) != negated
 
 
 class Policy:
@@ -1794,7 +1808,7 @@ class Policy:
         for pattern in patterns:
             require(len(pattern.encode()) <= 512, "policy: a pattern above 512 bytes")
             path, colon, tag = pattern.rpartition(":")
-            require(colon == ":" and path != "" and tag != "" and "/" not in tag, f"policy: {pattern!r} is not path:tag")
+            require(colon == ":" and ("/" in path or path == "**") and "/" not in tag, f"policy: {pattern!r} is not path:tag")
             self.patterns.append((pattern, Glob(path), Glob(tag)))
 
     def rule(self, registry: str, repository: str, tag: str) -> Optional[str]:
