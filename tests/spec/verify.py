@@ -823,11 +823,6 @@ class SubjectProof:
     proof: List[bytes] = field(default_factory=list)
     other: Optional[OtherLeaf] = None
 
-    @cached_property
-    def effective(self) -> Dict[int, int]:
-        """Of each version that is shown."""
-        return {leaf.version: leaf.effective for leaf in self.leaves}
-
 
 def check_subject_proof(p: SubjectProof, commitment: Entry, entries: Dict[int, Entry]) -> None:
     """Checks a subject proof under the map root of a commitment. `entries` are the verified ones."""
@@ -1044,8 +1039,10 @@ class Answer:
         bound = self.entries[leaf.index].subjects[proof.key].kind in (TAG_SUBJECT, WORKLOAD, POLICY)
         require(bound or effective == 0, f"{bad}, and the subject is one that is never bound")  # section 13
         if does in ("confirms", "keeps"):
-            before = proof.effective.get(leaf.version - 1, effective)
-            require(effective == before, f"{bad}, and before it was {before}")
+            at = bisect.bisect_left(proof.leaves, (leaf.version,))
+            before = proof.leaves[at - 1] if at else None
+            if before and (before.version + 1 == leaf.version or 0 < effective <= 1 + before.index):
+                require(effective == before.effective, f"{bad}, and at version {before.version} it was {before.effective}")
 
     def in_force(self, proof: SubjectProof, leaf: HistoryLeaf) -> Tuple[Optional[str], Optional[int]]:
         """What is in force after a version: the digest and the index of the entry that set it."""
@@ -1642,6 +1639,25 @@ def against(texts: Sequence[str], vkey: VKey) -> Optional[str]:
     return next(contradictions(pages), None)
 
 
+def kinds_due(entry: Entry) -> set:
+    """The kinds of subjects that section 11 gives a record: those of its statement, and the catalogues of what is new."""
+    said, what = entry.statement.said, entry.statement.kind
+    first = {subject.kind for subject in entry.subjects.values() if subject.version == 0}
+    due = {"manifest_delete": {DIGEST_SUBJECT}, "attestation": {DIGEST_SUBJECT}, "policy_change": {POLICY},
+           "deployment": {WORKLOAD, DIGEST_SUBJECT}}.get(what, {TAG_SUBJECT})
+    if what in ("tag_push", "tag_observed") and said.digest:
+        due = due | {DIGEST_SUBJECT}
+    if what == "deployment" and said.image.tag:
+        due = due | {TAG_SUBJECT}
+    if what == "manifest_delete":  # which tags it concerns, only the record says
+        due = due | ({TAG_SUBJECT} & {subject.kind for subject in entry.subjects.values()})
+    for member, catalogue in ((TAG_SUBJECT, TAGS_OF), (TAGS_OF, REPOSITORIES), (WORKLOAD, WORKLOADS_OF),
+                              (WORKLOADS_OF, ENVIRONMENTS)):
+        if member in first:
+            due = due | {catalogue}
+    return due
+
+
 def contradictions(pages: Sequence[Page]) -> Iterator[str]:
     # two checkpoints of one size with different roots
     roots: Dict[int, bytes] = {}
@@ -1654,6 +1670,10 @@ def contradictions(pages: Sequence[Page]) -> Iterator[str]:
     for entry in entries.values():
         if by_index.setdefault(entry.index, entry) is not entry:
             yield f"two entries with the index {entry.index}"
+    # an entry whose record does not name exactly the subjects that section 11 says
+    for entry in entries.values():
+        if entry.record and {subject.kind for subject in entry.subjects.values()} != kinds_due(entry):
+            yield f"entry {entry.index} does not name exactly the subjects that it belongs to"
     # two entries that name one subject with one version, or with versions in the other order than their indexes
     named: Dict[bytes, List[Tuple[int, int]]] = {}
     for entry in entries.values():
@@ -1690,6 +1710,8 @@ def contradictions(pages: Sequence[Page]) -> Iterator[str]:
             if new.count < old.count:
                 yield (f"subject {key.hex()} has {old.count} entries under commitment {earlier.index}, "
                        f"and {new.count} under {later.index}")
+            if new.count == old.count and new.root != old.root:
+                yield f"subject {key.hex()} has two histories of {new.count} entries"
         for _, proof in found:
             for leaf in proof.leaves:
                 if leaves.setdefault(leaf.version, leaf) != leaf:
