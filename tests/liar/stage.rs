@@ -11,7 +11,6 @@ use tagledger::api::{grpc, http};
 use tagledger::engine::plan::Submission;
 use tagledger::engine::{Ledger, Options, clock};
 use tagledger::ledger::note::Skey;
-use tagledger::ledger::policy::Policy;
 use tagledger::ledger::statement::Statement;
 use tagledger::proto;
 use tagledger::server::in_process::EngineSource;
@@ -66,7 +65,6 @@ impl Stage {
             store: store.clone(),
             skey: skey(),
             has_begun: false,
-            policy: Policy::parse(POLICY).expect("a policy"),
             clock: Arc::new(move || clock_us.fetch_add(1_000_000, Ordering::Relaxed)),
             clock_bounds: clock::Bounds::default(),
         };
