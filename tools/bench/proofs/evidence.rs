@@ -32,7 +32,7 @@ use tagledger::store::{Batch, Store as _};
 
 use super::map::{made_up, put_subjects};
 use super::measure::{Figure, Limits, Progress, Random, Report, Samples};
-use super::{Arguments, Failure, made, settle};
+use super::{Arguments, Failure, made, settle, warm};
 
 /// Changes in one commit while the ledger is made.
 const CHANGES: usize = 100_000;
@@ -205,6 +205,7 @@ pub(crate) fn measure(
     })?;
     report.figure(&group, &Figure::new("opened", "s", started.elapsed().as_secs_f64()));
     settle();
+    warm(&path)?;
 
     let asked = Asked { ledger: &ledger, shape, limits, report, group: &group };
     asked.states(questions)?;
