@@ -18,6 +18,7 @@ mod map;
 mod measure;
 
 use std::error::Error;
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -39,8 +40,8 @@ pub(crate) struct Arguments {
     /// Map: subjects that a batch changes, every tenth of them new
     #[arg(long, value_name = "NUMBER", value_parser = number, default_value = "1000")]
     updates: u64,
-    /// Map: batches
-    #[arg(long, value_name = "NUMBER", value_parser = number, default_value = "200")]
+    /// Map: batches; too few don't reach through a cycle of the store's files, which cost more the more there are
+    #[arg(long, value_name = "NUMBER", value_parser = number, default_value = "400")]
     batches: u64,
     /// Evidence: entries of the ledger
     #[arg(long, value_name = "NUMBER", value_parser = number, default_value = "10m")]
@@ -121,6 +122,14 @@ fn made(directory: &Path, make: impl FnOnce(&Path) -> Result<(), Failure>) -> Re
         std::fs::write(whole, "")?;
     }
     Ok(store)
+}
+
+/// Reads a store's files, so that the system has them in memory, as it has those of a server that is asked things.
+fn warm(store: &Path) -> Result<(), Failure> {
+    for file in std::fs::read_dir(store)? {
+        std::io::copy(&mut File::open(file?.path())?, &mut std::io::sink())?;
+    }
+    Ok(())
 }
 
 /// Waits until the store has put its files in order, as one that runs for long has.

@@ -22,7 +22,6 @@ use tagledger::ledger::map::{EMPTY, Top};
 use tagledger::ledger::merkle::{Hash, Tree};
 use tagledger::ledger::names::TagRef;
 use tagledger::ledger::note::Skey;
-use tagledger::ledger::policy::Policy;
 use tagledger::ledger::subject::Subject;
 use tagledger::ledger::transition::Binding;
 use tagledger::proto::{self, SubjectKind};
@@ -32,7 +31,7 @@ use tagledger::store::{Batch, Store as _};
 
 use super::map::{made_up, put_subjects};
 use super::measure::{Figure, Limits, Progress, Random, Report, Samples};
-use super::{Arguments, Failure, made, settle};
+use super::{Arguments, Failure, made, settle, warm};
 
 /// Changes in one commit while the ledger is made.
 const CHANGES: usize = 100_000;
@@ -199,12 +198,12 @@ pub(crate) fn measure(
         store: Arc::new(RocksStore::open(&path)?),
         skey: skey()?,
         has_begun: true,
-        policy: Policy::default(),
         clock: Arc::new(move || Shape::time_us(entries)),
         clock_bounds: Bounds::default(),
     })?;
     report.figure(&group, &Figure::new("opened", "s", started.elapsed().as_secs_f64()));
     settle();
+    warm(&path)?;
 
     let asked = Asked { ledger: &ledger, shape, limits, report, group: &group };
     asked.states(questions)?;
