@@ -26,6 +26,8 @@ mod proxy;
 use std::fs;
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use proxy::{Answer, Proxy};
@@ -122,25 +124,37 @@ fn long_lists_are_whole() {
     stage.direct("serve");
     // One page has at most a thousand items.
     let many = 1100;
-    stage.append_tags(many);
-    let listed = |arguments: &[&str]| {
+    stage.append_tags("team/app", many);
+    let listed = |stage: &Stage, arguments: &[&str]| {
         let printed = stage.tagledger(arguments);
         assert!(printed.status.success(), "{}", String::from_utf8_lossy(&printed.stderr));
         String::from_utf8_lossy(&printed.stdout).lines().filter(|line| line.starts_with("tag-")).count()
     };
-    assert_eq!(listed(&["tags", "registry.example/team/app"]), many);
-    assert_eq!(listed(&["tags", "registry.example/team/app", "--limit", "1050"]), 1050);
+    assert_eq!(listed(&stage, &["tags", "registry.example/team/app"]), many);
+    assert_eq!(listed(&stage, &["tags", "registry.example/team/app", "--limit", "1050"]), 1050);
     let path = stage.dir.path().join("many.json");
     let path = path.to_str().expect("a path");
-    assert_eq!(listed(&["tags", "registry.example/team/app", "--save", path]), many);
+    assert_eq!(listed(&stage, &["tags", "registry.example/team/app", "--save", path]), many);
+    // While the ledger goes on, each page has a checkpoint of its own; one more proof makes them one answer.
+    let busy = stage.dir.path().join("busy.json");
+    let busy = busy.to_str().expect("a path");
+    let is_through = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let writer = scope.spawn(|| {
+            while !is_through.load(Ordering::Relaxed) {
+                stage.append_tags("team/other", 3);
+            }
+        });
+        assert_eq!(listed(&stage, &["tags", "registry.example/team/app", "--save", busy]), many);
+        is_through.store(true, Ordering::Relaxed);
+        writer.join().expect("it wrote");
+    });
+    let saved = fs::read_to_string(busy).expect("saved");
+    assert_eq!(saved.matches("\"checkpoint\"").count(), 3, "two pages, and what seals them");
     stage.direct("stop");
-    assert_eq!(
-        String::from_utf8_lossy(&stage.tagledger(&["verify", path]).stdout)
-            .lines()
-            .filter(|line| line.starts_with("tag-"))
-            .count(),
-        many
-    );
+    for path in [path, busy] {
+        assert_eq!(listed(&stage, &["verify", path]), many);
+    }
 }
 
 fn play(name: &str) {
@@ -503,13 +517,13 @@ impl Stage {
     }
 
     /// Records tags in batches, faster than one command each.
-    fn append_tags(&self, count: usize) {
+    fn append_tags(&self, repository: &str, count: usize) {
         use prost::Message as _;
         use tagledger::proto::{self, append_service_client::AppendServiceClient};
         let submission = |number: usize| {
             let push = proto::TagPush {
                 registry: "registry.example".into(),
-                repository: "team/app".into(),
+                repository: repository.into(),
                 tag: format!("tag-{number}"),
                 digest: digest('A'),
                 media_type: String::new(),

@@ -2,8 +2,10 @@
 
 mod world;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use prost::Message as _;
 use tagledger::engine::clock::Bounds;
@@ -11,27 +13,33 @@ use tagledger::engine::plan::Submission;
 use tagledger::engine::recovery::OpenError;
 use tagledger::engine::{AppendError, Ledger, Options};
 use tagledger::ledger::checkpoint::Checkpoint;
-use tagledger::ledger::entry::index_and_time;
+use tagledger::ledger::entry::{Body, SignedEntry, index_and_time};
+use tagledger::ledger::names::TagRef;
 use tagledger::ledger::note::Skey;
 use tagledger::ledger::policy::Policy;
 use tagledger::ledger::statement::Statement;
-use tagledger::proto;
+use tagledger::ledger::subject::Subject;
+use tagledger::proto::{self, Outcome};
 use tagledger::server::data_dir::{DataDir, DataDirError};
 use tagledger::store::memory::{MemoryStore, NextCommit};
+use tagledger::store::rocks::RocksStore;
 use tagledger::store::rows;
 use tagledger::store::{Batch, Store, Table};
-use world::{check_log, digest, happened};
+use world::{check_log, digest, happened, prove};
 
 fn skey() -> Skey {
     Skey::from_seed("engine.example/test".parse().expect("an origin"), &[5; 32])
 }
 
 fn open_at(store: &Arc<MemoryStore>, clock: impl Fn() -> u64 + Send + Sync + 'static) -> Result<Ledger, OpenError> {
+    open_with(Arc::clone(store) as Arc<dyn Store>, clock)
+}
+
+fn open_with(store: Arc<dyn Store>, clock: impl Fn() -> u64 + Send + Sync + 'static) -> Result<Ledger, OpenError> {
     Ledger::open(Options {
-        store: Arc::clone(store) as Arc<dyn Store>,
+        store,
         skey: skey(),
         has_begun: false,
-        policy: Policy::default(),
         clock: Arc::new(clock),
         clock_bounds: Bounds::default(),
     })
@@ -58,7 +66,7 @@ fn check(store: &MemoryStore) -> Vec<Vec<u8>> {
     let head = rows::head(store).expect("readable").expect("a head");
     let entries = rows::entries(store, 0..head.size).expect("all there");
     let checkpoint = Checkpoint::open(&head.checkpoint, &skey().vkey()).expect("signed");
-    check_log(&entries, &checkpoint, &skey().vkey(), &[]);
+    check_log(&entries, &checkpoint, &skey().vkey());
     entries
 }
 
@@ -147,11 +155,24 @@ async fn a_store_that_contradicts_itself_is_not_opened() {
     let edge = [vec![0], (size - 1).to_be_bytes().to_vec()].concat();
     let bent = change(&|batch| batch.put(Table::Nodes, edge.clone(), [7; 32]));
     assert!(bent.as_deref().is_some_and(|text| text.contains("root")), "{bent:?}");
+    // Subjects that are not those of the last commitment: one lost, one that never occurred, one with another history.
+    let key = |tag: &str| Subject::Tag(format!("registry.example/team/app:{tag}").parse().expect("a tag")).key();
+    let mut other = rows::subject(&*store, &key("v2")).expect("readable");
+    let forgotten = change(&|batch| batch.delete(Table::Subjects, key("v1").0));
+    let invented = change(&|batch| rows::put_subject(batch, &key("v9"), &other));
+    other.history.append([7; 32], |_| {});
+    let longer = change(&|batch| rows::put_subject(batch, &key("v2"), &other));
+    let swapped = rows::subject(&*store, &key("v3")).expect("readable");
+    let another = change(&|batch| rows::put_subject(batch, &key("v2"), &swapped));
+    for refused in [forgotten, invented, longer, another] {
+        assert!(refused.as_deref().is_some_and(|text| text.contains("subjects are not")), "{refused:?}");
+    }
+    let cut = change(&|batch| batch.put(Table::Subjects, key("v1").0, [0; 20]));
+    assert!(cut.as_deref().is_some_and(|text| text.contains("table subjects is damaged")), "{cut:?}");
     let other_key = Ledger::open(Options {
         store: Arc::new(store.reopen()),
         skey: Skey::from_seed("engine.example/test".parse().expect("an origin"), &[6; 32]),
         has_begun: true,
-        policy: Policy::default(),
         clock: Arc::new(|| 1),
         clock_bounds: Bounds::default(),
     });
@@ -160,11 +181,178 @@ async fn a_store_that_contradicts_itself_is_not_opened() {
         store: Arc::new(MemoryStore::default()),
         skey: skey(),
         has_begun: true,
-        policy: Policy::default(),
         clock: Arc::new(|| 1),
         clock_bounds: Bounds::default(),
     });
     assert!(matches!(lost.err(), Some(OpenError::Lost)), "a second log under the same key is never begun");
+}
+
+#[tokio::test]
+async fn a_ledger_that_was_opened_again_commits_to_the_same_map() {
+    let (apart, together) = (Arc::new(MemoryStore::default()), Arc::new(MemoryStore::default()));
+    let ticking = || {
+        let clock = AtomicU64::new(1_000_000);
+        move || clock.fetch_add(1_000, Ordering::SeqCst)
+    };
+    let steady = open_at(&together, ticking()).expect("it opens");
+    let clock = Arc::new(ticking());
+    let open_again = || {
+        let clock = Arc::clone(&clock);
+        open_at(&apart, move || clock()).expect("it opens")
+    };
+    let mut ledger = open_again();
+    for n in 0..40 {
+        let statements: Vec<_> = (0..=n % 7).map(|m| happened(&format!("v{}", n * m), &digest('a'))).collect();
+        let submissions = || statements.iter().map(submission).collect();
+        steady.append(submissions()).await.expect("recorded");
+        ledger.append(submissions()).await.expect("recorded");
+        if n % 3 == 0 {
+            ledger.close().await;
+            ledger = open_again();
+        }
+    }
+    assert_eq!(apart.dump(), together.dump());
+    check(&apart);
+}
+
+#[tokio::test]
+async fn the_policy_in_force_is_the_one_of_the_log() {
+    let store = Arc::new(MemoryStore::default());
+    let ledger = open(&store);
+    let rules = Policy::new(&["registry.example/**:v*"]).expect("a pattern");
+    let outcome = async |ledger: &Ledger, digit| {
+        let statement = world::requested("v1", &digest(digit));
+        ledger.append(vec![submission(&statement)]).await.expect("recorded").receipts[0].outcome()
+    };
+    let size = |ledger: &Ledger| ledger.newest().borrow().head.size;
+    // There are none, and that is nothing to record.
+    ledger.change_policy(&Policy::default()).await.expect("in force");
+    assert_eq!(size(&ledger), 1);
+    assert_eq!(outcome(&ledger, 'a').await, Outcome::Applied);
+    assert_eq!(outcome(&ledger, 'b').await, Outcome::Applied);
+    ledger.change_policy(&rules).await.expect("recorded");
+    assert_eq!(size(&ledger), 7);
+    ledger.change_policy(&rules).await.expect("in force");
+    assert_eq!(size(&ledger), 7, "the same is not recorded twice");
+    assert_eq!(outcome(&ledger, 'c').await, Outcome::Denied);
+    ledger.close().await;
+    let ledger = open(&store);
+    assert_eq!(outcome(&ledger, 'c').await, Outcome::Denied, "after a restart too");
+    ledger.change_policy(&rules).await.expect("in force");
+    assert_eq!(size(&ledger), 11);
+    ledger.change_policy(&Policy::default()).await.expect("recorded");
+    assert_eq!(outcome(&ledger, 'c').await, Outcome::Applied);
+    ledger.close().await;
+    let ledger = open(&store);
+    assert_eq!(outcome(&ledger, 'd').await, Outcome::Applied);
+    let entries = check(&store);
+    let Body::Record(record, _) = SignedEntry::decode(&entries[5]).expect("an entry").body else { panic!("a record") };
+    assert_eq!((record.principal.as_str(), record.assurance()), ("operator", proto::Assurance::Authenticated));
+    // A log that no longer holds its policy can't go on.
+    ledger.close().await;
+    let (lost, mut batch) = (store.reopen(), Batch::default());
+    batch.put(Table::Entries, 11u64.to_be_bytes(), entries[1].clone());
+    lost.commit(rows::tree_size(&lost).expect("readable"), batch).expect("stored");
+    let error = open_at(&Arc::new(lost), || 1).err().expect("refused").to_string();
+    assert!(error.contains("entry 11 does not hold the policy in force"), "{error}");
+}
+
+/// Asks for the state of every tag as long as somebody writes, and checks each answer by itself.
+async fn read_while_writing(store: Arc<dyn Store>) {
+    let ledger = open_with(store, tagledger::engine::clock::system_clock).expect("it opens");
+    let tag = |n: usize| -> TagRef { format!("registry.example/team/app:v{n}").parse().expect("a tag") };
+    let readers: Vec<_> = (0..4)
+        .map(|reader| {
+            let ledger = ledger.clone();
+            std::thread::spawn(move || {
+                let (mut sizes, mut n) = (BTreeSet::new(), reader);
+                while sizes.len() < 50 {
+                    n = (n + 1) % 30;
+                    let request = proto::ResolveTagRequest::default();
+                    let answer = ledger.read(|reader| reader.resolve(&tag(n), &request)).expect("read");
+                    let answer = answer.expect("answered");
+                    let proven = prove(&answer.evidence.expect("evidence"), &skey().vkey());
+                    proven.check_state(&Subject::Tag(tag(n)), answer.as_of_us, answer.state.as_ref(), &answer.digest);
+                    sizes.insert(proven.entries.checkpoint().size);
+                }
+            })
+        })
+        .collect();
+    // Until every reader has seen it grow, or has failed.
+    for n in 0.. {
+        if readers.iter().all(|reader| reader.is_finished()) {
+            break;
+        }
+        let digit = char::from_digit(n % 16, 16).expect("a digit");
+        let statement = happened(&format!("v{}", n % 20), &digest(digit));
+        ledger.append(vec![submission(&statement)]).await.expect("recorded");
+    }
+    for reader in readers {
+        reader.join().expect("every answer holds");
+    }
+}
+
+#[tokio::test]
+async fn whoever_reads_while_others_write_gets_evidence_that_holds() {
+    read_while_writing(Arc::new(MemoryStore::default())).await;
+    let folder = tempfile::tempdir().expect("a folder");
+    read_while_writing(Arc::new(RocksStore::open(folder.path()).expect("a database"))).await;
+}
+
+/// Waits until the log has a size, and a bit longer: it must not grow on.
+async fn settles_at(ledger: &Ledger, size: u64) {
+    let grown = async {
+        let mut newest = ledger.newest();
+        let _ = newest.wait_for(|newest| newest.head.size >= size).await;
+    };
+    tokio::time::timeout(Duration::from_secs(30), grown).await.expect("it grows");
+    tokio::time::sleep(Duration::from_millis(150)).await;
+    assert_eq!(ledger.newest().borrow().head.size, size);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_idle_ledger_commits_once_after_what_was_recorded_and_after_what_was_asked() {
+    let store = Arc::new(MemoryStore::default());
+    let ledger = open(&store);
+    let idle = {
+        let ledger = ledger.clone();
+        tokio::spawn(async move { ledger.commit_when_idle(Duration::from_millis(20)).await })
+    };
+    // Nothing was recorded or asked yet.
+    settles_at(&ledger, 1).await;
+    ledger.append(vec![submission(&happened("v1", &digest('a')))]).await.expect("recorded");
+    settles_at(&ledger, 4).await;
+    let tag: TagRef = "registry.example/team/app:v1".parse().expect("a tag");
+    let ask = |without_evidence| {
+        let request = proto::ResolveTagRequest { without_evidence, ..Default::default() };
+        ledger.read(|reader| reader.resolve(&tag, &request)).expect("read").expect("answered")
+    };
+    let before = ask(false).as_of_us;
+    settles_at(&ledger, 5).await;
+    // What proves nothing needs no commitment, and neither does whoever only follows the log.
+    assert!(ask(true).as_of_us > before, "the answer to the same question holds for longer");
+    ledger.read(|reader| reader.entries(0..5)).expect("read").expect("all there");
+    settles_at(&ledger, 5).await;
+    check(&store);
+    ledger.close().await;
+    idle.await.expect("it ends with the ledger");
+}
+
+#[tokio::test]
+async fn evidence_holds_after_a_failed_commit_whether_or_not_it_was_stored() {
+    for (failure, size) in [(NextCommit::IsRefused, 3), (NextCommit::FailsAfterStoring, 5)] {
+        let store = Arc::new(MemoryStore::default());
+        let ledger = open(&store);
+        ledger.append(vec![submission(&happened("v1", &digest('a')))]).await.expect("recorded");
+        store.next_commit(failure);
+        ledger.append(vec![submission(&happened("v2", &digest('b')))]).await.err().expect("it failed");
+        let tag: TagRef = "registry.example/team/app:v2".parse().expect("a tag");
+        let answer = ledger.read(|reader| reader.resolve(&tag, &proto::ResolveTagRequest::default())).expect("read");
+        let answer = answer.expect("answered");
+        let proven = prove(&answer.evidence.expect("evidence"), &skey().vkey());
+        assert_eq!(proven.entries.checkpoint().size, size, "{failure:?}");
+        proven.check_state(&Subject::Tag(tag), answer.as_of_us, answer.state.as_ref(), &answer.digest);
+    }
 }
 
 #[test]

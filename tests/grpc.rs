@@ -2,13 +2,19 @@
 
 mod world;
 
+use tagledger::ledger::entry::Body;
+use tagledger::ledger::names::{Repository, TagRef};
+use tagledger::ledger::statement::{Kind, Statement, Workload};
+use tagledger::ledger::subject::{Subject, tag_of};
+use tagledger::ledger::subject_proof::ProvenVersion;
 use tagledger::proto;
 use tagledger::proto::append_stream_response::Result as StreamResult;
 use tagledger::proto::{Outcome, get_entry_request::By};
 use tonic::{Code, Request};
 use tonic_types::StatusExt as _;
 use world::{
-    REGISTRY, REPOSITORY, World, delete, delete_manifest, deploy, digest, happened, prove, requested, submission,
+    REGISTRY, REPOSITORY, World, delete, delete_manifest, deploy, digest, happened, policy, prove, requested,
+    submission,
 };
 
 type Runtime = tokio::runtime::Runtime;
@@ -349,6 +355,524 @@ fn differences_between_two_times_are_what_changed() {
     });
 }
 
+/// Tags and workloads with a past: moved, unbound, refused, deployed, stopped; in between, the times of all that happened.
+async fn eventful() -> (World, Vec<u64>) {
+    let world = World::with_rules(&["registry.example/team/app:immutable"]).await;
+    let (a, b) = (digest('a'), digest('b'));
+    let mut stopped = deploy("prod", "web", "v1", &b);
+    let Some(proto::statement::Kind::Deployment(deployment)) = &mut stopped.kind else { panic!("a deployment") };
+    deployment.phase = proto::deployment::Phase::Stopped.into();
+    for statement in [
+        happened("v1", &a),
+        happened("v2", &a),
+        deploy("prod", "web", "v1", &a),
+        requested("immutable", &a),
+        happened("v1", &b),
+        requested("immutable", &b),
+        deploy("prod", "web", "v1", &b),
+        deploy("test", "web", "v2", &a),
+        happened("v1", &b),
+        delete("v2"),
+        deploy("prod", "worker", "", &a),
+        deploy("stage", "worker", "", &b),
+        stopped,
+        delete_manifest(&b),
+        happened("v3", &b),
+        happened("v1", &a),
+        deploy("test", "batch", "v3", &b),
+    ] {
+        world.recorded(&statement).await;
+    }
+    let entries = world.check_ledger().await;
+    let times = entries.iter().map(|entry| tagledger::ledger::entry::index_and_time(entry).expect("valid").1);
+    let mut times: Vec<u64> = times.flat_map(|time_us| [time_us - 1, time_us]).collect();
+    times.extend([1, 0]);
+    (world, times)
+}
+
+/// Some pairs of times, the last of them with every other.
+fn pairs(times: &[u64]) -> impl Iterator<Item = (u64, u64)> + '_ {
+    let some = move |step| times.iter().rev().copied().step_by(step);
+    some(5).flat_map(move |one| some(3).map(move |other| (one, other)))
+}
+
+fn repository() -> Repository {
+    let TagRef { repository, .. } = format!("{REGISTRY}/{REPOSITORY}:latest").parse().expect("a tag");
+    repository
+}
+
+fn tag_subject(tag: &str) -> Subject {
+    Subject::Tag(format!("{REGISTRY}/{REPOSITORY}:{tag}").parse().expect("a tag"))
+}
+
+fn workload_subject(workload: &proto::Workload) -> Subject {
+    Subject::Workload(Workload {
+        environment: workload.environment.clone(),
+        cluster: workload.cluster.clone(),
+        namespace: workload.namespace.clone(),
+        workload: workload.workload.clone(),
+        container: workload.container.clone(),
+    })
+}
+
+fn workload_of(statement: &Statement) -> Workload {
+    let Kind::Deployment { workload, .. } = &statement.kind else { panic!("{statement:?} is no deployment") };
+    workload.clone()
+}
+
+#[test]
+fn a_state_is_proven_at_every_time_and_so_is_absence() {
+    runtime().block_on(async {
+        let (world, times) = eventful().await;
+        for tag in ["v1", "v2", "v3", "immutable", "never"] {
+            for at_us in &times {
+                let request = resolve(tag, time(*at_us));
+                let mut bare = request.clone();
+                bare.without_evidence = true;
+                let answer = world.query().resolve_tag(request).await.expect("resolved").into_inner();
+                assert!(!answer.evidence_left_out);
+                let proven = prove(answer.evidence.as_ref().expect("evidence"), &world.vkey);
+                let subject = tag_subject(tag);
+                proven.check_state(&subject, answer.as_of_us, answer.state.as_ref(), &answer.digest);
+                assert_eq!(proven.subjects.len(), 1);
+                let (at, next, _) = proven.state(&subject, answer.as_of_us);
+                let shown: Vec<u64> = at.into_iter().chain(next).collect();
+                assert_eq!(proven.shown(&subject), shown, "{tag} at {at_us}: no more than it takes");
+                assert_eq!(proven.subjects[&subject.key()].count == 0, tag == "never");
+                if *at_us == 0 {
+                    assert_eq!(Some(answer.as_of_us), proven.entries.closed_at_us());
+                }
+                let left_out = world.query().resolve_tag(bare).await.expect("resolved").into_inner();
+                let expected = proto::ResolveTagResponse { evidence: None, evidence_left_out: true, ..answer };
+                assert_eq!(left_out, expected);
+            }
+        }
+    });
+}
+
+/// Checks one page of a history: what is shown is the page and the version on either side.
+fn check_versions(proven: &world::Proven, subject: &Subject, claimed: &[proto::Version], bounds: [u64; 2]) {
+    let history = &proven.subjects[&subject.key()];
+    let mut versions: Vec<u64> = claimed.iter().map(|version| version.version).collect();
+    versions.sort_unstable();
+    let slice = match (versions.first(), versions.last()) {
+        (Some(first), Some(last)) => *first..last + 1,
+        _ => {
+            // Nothing lies between: two neighbours, or the end on one side, show it.
+            let [since_us, until_us] = bounds;
+            let shown: Vec<_> = history.versions.iter().collect();
+            assert!(shown.windows(2).all(|pair| pair[0].0 + 1 == *pair[1].0), "a gap");
+            let is_before = |version: &ProvenVersion| version.recorded_at_us < since_us;
+            let is_after = |version: &ProvenVersion| until_us > 0 && version.recorded_at_us >= until_us;
+            assert!(shown.iter().all(|(_, version)| is_before(version) || is_after(version)), "one is inside");
+            assert!(shown.first().is_none_or(|(at, version)| **at == 0 || is_before(version)), "an open begin");
+            let after = shown.last().map_or(0, |(at, _)| **at + 1);
+            assert!(
+                after == history.count || shown.last().is_some_and(|(_, version)| is_after(version)),
+                "an open end"
+            );
+            return;
+        }
+    };
+    let with_neighbours = slice.start.saturating_sub(1)..(slice.end + 1).min(history.count);
+    assert_eq!(proven.shown(subject), with_neighbours.collect::<Vec<_>>(), "the page and its neighbours");
+    for claim in claimed {
+        let shown = history.versions[&claim.version];
+        assert_eq!((claim.index, claim.effective), (shown.index, shown.effective));
+        assert_eq!(claim.recorded_at_us, shown.recorded_at_us);
+        let setter = claim.effective.checked_sub(1);
+        assert!(setter.is_none_or(|setter| proven.entries.get(setter).is_some()), "what is in force is shown");
+    }
+}
+
+#[test]
+fn a_part_of_a_history_is_proven_to_be_all_of_it() {
+    runtime().block_on(async {
+        let (world, times) = eventful().await;
+        for tag in ["v1", "never"] {
+            let subject = tag_subject(tag);
+            for (since_us, until_us) in pairs(&times) {
+                for (newest_first, page_size) in [(false, 2), (true, 3), (true, 100)] {
+                    let (mut token, mut versions) = (String::new(), Vec::new());
+                    let total = loop {
+                        let request = proto::ListTagHistoryRequest {
+                            registry: REGISTRY.into(),
+                            repository: REPOSITORY.into(),
+                            tag: tag.into(),
+                            since_us: time(since_us),
+                            until_us: time(until_us),
+                            page_size,
+                            page_token: token,
+                            newest_first,
+                            without_evidence: false,
+                        };
+                        let mut bare = request.clone();
+                        bare.without_evidence = true;
+                        let page = world.query().list_tag_history(request).await.expect("a page").into_inner();
+                        let proven = prove(page.evidence.as_ref().expect("evidence"), &world.vkey);
+                        check_versions(&proven, &subject, &page.versions, [since_us, until_us]);
+                        assert_eq!(proven.subjects.len(), 1);
+                        let left_out = world.query().list_tag_history(bare).await.expect("a page").into_inner();
+                        let mut expected = page.clone();
+                        (expected.evidence, expected.evidence_left_out) = (None, true);
+                        assert_eq!(left_out, expected);
+                        token = page.next_page_token;
+                        versions.extend(page.versions);
+                        if token.is_empty() {
+                            break page.total;
+                        }
+                    };
+                    if newest_first {
+                        versions.reverse();
+                    }
+                    let found: Vec<u64> = versions.iter().map(|version| version.version).collect();
+                    let first = found.first().copied().unwrap_or_default();
+                    assert_eq!(found, (first..first + found.len() as u64).collect::<Vec<_>>(), "without gaps");
+                    let inside = |time_us: u64| time_us >= since_us && (until_us == 0 || time_us < until_us);
+                    assert!(versions.iter().all(|version| inside(version.recorded_at_us)));
+                    if (since_us, until_us) == (0, 0) {
+                        assert_eq!(found.len() as u64, total);
+                    }
+                }
+            }
+        }
+    });
+}
+
+#[test]
+fn sightings_of_a_digest_are_proven_to_be_all() {
+    runtime().block_on(async {
+        let (world, _) = eventful().await;
+        for digit in ['a', 'b', 'c'] {
+            let subject = Subject::Digest(digest(digit).parse().expect("a digest"));
+            let (mut token, mut versions) = (String::new(), Vec::new());
+            loop {
+                let request = proto::ListDigestSightingsRequest {
+                    digest: digest(digit),
+                    page_size: 3,
+                    page_token: token,
+                    without_evidence: false,
+                };
+                let mut bare = request.clone();
+                bare.without_evidence = true;
+                let page = world.query().list_digest_sightings(request).await.expect("a page").into_inner();
+                let proven = prove(page.evidence.as_ref().expect("evidence"), &world.vkey);
+                check_versions(&proven, &subject, &page.versions, [0, 0]);
+                assert_eq!(proven.subjects[&subject.key()].count, page.total);
+                let left_out = world.query().list_digest_sightings(bare).await.expect("a page").into_inner();
+                let mut expected = page.clone();
+                (expected.evidence, expected.evidence_left_out) = (None, true);
+                assert_eq!(left_out, expected);
+                versions.extend(page.versions.iter().map(|version| version.version));
+                token = page.next_page_token;
+                if token.is_empty() {
+                    assert_eq!(versions, (0..page.total).collect::<Vec<_>>());
+                    break;
+                }
+            }
+        }
+    });
+}
+
+#[test]
+fn a_list_of_tags_is_proven_complete_page_by_page_while_the_log_grows() {
+    runtime().block_on(async {
+        let (world, times) = eventful().await;
+        let catalogue = Subject::TagsOf(REGISTRY.parse().expect("a name"), repository());
+        for (round, at_us) in times.iter().enumerate() {
+            let (mut token, mut begin, mut listed, mut states) = (String::new(), 0, Vec::new(), Vec::new());
+            loop {
+                let request = proto::ListTagsRequest {
+                    registry: REGISTRY.into(),
+                    repository: REPOSITORY.into(),
+                    at_us: time(*at_us),
+                    page_size: 2,
+                    page_token: token,
+                    include_unbound: round % 2 == 0,
+                    without_evidence: false,
+                };
+                let mut bare = request.clone();
+                bare.without_evidence = true;
+                let page = world.query().list_tags(request).await.expect("a page").into_inner();
+                let proven = prove(page.evidence.as_ref().expect("evidence"), &world.vkey);
+                let history = &proven.subjects[&catalogue.key()].versions;
+                let known = history.values().filter(|version| version.recorded_at_us <= page.as_of_us).count() as u64;
+                let end = begin + known.min(2);
+                assert_eq!(page.next_page_token.is_empty(), known < 3, "there is a next page if there are more");
+                for member in proven.members(&catalogue, begin..end) {
+                    let tag = tag_of(&member).expect("a member of the catalogue").tag.to_string();
+                    let (_, _, digest) = proven.state(&tag_subject(&tag), page.as_of_us);
+                    if !digest.is_empty() || round % 2 == 0 {
+                        listed.push(tag);
+                    }
+                }
+                for tag in &page.tags {
+                    proven.check_state(&tag_subject(&tag.tag), page.as_of_us, tag.state.as_ref(), &tag.digest);
+                }
+                let left_out = world.query().list_tags(bare).await.expect("a page").into_inner();
+                let mut expected = page.clone();
+                (expected.evidence, expected.evidence_left_out) = (None, true);
+                assert_eq!(left_out, expected);
+                states.extend(page.tags.into_iter().map(|tag| tag.tag));
+                (begin, token) = (end, page.next_page_token);
+                // What comes now is no part of this answer, and yet in the proofs of its later pages.
+                world.recorded(&happened(&format!("late{round}-{begin}"), &digest('e'))).await;
+                world.recorded(&happened("v1", &digest('e'))).await;
+                if token.is_empty() {
+                    break;
+                }
+            }
+            assert_eq!(states, listed, "at {at_us}");
+        }
+    });
+}
+
+#[test]
+fn what_ran_is_proven_complete_over_all_environments() {
+    runtime().block_on(async {
+        let (world, times) = eventful().await;
+        let environments = Subject::Environments;
+        for (at_us, page_size, environment, workload) in times.iter().flat_map(|at_us| {
+            [(1, "", ""), (2, "", "web"), (4, "", ""), (1, "prod", ""), (3, "prod", "worker"), (2, "never", "")]
+                .map(|(page_size, environment, workload)| (*at_us, page_size, environment, workload))
+        }) {
+            let (mut token, mut listed, mut claimed) = (String::new(), Vec::new(), Vec::new());
+            let (mut at, mut first) = (0, 0);
+            loop {
+                let request = proto::ListRunningRequest {
+                    environment: environment.into(),
+                    workload: workload.into(),
+                    at_us: time(at_us),
+                    page_size,
+                    page_token: token,
+                    include_stopped: false,
+                    without_evidence: false,
+                };
+                let mut bare = request.clone();
+                bare.without_evidence = true;
+                let page = world.query().list_running(request).await.expect("a page").into_inner();
+                let proven = prove(page.evidence.as_ref().expect("evidence"), &world.vkey);
+                let mut left = u64::from(page_size);
+                // Goes through the environments as the page must have.
+                let begin = at;
+                let names: Vec<String> = match environment {
+                    "" => {
+                        let shown = &proven.subjects[&environments.key()].versions;
+                        let known = shown.values().filter(|v| v.recorded_at_us <= page.as_of_us).count() as u64;
+                        let last = proven.shown(&environments).len() as u64;
+                        assert!(last <= known + 1);
+                        let entries = shown.range(begin..begin + known).map(|(_, v)| v.index);
+                        entries.map(|index| environment_in(&proven, index)).collect()
+                    }
+                    only => vec![only.to_owned()],
+                };
+                let mut names = names.into_iter();
+                let is_last = loop {
+                    let Some(name) = names.next() else { break true };
+                    if left == 0 {
+                        break false;
+                    }
+                    let catalogue = Subject::WorkloadsOf(name);
+                    let shown = &proven.subjects[&catalogue.key()].versions;
+                    let known = shown.values().filter(|v| v.recorded_at_us <= page.as_of_us).count() as u64;
+                    let end = first + known.min(left);
+                    for member in proven.members(&catalogue, first..end) {
+                        let member = workload_of(&member);
+                        if !workload.is_empty() && member.workload != workload {
+                            continue;
+                        }
+                        let subject = Subject::Workload(member.clone());
+                        if !proven.state(&subject, page.as_of_us).2.is_empty() {
+                            listed.push(format!("{}/{}", member.environment, member.workload));
+                        }
+                    }
+                    left -= end - first;
+                    if known > end - first {
+                        first = end;
+                        break false;
+                    }
+                    (at, first) = (at + 1, 0);
+                };
+                assert_eq!(page.next_page_token.is_empty(), is_last, "{environment:?} {workload:?} at {at_us}");
+                if environment.is_empty() {
+                    // The slice that the page went through, and the next.
+                    let end = if first == 0 { at } else { at + 1 };
+                    proven.members(&environments, begin..end);
+                }
+                for item in &page.workloads {
+                    let subject = workload_subject(item.workload.as_ref().expect("a workload"));
+                    proven.check_state(&subject, page.as_of_us, item.state.as_ref(), &item.digest);
+                }
+                let left_out = world.query().list_running(bare).await.expect("a page").into_inner();
+                let mut expected = page.clone();
+                (expected.evidence, expected.evidence_left_out) = (None, true);
+                assert_eq!(left_out, expected);
+                let names = page.workloads.iter().map(|item| item.workload.as_ref().expect("a workload"));
+                claimed.extend(names.map(|workload| format!("{}/{}", workload.environment, workload.workload)));
+                token = page.next_page_token;
+                if token.is_empty() {
+                    break;
+                }
+            }
+            assert_eq!(claimed, listed, "{environment:?} {workload:?} at {at_us}");
+        }
+    });
+}
+
+fn environment_in(proven: &world::Proven, index: u64) -> String {
+    let entry = proven.entries.get(index).expect("shown");
+    let Body::Record(_, statement) = &entry.body else { panic!("a commitment") };
+    workload_of(statement).environment
+}
+
+#[test]
+fn a_difference_is_proven_complete_by_both_states_of_every_member() {
+    runtime().block_on(async {
+        let (world, times) = eventful().await;
+        let tags = Subject::TagsOf(REGISTRY.parse().expect("a name"), repository());
+        for (from_us, to_us) in pairs(&times) {
+            if to_us != 0 && from_us > to_us {
+                continue;
+            }
+            let (mut token, mut begin, mut changed, mut claimed) = (String::new(), 0, Vec::new(), Vec::new());
+            loop {
+                let request = proto::DiffRepositoryRequest {
+                    registry: REGISTRY.into(),
+                    repository: REPOSITORY.into(),
+                    from_us: time(from_us),
+                    to_us: time(to_us),
+                    page_size: 3,
+                    page_token: token,
+                    without_evidence: false,
+                };
+                let mut bare = request.clone();
+                bare.without_evidence = true;
+                let page = world.query().diff_repository(request).await.expect("a page").into_inner();
+                let proven = prove(page.evidence.as_ref().expect("evidence"), &world.vkey);
+                let shown = &proven.subjects[&tags.key()].versions;
+                let known = shown.values().filter(|version| version.recorded_at_us <= page.as_of_us).count() as u64;
+                let end = begin + known.min(3);
+                for member in proven.members(&tags, begin..end) {
+                    let tag = tag_of(&member).expect("a tag").tag.to_string();
+                    let (_, _, from) = proven.state(&tag_subject(&tag), from_us);
+                    let (_, _, to) = proven.state(&tag_subject(&tag), page.as_of_us);
+                    if from != to {
+                        changed.push((tag, from, to));
+                    }
+                }
+                for change in &page.changes {
+                    let subject = tag_subject(&change.tag);
+                    proven.check_state(&subject, from_us, change.from.as_ref(), &change.from_digest);
+                    proven.check_state(&subject, page.as_of_us, change.to.as_ref(), &change.to_digest);
+                }
+                let left_out = world.query().diff_repository(bare).await.expect("a page").into_inner();
+                let mut expected = page.clone();
+                (expected.evidence, expected.evidence_left_out) = (None, true);
+                assert_eq!(left_out, expected);
+                claimed.extend(page.changes.into_iter().map(|c| (c.tag, c.from_digest, c.to_digest)));
+                (begin, token) = (end, page.next_page_token);
+                if token.is_empty() {
+                    break;
+                }
+            }
+            assert_eq!(claimed, changed, "from {from_us} to {to_us}");
+        }
+        for environment in ["prod", "test", "never"] {
+            let catalogue = Subject::WorkloadsOf(environment.into());
+            for from_us in times.iter().filter(|from_us| **from_us > 0) {
+                let request = proto::DiffEnvironmentRequest {
+                    environment: environment.into(),
+                    from_us: time(*from_us),
+                    ..Default::default()
+                };
+                let mut bare = request.clone();
+                bare.without_evidence = true;
+                let page = world.query().diff_environment(request).await.expect("a page").into_inner();
+                let proven = prove(page.evidence.as_ref().expect("evidence"), &world.vkey);
+                let count = proven.subjects[&catalogue.key()].count;
+                assert_eq!(count == 0, environment == "never");
+                let mut changed = Vec::new();
+                for member in proven.members(&catalogue, 0..count) {
+                    let subject = Subject::Workload(workload_of(&member));
+                    let (_, _, from) = proven.state(&subject, *from_us);
+                    let (_, _, to) = proven.state(&subject, page.as_of_us);
+                    if from != to {
+                        changed.push((subject, from, to));
+                    }
+                }
+                let claimed = page.changes.iter().map(|change| {
+                    let subject = workload_subject(change.workload.as_ref().expect("a workload"));
+                    (subject, change.from_digest.clone(), change.to_digest.clone())
+                });
+                assert_eq!(claimed.collect::<Vec<_>>(), changed, "from {from_us}");
+                let left_out = world.query().diff_environment(bare).await.expect("a page").into_inner();
+                let expected = proto::DiffEnvironmentResponse { evidence: None, evidence_left_out: true, ..page };
+                assert_eq!(left_out, expected);
+            }
+        }
+    });
+}
+
+#[test]
+fn any_part_of_a_history_is_proven_by_itself_and_what_is_no_part_is_refused() {
+    use tagledger::ledger::entry::entry_hash;
+    use tagledger::ledger::history::history_leaf;
+    use tagledger::ledger::merkle::multi::verify_multi;
+    use tagledger::ledger::subject_proof::map_proof;
+    use tagledger::proto::subject_proof::Terminal;
+    runtime().block_on(async {
+        let (world, _) = eventful().await;
+        let entries = world.entries().await;
+        let ask = async |key: Vec<u8>, begin, end| {
+            let request = proto::ProveSubjectRequest { key, begin, end };
+            world.query().prove_subject(request).await.map(|answer| answer.into_inner().evidence.expect("evidence"))
+        };
+        let subject = tag_subject("v1");
+        for (begin, end) in (0..12).flat_map(|begin| [begin, begin + 1, begin + 3, u64::MAX].map(|end| (begin, end))) {
+            let mut evidence = ask(subject.key().0.to_vec(), begin, end).await.expect("proven");
+            let proofs = std::mem::take(&mut evidence.subjects);
+            let proven = prove(&evidence, &world.vkey);
+            let closing = proven.entries.iter().last().expect("one").1;
+            let Body::Commitment(commitment) = &closing.body else { panic!("a record") };
+            let [proof] = proofs.as_slice() else { panic!("{} subjects", proofs.len()) };
+            let (key, map) = map_proof(proof).expect("well formed");
+            assert_eq!(key, subject.key());
+            let root = commitment.map_root.as_slice().try_into().expect("32 bytes");
+            assert_eq!(map.verify(&key, &root), Ok(()));
+            let Some(Terminal::History(history)) = &proof.terminal else { panic!("it is there") };
+            let versions: Vec<u64> = history.leaves.iter().map(|leaf| leaf.version).collect();
+            // And the version after those asked for, which bounds them, with its entry.
+            let (begin, end) = (begin.min(history.count), end.min(history.count));
+            let (shown, next) = ((end + 1).min(history.count), (end < history.count).then_some(end));
+            assert_eq!(versions, (begin..end).chain(end..shown).collect::<Vec<_>>());
+            let next = next.and_then(|next| history.leaves.iter().find(|leaf| leaf.version == next));
+            let others: Vec<u64> = proven.entries.iter().map(|(index, _)| index).collect();
+            assert_eq!(others[..others.len() - 1], next.map(|leaf| leaf.index).into_iter().collect::<Vec<_>>());
+            let leaf = |leaf: &proto::HistoryLeaf| {
+                let entry = &entries[usize::try_from(leaf.index).expect("fits")];
+                (leaf.version, history_leaf(leaf.index, &entry_hash(entry), leaf.effective))
+            };
+            let leaves: Vec<_> = history.leaves.iter().map(leaf).collect();
+            let hashes: Vec<_> =
+                history.proof.iter().map(|hash| hash.as_slice().try_into().expect("32 bytes")).collect();
+            if leaves.is_empty() {
+                assert!(hashes.is_empty());
+            } else {
+                let (_, root) = map.history().expect("it is there");
+                assert_eq!(verify_multi(&leaves, history.count, &hashes, &root), Ok(()));
+            }
+        }
+        for absent in [tag_subject("never"), Subject::WorkloadsOf("never".into())] {
+            let evidence = ask(absent.key().0.to_vec(), 0, u64::MAX).await.expect("proven");
+            assert_eq!(prove(&evidence, &world.vkey).subjects[&absent.key()].count, 0);
+        }
+        let status = ask(vec![1; 31], 0, 1).await.expect_err("no key");
+        assert_eq!((status.code(), refused(&status)), (Code::InvalidArgument, vec![("key".into(), "LENGTH".into())]));
+        let status = ask(vec![1; 32], 2, 1).await.expect_err("no range");
+        assert_eq!((status.code(), refused(&status)[0].0.as_str()), (Code::OutOfRange, "begin"));
+    });
+}
+
 async fn newest_time(world: &World) -> u64 {
     let entries = world.entries().await;
     tagledger::ledger::entry::index_and_time(entries.last().expect("an entry")).expect("valid").1
@@ -538,6 +1062,50 @@ fn a_ledger_goes_on_after_a_restart_where_it_was() {
         let after = world.check_ledger().await;
         assert_eq!(after[..before.len()], before[..]);
         world.stop().await;
+    });
+}
+
+#[test]
+fn an_idle_server_commits_as_often_as_its_configuration_says() {
+    runtime().block_on(async {
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join("ledger.toml");
+        let read = |text: &str| {
+            std::fs::write(&file, text).expect("written");
+            tagledger::server::config::Config::read(&file).expect("a configuration")
+        };
+        assert_eq!(read("").idle_after(), Some(std::time::Duration::from_secs(600)));
+        assert_eq!(read("idle_commitment_seconds = 0").idle_after(), None);
+        let world = World::open_with(&folder.path().join("ledger"), read("idle_commitment_seconds = 1")).await;
+        let recorded = world.recorded(&happened("v1", &digest('a'))).await;
+        let at_us = async || world.query().resolve_tag(resolve("v1", 0)).await.expect("resolved").into_inner().as_of_us;
+        let before = at_us().await;
+        let patience = tokio::time::Instant::now() + std::time::Duration::from_secs(30);
+        while at_us().await == before {
+            assert!(tokio::time::Instant::now() < patience, "no commitment");
+            tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+        }
+        let entries = world.check_ledger().await;
+        assert!(entries.len() as u64 > recorded.index + 2);
+        world.stop().await;
+    });
+}
+
+#[test]
+fn a_server_records_its_policy_when_it_is_another_one_and_clients_may_not() {
+    runtime().block_on(async {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("ledger");
+        let rules = ["registry.example/team/app:v*"];
+        let mut sizes = Vec::new();
+        for immutable in [&[][..], &rules, &rules, &[], &[]] {
+            let world = World::open(&path, immutable).await;
+            sizes.push(world.check_ledger().await.len());
+            let status = world.record(&policy(&rules)).await.expect_err("refused");
+            assert_eq!(refused(&status), [("submission.statement.policy_change".into(), "NOT_ALLOWED".into())]);
+            world.stop().await;
+        }
+        assert_eq!(sizes, [1, 3, 3, 5, 5]);
     });
 }
 

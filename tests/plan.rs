@@ -11,20 +11,20 @@ use std::collections::HashMap;
 use proptest::prelude::*;
 use prost::Message as _;
 use tagledger::engine::clock::Bounds;
-use tagledger::engine::plan::{Accepted, Base, Plan, Rejected, Submission, plan, plan_genesis};
+use tagledger::engine::plan::{Accepted, Base, Plan, Rejected, Submission, plan, plan_genesis, plan_idle};
 use tagledger::ledger::checkpoint::Checkpoint;
 use tagledger::ledger::entry::{Body, SignedEntry};
 use tagledger::ledger::map;
-use tagledger::ledger::merkle::Tree;
 use tagledger::ledger::merkle::multi::{multi_proof, verify_multi};
+use tagledger::ledger::merkle::{Nodes as _, Tree};
 use tagledger::ledger::note::Skey;
 use tagledger::ledger::policy::Policy;
 use tagledger::ledger::statement::Statement;
 use tagledger::proto;
 use tagledger::store::memory::MemoryStore;
-use tagledger::store::rows;
+use tagledger::store::rows::{self, StoredHistory, StoredLeaves};
 use tagledger::store::{Read, Store};
-use world::{check_log, delete, delete_manifest, deploy, digest, happened, requested};
+use world::{check_log, delete, delete_manifest, deploy, digest, happened, policy, requested};
 
 const RULE: &str = "registry.example/team/**:v*";
 
@@ -37,12 +37,14 @@ fn any_statement() -> impl Strategy<Value = proto::Statement> {
     let tag = prop::sample::select(vec!["v1", "v2", "latest"]);
     let digit = prop::sample::select(vec!['a', 'b', 'c']);
     let id = prop::option::of(prop::sample::select(vec!["e1", "e2", "e3", "e4"]));
-    (0..6u8, tag, digit, id).prop_map(|(kind, tag, digit, id)| {
+    (0..7u8, tag, digit, id).prop_map(|(kind, tag, digit, id)| {
         let mut statement = match kind {
             0 | 1 => happened(tag, &digest(digit)),
             2 => requested(tag, &digest(digit)),
             3 => delete(tag),
             4 => delete_manifest(&digest(digit)),
+            5 if tag == "latest" => policy(&[]),
+            5 => policy(&[&format!("registry.example/team/**:{tag}")]),
             _ => deploy("prod", "web", tag, &digest(digit)),
         };
         statement.event_id = id.unwrap_or_default().to_owned();
@@ -85,11 +87,13 @@ impl Log {
             tree: Tree::default(),
             top: map::Top::default(),
             last_time_us: 0,
-            policy: Policy::new(&[RULE]).expect("a pattern"),
+            policy: Policy::default(),
             skey: skey(),
         };
         let genesis = plan_genesis(&log.base(), 1_000).expect("planned");
         log.commit(genesis);
+        let rules = log.plan(&[vec![submission(&(policy(&[RULE]), true))]]);
+        log.commit(rules);
         log
     }
 
@@ -111,17 +115,32 @@ impl Log {
     fn commit(&mut self, plan: Plan) {
         self.store.commit(self.tree.size(), plan.batch).expect("committed");
         (self.tree, self.top, self.last_time_us) = (plan.tree, plan.top, plan.head.recorded_at_us);
+        self.policy = plan.policy.unwrap_or_else(|| self.policy.clone());
     }
 
     fn entries(&self) -> Vec<Vec<u8>> {
         rows::entries(&self.store, 0..self.tree.size()).expect("all there")
     }
 
-    /// Recomputes the world from the bytes.
+    /// Recomputes the world from the bytes, and holds against it what is kept of the histories.
     fn check(&self) {
         let head = rows::head(&self.store).expect("readable").expect("a head");
         let checkpoint = Checkpoint::open(&head.checkpoint, &self.skey.vkey()).expect("signed");
-        check_log(&self.entries(), &checkpoint, &self.skey.vkey(), &[RULE.to_owned()]);
+        let policy = check_log(&self.entries(), &checkpoint, &self.skey.vkey());
+        assert_eq!(policy, self.policy);
+        let mut next = StoredLeaves::new(&self.store).all();
+        let leaves: Vec<map::Leaf> = std::iter::from_fn(|| next().expect("readable")).collect();
+        assert_eq!((self.top.root(), self.top.size()), (map::root_of(&leaves, 0), leaves.len() as u64));
+        for leaf in leaves {
+            let history = StoredHistory { read: &self.store, key: leaf.key };
+            let row = rows::subject(&self.store, &leaf.key).expect("readable");
+            assert_eq!(Tree::load(&history, leaf.count), Ok(row.history), "its edge is that of the kept nodes");
+            for version in 0..leaf.count {
+                let hash = history.node(0, version).expect("there");
+                let proof = multi_proof(&history, &[version], leaf.count).expect("all nodes are kept");
+                assert_eq!(verify_multi(&[(version, hash)], leaf.count, &proof, &leaf.root), Ok(()));
+            }
+        }
     }
 }
 
@@ -193,6 +212,9 @@ proptest! {
             let before = log.store.dump();
             let plan = log.plan(&requests);
             prop_assert_eq!(&log.store.dump(), &before, "planning touches nothing");
+            let again = log.plan(&requests);
+            prop_assert_eq!(&plan.batch.changes, &again.batch.changes, "the same is planned the same");
+            prop_assert_eq!(plan.top.root(), again.top.root());
             let size = log.tree.size();
             let next = follow(&mut known, size, &requests, &plan);
             if next == size {
@@ -238,13 +260,29 @@ proptest! {
 }
 
 #[test]
+fn an_idle_batch_is_one_commitment_over_the_same_subjects() {
+    let mut log = Log::new();
+    let plan = log.plan(&[vec![submission(&(happened("v1", &digest('a')), true))]]);
+    log.commit(plan);
+    let before = log.top.root();
+    let plan = plan_idle(&log.base(), log.last_time_us + 5, Bounds::default()).expect("planned");
+    assert_eq!((plan.entries.len(), plan.head.recorded_at_us), (1, log.last_time_us + 5));
+    assert_eq!(plan.top.root(), before);
+    log.commit(plan);
+    log.check();
+    // A clock that stands still does not hold it up.
+    let plan = plan_idle(&log.base(), log.last_time_us, Bounds::default()).expect("planned");
+    assert_eq!(plan.head.recorded_at_us, log.last_time_us + 1);
+}
+
+#[test]
 fn a_commit_for_another_size_is_refused() {
     let mut log = Log::new();
     let request = vec![submission(&(happened("v1", &digest('a')), true))];
     let (first, second) = (log.plan(std::slice::from_ref(&request)), log.plan(&[request]));
     log.commit(first);
-    let error = log.store.commit(1, second.batch).expect_err("the store has moved on");
-    assert!(error.to_string().contains("planned for 1"), "{error}");
+    let error = log.store.commit(3, second.batch).expect_err("the store has moved on");
+    assert!(error.to_string().contains("planned for 3"), "{error}");
     assert!(log.store.get(tagledger::store::Table::Meta, b"head").is_ok());
     log.check();
 }

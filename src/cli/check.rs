@@ -8,8 +8,8 @@ use super::{Failure, Globals, Outcome, Output, show};
 use crate::client::ClientError;
 use crate::client::saved::{self, SavedError};
 use crate::client::trust::TrustFolder;
-use crate::ledger::answer::{Answer, AnswerError, Claimed, Proven};
-use crate::ledger::evidence::check_same_log;
+use crate::ledger::answer::{AnswerError, Claimed, Proven};
+use crate::ledger::evidence::{VerifiedEntries, check_same_log};
 use crate::ledger::note::Vkey;
 
 /// Check a saved answer, without any server
@@ -32,64 +32,95 @@ pub(super) struct Verify {
     output: Output,
 }
 
-/// A file, and what it proves.
-struct Checked {
+/// A file of evidence, and whom to believe of it.
+struct Loaded {
     path: PathBuf,
-    answer: Answer,
-    proven: Proven,
+    claimed: Claimed,
+    vkey: Vkey,
+    trust: Option<TrustFolder>,
 }
 
 impl Verify {
     pub(super) fn run(self, globals: &Globals) -> Outcome {
-        let one = check(&self.file, globals)?;
-        let Some(against) = &self.against else { return show::answer(&one.answer, &self.output) };
-        let other = check(against, globals)?;
-        if one.answer.entries.vkey() != other.answer.entries.vkey() {
+        let one = Loaded::new(&self.file, globals)?;
+        let Some(against) = &self.against else {
+            let answer = one.claimed.check(&one.vkey).map_err(|error| one.wrong(&error))?;
+            one.compare_with_memory(&answer.entries)?;
+            return show::answer(&answer, &self.output);
+        };
+        let other = Loaded::new(against, globals)?;
+        if one.vkey != other.vkey {
             return Err(Failure::Usage(format!(
-                "{} is of {}, and {} of {}: only answers of one ledger can contradict each other",
+                "{} is of {}, and {} of {}: only evidence of one ledger can contradict itself",
                 one.path.display(),
-                one.answer.entries.vkey(),
+                one.vkey,
                 other.path.display(),
-                other.answer.entries.vkey()
+                other.vkey
             )));
         }
-        match one.proven.contradiction(&other.proven) {
+        // Whether they answer their questions does not matter: what they show is signed.
+        let (mine, theirs) = (one.prove()?, other.prove()?);
+        let pairs = [(&mine, &mine), (&theirs, &theirs), (&mine, &theirs)];
+        match pairs.into_iter().find_map(|(one, other)| one.contradiction(other)) {
             Some(contradiction) => Err(Failure::Verification(format!(
                 "MISBEHAVIOUR: {} contradicts itself: {contradiction}. Each file verifies by itself under its key; together \
                  {} and {} prove this to anyone. Keep both, and ask the operator",
-                one.answer.entries.vkey().origin(),
+                one.vkey.origin(),
                 one.path.display(),
                 other.path.display()
             ))),
-            None => show::agreement(&one.path, &one.answer, &other.path, &other.answer, &self.output),
+            None => show::agreement([(&one.path, mine.checked()), (&other.path, theirs.checked())], &self.output),
         }
     }
 }
 
-fn check(path: &Path, globals: &Globals) -> Result<Checked, Failure> {
-    let claimed = saved::load(path).map_err(|error| {
-        let message = format!("{}: {error}", path.display());
-        match error {
-            SavedError::Read { .. } | SavedError::TooLong { .. } => Failure::Operational(error.to_string()),
-            SavedError::Version(_) => Failure::Operational(message),
-            SavedError::Malformed(_) | SavedError::Checksum => Failure::Verification(message),
-        }
-    })?;
-    let wrong = |error: AnswerError| Failure::Verification(format!("{}: {error}", path.display()));
-    let (vkey, trust) = match &globals.vkey {
-        // A key by hand needs no trust folder; where there is one, what it remembers counts all the same.
-        Some(vkey) => (vkey.clone(), globals.trust_folder().ok()),
-        None => {
-            let trust = globals.trust_folder()?;
-            (pinned_key(&trust, &claimed)?, Some(trust))
-        }
-    };
-    let answer = claimed.check(&vkey).map_err(wrong)?;
-    if let Some(trust) = trust {
-        compare_with_memory(&trust, &answer)?;
+impl Loaded {
+    fn new(path: &Path, globals: &Globals) -> Result<Self, Failure> {
+        let claimed = saved::load(path).map_err(|error| {
+            let message = format!("{}: {error}", path.display());
+            match error {
+                SavedError::Read { .. } | SavedError::TooLong { .. } => Failure::Operational(error.to_string()),
+                SavedError::Version(_) => Failure::Operational(message),
+                SavedError::Malformed(_) | SavedError::Checksum => Failure::Verification(message),
+            }
+        })?;
+        let (vkey, trust) = match &globals.vkey {
+            // A key by hand needs no trust folder; where there is one, what it remembers counts all the same.
+            Some(vkey) => (vkey.clone(), globals.trust_folder().ok()),
+            None => {
+                let trust = globals.trust_folder()?;
+                (pinned_key(&trust, &claimed)?, Some(trust))
+            }
+        };
+        Ok(Self { path: path.to_owned(), claimed, vkey, trust })
     }
-    let proven = claimed.prove(&vkey).map_err(wrong)?;
-    Ok(Checked { path: path.to_owned(), answer, proven })
+
+    /// Verifies the evidence, whatever it answers.
+    fn prove(&self) -> Result<Proven, Failure> {
+        let proven = self.claimed.prove(&self.vkey).map_err(|error| self.wrong(&error))?;
+        self.compare_with_memory(&proven.entries)?;
+        Ok(proven)
+    }
+
+    fn wrong(&self, error: &AnswerError) -> Failure {
+        Failure::Verification(format!("{}: {error}", self.path.display()))
+    }
+
+    /// Without a server only checkpoints of one size can be compared.
+    fn compare_with_memory(&self, entries: &VerifiedEntries) -> Result<(), Failure> {
+        let Some(trust) = &self.trust else { return Ok(()) };
+        let Some(remembered) = trust.checkpoint(&self.vkey).map_err(ClientError::from)? else { return Ok(()) };
+        let checkpoint = entries.checkpoint();
+        if checkpoint.size != remembered.checkpoint.size {
+            return Ok(());
+        }
+        check_same_log(&remembered.checkpoint, checkpoint, &[]).map_err(|error| {
+            match trust.keep_fork(self.vkey.origin(), &remembered, entries.note()) {
+                Ok(kept) => ClientError::Fork { origin: self.vkey.origin().to_string(), error, kept }.into(),
+                Err(failed) => ClientError::from(failed).into(),
+            }
+        })
+    }
 }
 
 /// The key pinned for the log that the file says it is of. A file can only choose among keys that are trusted already.
@@ -102,21 +133,5 @@ fn pinned_key(trust: &TrustFolder, claimed: &Claimed) -> Result<Vkey, Failure> {
             "no key is pinned for the log {origin:?}; get its verifier key from the operator and give it with --vkey, or \
              ask its server once"
         ))
-    })
-}
-
-/// Without a server only checkpoints of one size can be compared.
-fn compare_with_memory(trust: &TrustFolder, answer: &Answer) -> Result<(), Failure> {
-    let vkey = answer.entries.vkey();
-    let Some(remembered) = trust.checkpoint(vkey).map_err(ClientError::from)? else { return Ok(()) };
-    let checkpoint = answer.entries.checkpoint();
-    if checkpoint.size != remembered.checkpoint.size {
-        return Ok(());
-    }
-    check_same_log(&remembered.checkpoint, checkpoint, &[]).map_err(|error| {
-        match trust.keep_fork(vkey.origin(), &remembered, answer.entries.note()) {
-            Ok(kept) => ClientError::Fork { origin: vkey.origin().to_string(), error, kept }.into(),
-            Err(failed) => ClientError::from(failed).into(),
-        }
     })
 }

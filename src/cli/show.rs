@@ -24,24 +24,16 @@ pub(super) fn answer(answer: &Answer, output: &Output) -> Result<Ending, Failure
     Ok(if is_absent(answer) { Ending::Absent } else { Ending::Answered })
 }
 
-/// Shows that two answers do not contradict each other.
-pub(super) fn agreement(
-    one_path: &Path,
-    one: &Answer,
-    other_path: &Path,
-    other: &Answer,
-    output: &Output,
-) -> Result<Ending, Failure> {
-    let checked =
-        [(one_path, one), (other_path, other)].map(|(path, answer)| (path.display(), answer.verdict().checked));
+/// Shows that two files, each with what was verified of it, do not contradict each other.
+pub(super) fn agreement(files: [(&Path, String); 2], output: &Output) -> Result<Ending, Failure> {
     if output.json {
-        let files = checked.map(|(path, checked)| json::checked(&path.to_string(), &checked));
+        let files = files.map(|(path, checked)| json::checked(&path.display().to_string(), &checked));
         print(&json::text(&json::agreement(files)))?;
     } else {
         let width = terminal_width();
         let mut text = "no contradiction: both hold, and nothing that both speak of differs\n\n".to_owned();
-        for (path, checked) in checked {
-            text.push_str(&wrap(&format!("verified: {path}: {checked}"), width, 2));
+        for (path, checked) in files {
+            text.push_str(&wrap(&format!("verified: {}: {checked}", path.display()), width, 2));
         }
         print(&text)?;
     }

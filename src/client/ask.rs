@@ -6,8 +6,8 @@ use std::ops::Range;
 use prost::Message as _;
 
 use super::trust::Remembered;
-use super::{ClientError, RemoteLedger};
-use crate::ledger::answer::{Answer, Claimed, Growth, Part, Question};
+use super::{ClientError, RemoteLedger, saved};
+use crate::ledger::answer::{Answer, AnswerError, Claimed, Growth, Part, Question};
 use crate::ledger::checkpoint::Checkpoint;
 use crate::ledger::evidence::hashes;
 use crate::proto::{self, get_entry_request::By, subject_proof::Terminal};
@@ -87,11 +87,19 @@ impl RemoteLedger {
         if let Question::Inclusion { index, tree_size } = question {
             self.add_inclusion(*index, *tree_size, &mut claimed).await?;
         }
-        let answer = claimed.check(self.vkey())?;
+        let answer = claimed.check(self.vkey()).map_err(|error| self.refused(&claimed, error))?;
         // The pages are of one log, up to the largest checkpoint among them; that one must be of the log known so far.
         self.observe(answer.entries.note()).await?;
         let behind = known.map(|known| self.behind(known, &answer, &claimed.pages)).transpose()?.flatten();
         Ok(((answer, claimed), behind))
+    }
+
+    /// Keeps what was served: it is signed, and may be a proof of misbehaviour.
+    fn refused(&self, claimed: &Claimed, error: AnswerError) -> ClientError {
+        match self.trust_folder().keep_refused(self.vkey().origin(), &saved::to_text(claimed)) {
+            Ok(kept) => ClientError::Refused { error, kept },
+            Err(failed) => failed.into(),
+        }
     }
 
     /// A page from before what was known when it was asked for, if what came since could change the answer.
@@ -116,7 +124,11 @@ impl RemoteLedger {
         let mut left = question.limit();
         let mut turning = Turning::default();
         loop {
-            let size = left.map_or(MAX_PAGE_SIZE, |left| left.min(MAX_PAGE_SIZE));
+            let size = match question {
+                Question::TagHistory { .. } | Question::Sightings { .. } => left.unwrap_or(u64::MAX).min(MAX_PAGE_SIZE),
+                // Members gone through, of which few may be items.
+                _ => MAX_PAGE_SIZE,
+            };
             let page_size = u32::try_from(size).expect("a page is small");
             let turned = self.page(question, page_size, &token).await?;
             turning.turn(&turned)?;

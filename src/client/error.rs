@@ -83,6 +83,14 @@ pub enum ClientError {
     /// An answer that does not follow from its evidence.
     #[error(transparent)]
     Answer(#[from] AnswerError),
+    /// The same, and what was served is kept.
+    #[error("{error}. Nothing of it is shown; what was served is kept in {}", kept.display())]
+    Refused {
+        /// Why it does not follow.
+        error: AnswerError,
+        /// The evidence, for `tagledger verify`.
+        kept: PathBuf,
+    },
     /// Two checkpoints by one key that are not of one log.
     #[error(
         "FORK: {error}. Both checkpoints are signed by the pinned key; they are kept in\n  {}\n  {}\n\
@@ -142,6 +150,7 @@ impl ClientError {
             | Self::Checkpoint(_)
             | Self::Evidence(_)
             | Self::Answer(_)
+            | Self::Refused { .. }
             | Self::Fork { .. }
             | Self::Rollback { .. }
             | Self::Unproven { .. } => true,

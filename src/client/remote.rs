@@ -14,7 +14,7 @@ use crate::proto::log_service_client::LogServiceClient;
 use crate::proto::query_service_client::QueryServiceClient;
 use crate::proto::{GetCheckpointRequest, GetConsistencyProofRequest, GetLedgerRequest};
 
-/// Most bytes of one answer: a thousand states with three entries of 16 KiB each.
+/// Most bytes of one answer: a thousand states, each with three entries of up to 16 KiB and a proof.
 const MAX_MESSAGE_LENGTH: usize = 64 * 1024 * 1024;
 
 /// A server that presented the key pinned for it.
@@ -59,6 +59,11 @@ impl RemoteLedger {
     /// The pinned key.
     pub fn vkey(&self) -> &Vkey {
         &self.vkey
+    }
+
+    /// Where keys and checkpoints are kept, and what contradicts them.
+    pub(super) fn trust_folder(&self) -> &TrustFolder {
+        &self.trust
     }
 
     /// Where it is served.

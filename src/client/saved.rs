@@ -193,6 +193,11 @@ pub enum SaveError {
     /// The file can't be written.
     #[error(transparent)]
     Write(#[from] TrustError),
+    /// More than can be read again.
+    #[error(
+        "the answer with its evidence takes {0} bytes, and a file of more than {MAX_LENGTH} is not read; narrow the question"
+    )]
+    TooLong(usize),
     /// More than a tlog-proof can say.
     #[error("a .{} file holds one entry, as `entry` shows it; give the file another extension", tlog_proof::EXTENSION)]
     NotOneEntry,
@@ -202,7 +207,11 @@ pub enum SaveError {
 /// evidence file.
 pub fn save(path: &Path, claimed: &Claimed) -> Result<(), SaveError> {
     if path.extension().is_none_or(|extension| extension != tlog_proof::EXTENSION) {
-        return Ok(write(path, &to_text(claimed))?);
+        let text = to_text(claimed);
+        if u64::try_from(text.len()).is_ok_and(|length| length > MAX_LENGTH) {
+            return Err(SaveError::TooLong(text.len()));
+        }
+        return Ok(write(path, &text)?);
     }
     let text = match (&claimed.question, &claimed.pages[..]) {
         (Question::Entry { .. } | Question::Leaf { .. }, [page]) => tlog_proof::to_text(page),

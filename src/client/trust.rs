@@ -171,6 +171,13 @@ impl TrustFolder {
         self.path.join("audits").join(format!("{}.state", file_name(origin)))
     }
 
+    /// Keeps evidence that was refused, as a file of evidence.
+    pub fn keep_refused(&self, origin: &Origin, text: &str) -> Result<PathBuf, TrustError> {
+        let _lock = self.lock()?;
+        let path = self.path.join("refused").join(format!("{}-{}.json", file_name(origin), short_hash(text)));
+        write(&path, text).map(|()| path)
+    }
+
     fn pins(&self) -> Result<Vec<(String, Vkey)>, TrustError> {
         let path = self.known_ledgers();
         let text = read(&path)?.unwrap_or_default();

@@ -1,9 +1,11 @@
 //! The engine: one sequencer that writes, and questions that read.
 //!
 //! [`Ledger`] is the handle that everything above holds. Its pieces: [`plan`] (what to write: pure), [`sequencer`] (the one
-//! thread that writes it), [`recovery`] (what must hold before it may), [`query`] (answers, as of a time), [`clock`].
+//! thread that writes it), [`recovery`] (what must hold before it may), [`query`] (answers, as of a time), `tops` (the subject
+//! map of each moment, for those), `idle` (a commitment now and then while nothing is written), [`clock`].
 
 pub mod clock;
+mod idle;
 pub mod plan;
 pub mod query;
 pub mod recovery;
@@ -13,6 +15,7 @@ mod tops;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+use prost::Message as _;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::ledger::entry::SignedEntry;
@@ -21,7 +24,7 @@ use crate::ledger::merkle::tree::MemoryNodes;
 use crate::ledger::merkle::{Hash, Nodes};
 use crate::ledger::note::{Skey, Vkey};
 use crate::ledger::policy::Policy;
-use crate::ledger::statement::Violation;
+use crate::ledger::statement::{Statement, Violation};
 use crate::proto;
 pub use crate::store::ReadError;
 use crate::store::Store;
@@ -30,6 +33,8 @@ use plan::{Accepted, Rejected, Submission};
 use query::Reader;
 use tops::Tops;
 
+/// The principal of what the ledger's operator does; of no client, except with the first token.
+pub const OPERATOR: &str = "operator";
 /// Snapshots that a reader takes before it gives up. It needs another one if it was held up for many commits.
 const SNAPSHOTS: usize = 64;
 
@@ -41,8 +46,6 @@ pub struct Options {
     pub skey: Skey,
     /// It was opened before, so its store may not be empty.
     pub has_begun: bool,
-    /// The rules in force.
-    pub policy: Policy,
     /// Reads the machine's clock.
     pub clock: clock::ReadClock,
     /// When the clock is an alarm.
@@ -60,6 +63,8 @@ pub struct Ledger {
 enum Command {
     /// Record this.
     Append(Waiting),
+    /// Commit to what there is, even if nothing is new.
+    Commit,
     /// Finish what came before, and end.
     Close,
 }
@@ -75,6 +80,8 @@ struct Shared {
     /// Set by the sequencer after each commit.
     clock_alarm: Arc<AtomicBool>,
     outcomes: Arc<Tally>,
+    /// Since the last commitment of an idle ledger something was recorded, or evidence asked for.
+    has_news: Arc<AtomicBool>,
 }
 
 /// Counts by outcome.
@@ -129,6 +136,17 @@ pub enum AppendError {
     Unread(ReadError),
 }
 
+/// Why a policy is not in force.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ChangePolicyError {
+    /// What is in force can't be read.
+    #[error("cannot tell which policy is in force: {0}")]
+    Read(#[from] ReadError),
+    /// The change is not recorded.
+    #[error("cannot record the policy: {0}")]
+    Append(#[from] AppendError),
+}
+
 /// The answer to an append.
 pub struct Appended {
     /// One for each statement.
@@ -148,6 +166,7 @@ impl Ledger {
         let (queue, waiting) = mpsc::channel(sequencer::QUEUE_LENGTH);
         let clock_alarm = Arc::new(AtomicBool::new(false));
         let outcomes = Arc::new(Tally::default());
+        let has_news = Arc::new(AtomicBool::new(false));
         let tops = Arc::new(Tops::new(recovered.tree.size(), recovered.top.clone()));
         let shared = Shared {
             store,
@@ -158,11 +177,12 @@ impl Ledger {
             stopped,
             clock_alarm: Arc::clone(&clock_alarm),
             outcomes: Arc::clone(&outcomes),
+            has_news: Arc::clone(&has_news),
         };
         let sequencer = sequencer::Sequencer {
             store: options.store,
             skey: options.skey,
-            policy: options.policy,
+            policy: recovered.policy,
             clock: options.clock,
             bounds: options.clock_bounds,
             tree: recovered.tree,
@@ -173,6 +193,7 @@ impl Ledger {
             stopped: stopped_sender,
             clock_alarm,
             outcomes,
+            has_news,
         };
         std::thread::Builder::new()
             .name("sequencer".into())
@@ -244,6 +265,27 @@ impl Ledger {
         Ok(InQueue { ledger: self.clone(), answer })
     }
 
+    /// Records that this policy is in force from now on, in the name of the operator, unless it is already.
+    pub async fn change_policy(&self, policy: &Policy) -> Result<(), ChangePolicyError> {
+        let in_force = self.read(|reader| reader.policy())??;
+        if in_force.as_ref().unwrap_or(Policy::default().digest()) == policy.digest() {
+            return Ok(());
+        }
+        let change = proto::PolicyChange { policy: policy.text().to_owned() };
+        let kind = Some(proto::statement::Kind::PolicyChange(change));
+        let bytes = proto::Statement { kind, ..proto::Statement::default() }.encode_to_vec();
+        let submission = Submission {
+            statement: Statement::parse(&bytes).map_err(AppendError::Invalid)?,
+            bytes,
+            principal: OPERATOR.into(),
+            assurance: proto::Assurance::Authenticated,
+            producer: None,
+            only_at_version: None,
+        };
+        self.append(vec![submission]).await?;
+        Ok(())
+    }
+
     /// Nothing may have occurred more than a day from now.
     fn check_times(&self, submissions: &[Submission]) -> Result<(), AppendError> {
         let now_us = self.now_us();
@@ -302,7 +344,7 @@ impl Ledger {
             let head = rows::head(&*rows)?
                 .ok_or_else(|| ReadError::Damaged { table: "meta", what: "the head is missing".into() })?;
             if let Some(top) = self.shared.tops.at(head.size) {
-                return Ok(Reader::new(rows, head, top));
+                return Ok(Reader::new(rows, head, top, &self.shared.has_news));
             }
         }
         Err(ReadError::Storage { table: "meta", reason: "it changes faster than it can be read".into() })

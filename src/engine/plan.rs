@@ -21,10 +21,10 @@ use crate::ledger::merkle::{Hash, Tree};
 use crate::ledger::names::{Digest, Registry, Repository, Tag};
 use crate::ledger::note::Skey;
 use crate::ledger::policy::Policy;
-use crate::ledger::statement::Statement;
+use crate::ledger::statement::{Kind, Statement};
 use crate::ledger::subject::{Subject, SubjectKey};
 use crate::ledger::transition::{Binding, Step, SubjectState, Touch, View, transition};
-use crate::proto;
+use crate::proto::{self, Outcome};
 use crate::store::rows::{self, Event, Head, StoredLeaves, SubjectRow, Version};
 use crate::store::{Batch, Read, ReadError};
 
@@ -55,7 +55,7 @@ pub struct Base<'a> {
     pub top: &'a map::Top,
     /// Time of its last entry; 0 if there is none.
     pub last_time_us: u64,
-    /// The rules in force.
+    /// The rules in force after it.
     pub policy: &'a Policy,
     /// The ledger's key.
     pub skey: &'a Skey,
@@ -69,6 +69,8 @@ pub struct Plan {
     pub tree: Tree,
     /// The upper part of the subject map after the commit.
     pub top: map::Top,
+    /// The rules in force after the commit, if they are others than before.
+    pub policy: Option<Policy>,
     /// The state of the log after the commit.
     pub head: Head,
     /// The new entries, from `base.tree.size()` on.
@@ -129,12 +131,17 @@ pub fn plan(base: &Base<'_>, reading_us: u64, bounds: Bounds, requests: &[Vec<Su
     writer.finish(decisions, oddity)
 }
 
+/// Plans a batch of nothing but its commitment: until now nothing else was recorded.
+pub fn plan_idle(base: &Base<'_>, reading_us: u64, bounds: Bounds) -> Result<Plan, ReadError> {
+    let (time_us, oddity) = clock::next_time(base.last_time_us, reading_us, bounds);
+    Writer::new(base, time_us).close(Vec::new(), oddity)
+}
+
 /// Plans the first batch of a new ledger: its identity, and a commitment over nothing.
 pub fn plan_genesis(base: &Base<'_>, reading_us: u64) -> Result<Plan, ReadError> {
     let mut writer = Writer::new(base, reading_us.max(1));
     rows::put_identity(&mut writer.batch, base.skey.origin().as_str());
-    writer.commit()?;
-    writer.finish(Vec::new(), None)
+    writer.close(Vec::new(), None)
 }
 
 /// Collects a batch.
@@ -144,6 +151,8 @@ struct Writer<'a> {
     batch: Batch,
     tree: Tree,
     top: map::Top,
+    /// Set once the batch has changed it.
+    policy: Option<Policy>,
     new_nodes: Vec<Node>,
     entries: Vec<Vec<u8>>,
     overlay: Overlay<'a>,
@@ -157,6 +166,7 @@ impl<'a> Writer<'a> {
             batch: Batch::default(),
             tree: base.tree.clone(),
             top: base.top.clone(),
+            policy: None,
             new_nodes: base.tree.edge().collect(),
             entries: Vec::new(),
             overlay: Overlay {
@@ -215,9 +225,14 @@ impl<'a> Writer<'a> {
             return Ok(Accepted::Duplicate(event));
         }
         let index = self.tree.size();
-        let steps = transition(&self.overlay, self.base.policy, &submission.statement, index)?;
+        let policy = self.policy.as_ref().unwrap_or(self.base.policy);
+        let steps = transition(&self.overlay, policy, &submission.statement, index)?;
         for step in &steps {
             self.record(submission, step)?;
+            if let (Kind::PolicyChange { policy }, Outcome::Applied) = (&submission.statement.kind, step.outcome) {
+                // In force from the next entry on.
+                self.policy = Some(policy.clone());
+            }
         }
         let entry_count = u32::try_from(steps.len()).expect("a statement becomes a bounded number of entries");
         if !event_id.is_empty() {
@@ -327,7 +342,7 @@ impl<'a> Writer<'a> {
     }
 
     fn finish(
-        mut self,
+        self,
         decisions: Vec<Result<Vec<Accepted>, Rejected>>,
         oddity: Option<Oddity>,
     ) -> Result<Plan, ReadError> {
@@ -337,9 +352,16 @@ impl<'a> Writer<'a> {
                 .ok_or_else(|| ReadError::Damaged { table: "meta", what: "the head is missing".into() })?;
             return Ok(self.into_plan(head, decisions, None));
         }
-        if self.base.tree.size() > 0 {
-            self.commit()?;
-        }
+        self.close(decisions, oddity)
+    }
+
+    /// Ends the batch with its commitment and the checkpoint over all of it.
+    fn close(
+        mut self,
+        decisions: Vec<Result<Vec<Accepted>, Rejected>>,
+        oddity: Option<Oddity>,
+    ) -> Result<Plan, ReadError> {
+        self.commit()?;
         let checkpoint = Checkpoint { size: self.tree.size(), root: self.tree.root() }.sign(self.base.skey);
         let head = Head { size: self.tree.size(), recorded_at_us: self.next_time_us - 1, checkpoint };
         rows::put_head(&mut self.batch, &head);
@@ -351,6 +373,7 @@ impl<'a> Writer<'a> {
             batch: self.batch,
             tree: self.tree,
             top: self.top,
+            policy: self.policy,
             head,
             entries: self.entries,
             nodes: self.new_nodes.into_iter().collect(),

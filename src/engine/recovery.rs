@@ -7,6 +7,10 @@ use crate::ledger::entry::{Body, SignedEntry};
 use crate::ledger::map;
 use crate::ledger::merkle::Tree;
 use crate::ledger::merkle::tree::MemoryNodes;
+use crate::ledger::policy::Policy;
+use crate::ledger::statement::Kind;
+use crate::ledger::subject::Subject;
+use crate::ledger::transition::Binding;
 use crate::proto;
 use crate::store::rows::{self, FORMAT, OlderFormat, StoredLeaves, StoredNodes};
 use crate::store::{CommitError, ReadError};
@@ -59,6 +63,7 @@ pub enum OpenError {
 pub(super) struct Recovered {
     pub(super) tree: Tree,
     pub(super) top: map::Top,
+    pub(super) policy: Policy,
     pub(super) last_time_us: u64,
     pub(super) committed: Committed,
 }
@@ -100,9 +105,10 @@ pub(super) fn recover(options: &Options) -> Result<Recovered, OpenError> {
             commitment.index
         )));
     }
+    let policy = policy_in_force(options)?;
     let committed =
         Committed { first: head.size, entries: Vec::new(), nodes: MemoryNodes::default(), head: head.clone() };
-    Ok(Recovered { tree, top, last_time_us: head.recorded_at_us, committed })
+    Ok(Recovered { tree, top, policy, last_time_us: head.recorded_at_us, committed })
 }
 
 fn begin(options: &Options) -> Result<(), OpenError> {
@@ -111,11 +117,29 @@ fn begin(options: &Options) -> Result<(), OpenError> {
         tree: &Tree::default(),
         top: &map::Top::default(),
         last_time_us: 0,
-        policy: &options.policy,
+        policy: &Policy::default(),
         skey: &options.skey,
     };
     let plan = plan_genesis(&base, (options.clock)())?;
     Ok(options.store.commit(0, plan.batch)?)
+}
+
+/// The policy that the log says is in force: that of the entry its subject was last set by.
+fn policy_in_force(options: &Options) -> Result<Policy, OpenError> {
+    let store = &*options.store;
+    let (digest, set_by) = match rows::subject(store, &Subject::Policy.key())?.binding {
+        Binding::Never => return Ok(Policy::default()),
+        Binding::Bound { digest, set_by } => (digest, set_by),
+        Binding::Unbound { .. } => return Err(OpenError::Inconsistent("its policy is unbound".into())),
+    };
+    let entry = SignedEntry::decode(&rows::entry(store, set_by)?);
+    if let Ok(Body::Record(_, statement)) = entry.map(|entry| entry.body)
+        && let Kind::PolicyChange { policy } = statement.kind
+        && *policy.digest() == digest
+    {
+        return Ok(policy);
+    }
+    Err(OpenError::Inconsistent(format!("entry {set_by} does not hold the policy in force, {digest}")))
 }
 
 /// The commitment that closes the log, once nothing lies beyond it.

@@ -1,8 +1,9 @@
 //! The one thread that writes.
 //!
 //! It takes what is waiting (no timer: the batch is what arrived while the last commit was in flight), plans it, commits it
-//! synced, publishes it, and only then answers. A commit that fails leaves it unknown what is on disk; writing on could sign
-//! two histories. So the sequencer stops for good, says why, and a restart recovers from what is there.
+//! synced, publishes it, and only then answers. Told so, it commits to what there is without any new record. A commit that
+//! fails leaves it unknown what is on disk; writing on could sign two histories. So the sequencer stops for good, says why,
+//! and a restart recovers from what is there.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,7 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::sync::{mpsc, watch};
 
 use super::clock::{Bounds, Oddity, ReadClock};
-use super::plan::{Accepted, Base, Plan, Rejected, plan};
+use super::plan::{Accepted, Base, Plan, Rejected, plan, plan_idle};
 use super::tops::Tops;
 use super::{AppendError, Command, Committed, Tally, Waiting};
 use crate::ledger::map;
@@ -31,6 +32,7 @@ const BATCH_BYTES: usize = 8 << 20;
 pub(super) struct Sequencer {
     pub(super) store: Arc<dyn Store>,
     pub(super) skey: Skey,
+    /// The rules in force.
     pub(super) policy: Policy,
     pub(super) clock: ReadClock,
     pub(super) bounds: Bounds,
@@ -48,6 +50,8 @@ pub(super) struct Sequencer {
     pub(super) clock_alarm: Arc<AtomicBool>,
     /// Statements recorded since the start, by outcome.
     pub(super) outcomes: Arc<Tally>,
+    /// Set when something was recorded.
+    pub(super) has_news: Arc<AtomicBool>,
 }
 
 impl Sequencer {
@@ -55,9 +59,9 @@ impl Sequencer {
     pub(super) fn run(mut self, mut commands: mpsc::Receiver<Command>) {
         let mut is_last = false;
         while !is_last {
-            let batch;
-            (batch, is_last) = next_batch(&mut commands);
-            if !batch.is_empty() && self.write(batch).is_err() {
+            let batch = next_batch(&mut commands);
+            is_last = batch.is_last;
+            if self.write(batch).is_err() {
                 return;
             }
         }
@@ -68,9 +72,9 @@ impl Sequencer {
     }
 
     /// Plans, commits, publishes, answers. An error is fatal.
-    fn write(&mut self, batch: Vec<Waiting>) -> Result<(), String> {
+    fn write(&mut self, batch: NextBatch) -> Result<(), String> {
         let (requests, replies): (Vec<_>, Vec<_>) =
-            batch.into_iter().map(|waiting| (waiting.submissions, waiting.reply)).unzip();
+            batch.requests.into_iter().map(|waiting| (waiting.submissions, waiting.reply)).unzip();
         let base = Base {
             read: &*self.store,
             tree: &self.tree,
@@ -79,9 +83,19 @@ impl Sequencer {
             policy: &self.policy,
             skey: &self.skey,
         };
-        let outcome = plan(&base, (self.clock)(), self.bounds, &requests)
-            .map_err(|error| error.to_string())
-            .and_then(|plan| self.commit(plan));
+        let planned = match (requests.is_empty(), batch.commits) {
+            (true, false) => return Ok(()),
+            (true, true) => plan_idle(&base, (self.clock)(), self.bounds),
+            (false, _) => plan(&base, (self.clock)(), self.bounds, &requests),
+        };
+        // Where nothing of it was new, the commitment that was asked for is still due.
+        let planned = match planned {
+            Ok(plan) if plan.entries.is_empty() && batch.commits => {
+                plan_idle(&base, (self.clock)(), self.bounds).map(|idle| Plan { decisions: plan.decisions, ..idle })
+            }
+            planned => planned,
+        };
+        let outcome = planned.map_err(|error| error.to_string()).and_then(|plan| self.commit(plan));
         match outcome {
             Ok((decisions, committed)) => {
                 for (reply, decision) in replies.into_iter().zip(decisions) {
@@ -114,6 +128,10 @@ impl Sequencer {
         self.store.commit(first, plan.batch).map_err(|error| error.to_string())?;
         // Durable from here on.
         (self.tree, self.top) = (plan.tree, plan.top);
+        if let Some(policy) = plan.policy {
+            tracing::info!(digest = %policy.digest(), "another policy is in force");
+            self.policy = policy;
+        }
         self.last_time_us = plan.head.recorded_at_us;
         let committed = Arc::new(Committed { head: plan.head, first, entries: plan.entries, nodes: plan.nodes });
         self.newest.send_replace(Arc::clone(&committed));
@@ -126,6 +144,7 @@ impl Sequencer {
         for accepted in decisions.iter().flatten().flatten() {
             let Accepted::New(receipt) = accepted else { continue };
             self.outcomes.add(receipt.outcome());
+            self.has_news.store(true, Ordering::Relaxed);
             let (index, rule, detail) = (receipt.index, &receipt.rule, &receipt.detail);
             match receipt.outcome() {
                 proto::Outcome::Violation => {
@@ -166,21 +185,36 @@ impl Sequencer {
 
 type Written = (Vec<Result<Vec<Accepted>, Rejected>>, Arc<Committed>);
 
-/// Waits for a request, and takes with it what else is waiting; says whether it is the last batch.
-fn next_batch(commands: &mut mpsc::Receiver<Command>) -> (Vec<Waiting>, bool) {
-    let (mut batch, mut statements, mut bytes) = (Vec::new(), 0, 0);
+/// What is written in one go.
+#[derive(Default)]
+struct NextBatch {
+    requests: Vec<Waiting>,
+    /// A commitment is asked for. Every batch of records has one anyway.
+    commits: bool,
+    /// Nothing comes after it.
+    is_last: bool,
+}
+
+/// Waits for a command, and takes with it what else is waiting.
+fn next_batch(commands: &mut mpsc::Receiver<Command>) -> NextBatch {
+    let (mut batch, mut statements, mut bytes) = (NextBatch::default(), 0, 0);
     let mut command = commands.blocking_recv();
     loop {
-        let Some(Command::Append(request)) = command else { return (batch, true) };
-        statements += request.submissions.len();
-        bytes += request.submissions.iter().map(|submission| submission.bytes.len()).sum::<usize>();
-        batch.push(request);
+        match command {
+            Some(Command::Append(request)) => {
+                statements += request.submissions.len();
+                bytes += request.submissions.iter().map(|submission| submission.bytes.len()).sum::<usize>();
+                batch.requests.push(request);
+            }
+            Some(Command::Commit) => batch.commits = true,
+            Some(Command::Close) | None => return NextBatch { is_last: true, ..batch },
+        }
         if statements >= BATCH_STATEMENTS || bytes >= BATCH_BYTES {
-            return (batch, false);
+            return batch;
         }
         command = match commands.try_recv() {
             Ok(command) => Some(command),
-            Err(_) => return (batch, false),
+            Err(_) => return batch,
         };
     }
 }

@@ -1,4 +1,7 @@
 //! A whole ledger in memory, for tests: it plans with [`super::transition`], signs, and proves, as the service does.
+//!
+//! And it lies, if told to: what it is about to sign ([`Draft`]) and the histories it commits to may be changed, and it goes
+//! on from there. `tests/vectors.rs` makes the published test vectors with it, from this same file.
 
 use std::collections::{BTreeMap, HashMap};
 use std::convert::Infallible;
@@ -7,11 +10,11 @@ use prost::Message as _;
 
 use super::answer::{Claimed, Question};
 use super::checkpoint::Checkpoint;
-use super::entry::{entry_hash, sign_commitment, sign_record};
+use super::entry::{entry_hash, index_and_time, sign_commitment, sign_record};
 use super::history::{history_leaf, map_leaf};
 use super::map::{Leaf, Terminal, Top};
 use super::merkle::multi::multi_proof;
-use super::merkle::proof::consistency_proof;
+use super::merkle::proof::{consistency_proof, inclusion_proof};
 use super::merkle::tree::MemoryNodes;
 use super::merkle::{Hash, Tree};
 use super::names::{Digest, Registry, Repository, Tag};
@@ -19,22 +22,25 @@ use super::note::Skey;
 use super::policy::Policy;
 use super::statement::Statement;
 use super::subject::{Subject, SubjectKey};
-use super::transition::{SubjectState, View, transition};
+use super::transition::{Binding, SubjectState, Touch, View, transition};
 use crate::proto;
 
 pub(crate) struct LittleLedger {
     pub(crate) skey: Skey,
-    policy: Policy,
+    /// In force for the next statement.
+    pub(crate) policy: Policy,
     entries: Vec<Vec<u8>>,
     nodes: MemoryNodes,
     /// The tree after each entry.
     trees: Vec<Tree>,
-    states: HashMap<SubjectKey, SubjectState>,
+    pub(crate) states: HashMap<SubjectKey, SubjectState>,
     bound: BTreeMap<(Registry, Repository, Tag), Digest>,
     pub(crate) histories: HashMap<SubjectKey, LittleHistory>,
     /// The map's leaves as of each commitment, by its index.
     maps: BTreeMap<u64, BTreeMap<SubjectKey, Leaf>>,
+    /// Time of the last entry.
     clock_us: u64,
+    step_us: u64,
 }
 
 /// A subject's history: what its leaves are made of, and its tree.
@@ -50,6 +56,21 @@ pub(crate) struct LittleVersion {
     pub(crate) index: u64,
     pub(crate) recorded_at_us: u64,
     pub(crate) effective: u64,
+}
+
+/// What somebody sends, as it passed the door.
+#[derive(Clone)]
+pub(crate) struct Submission {
+    pub(crate) statement: proto::Statement,
+    pub(crate) principal: String,
+    pub(crate) assurance: proto::Assurance,
+    pub(crate) producer: Option<proto::Producer>,
+}
+
+/// An entry before it is signed, and what it does.
+pub(crate) struct Draft {
+    pub(crate) record: proto::Record,
+    pub(crate) touches: Vec<Touch>,
 }
 
 impl View for LittleLedger {
@@ -71,10 +92,11 @@ impl View for LittleLedger {
 }
 
 impl LittleLedger {
-    pub(crate) fn new(origin: &str, seed: u8) -> Self {
+    /// A ledger with nothing in it, and without rules. The service begins one with [`LittleLedger::commit`].
+    pub(crate) fn empty(skey: Skey, first_time_us: u64, step_us: u64) -> Self {
         Self {
-            skey: Skey::from_seed(origin.parse().expect("an origin"), &[seed; 32]),
-            policy: Policy::new(&["**:v*"]).expect("a pattern"),
+            skey,
+            policy: Policy::default(),
             entries: Vec::new(),
             nodes: MemoryNodes::default(),
             trees: Vec::new(),
@@ -82,78 +104,131 @@ impl LittleLedger {
             bound: BTreeMap::new(),
             histories: HashMap::new(),
             maps: BTreeMap::new(),
-            clock_us: 1_000_000,
+            clock_us: first_time_us - step_us,
+            step_us,
         }
+    }
+
+    /// A ledger whose entry 0 will be the first statement's, under a rule that no entry says: enough for tests of proofs.
+    pub(crate) fn new(origin: &str, seed: u8) -> Self {
+        let skey = Skey::from_seed(origin.parse().expect("an origin"), &[seed; 32]);
+        let policy = Policy::new(&["**:v*"]).expect("a pattern");
+        Self { policy, ..Self::empty(skey, 1_001_000, 1000) }
     }
 
     /// Records one statement in a batch of its own, and returns the index of its (first) entry.
     pub(crate) fn record(&mut self, kind: proto::statement::Kind) -> u64 {
-        let message = proto::Statement { kind: Some(kind), ..proto::Statement::default() };
-        let statement = Statement::parse(&message.encode_to_vec()).expect("valid");
-        let first = self.size();
-        let Ok(steps) = transition(self, &self.policy, &statement, first);
-        for step in steps {
-            self.clock_us += 1000;
-            let index = self.size();
-            let (mut subjects, mut touched) = (Vec::new(), Vec::new());
-            for touch in step.touches {
-                subjects.push(proto::Subject {
-                    kind: touch.subject.kind().into(),
-                    version: touch.version,
-                    name: touch.name.clone(),
-                });
-                if let Subject::Tag(tag) = &touch.subject {
-                    let key = (tag.registry.clone(), tag.repository.clone(), tag.tag.clone());
-                    match touch.after.digest() {
-                        Some(digest) => self.bound.insert(key, digest.clone()),
-                        None => self.bound.remove(&key),
-                    };
-                }
-                touched.push((touch.subject.key(), touch.after.effective()));
-                self.states
-                    .insert(touch.subject.key(), SubjectState { count: touch.version + 1, binding: touch.after });
-            }
-            let record = proto::Record {
-                index,
-                recorded_at_us: self.clock_us,
-                statement: message.encode_to_vec(),
-                principal: "ci".into(),
-                assurance: proto::Assurance::Authenticated.into(),
-                producer: None,
-                outcome: step.outcome.into(),
-                rule: step.rule,
-                detail: step.detail,
-                subjects,
-            };
-            self.append(sign_record(&record, &self.skey));
-            for (key, effective) in touched {
-                self.extend_history(key, index, effective);
-            }
-        }
+        let first = self.add(&kind.into());
         self.commit();
         first
     }
 
+    /// Records what was sent, without closing the batch, and returns the index of its (first) entry. An honest ledger does
+    /// not record an event id twice; this one leaves that to its caller.
+    pub(crate) fn add(&mut self, sent: &Submission) -> u64 {
+        self.add_but(sent, |_, _| {})
+    }
+
+    /// The same, with entries changed before they are signed; they are counted from 0.
+    pub(crate) fn add_but(&mut self, sent: &Submission, mut change: impl FnMut(usize, &mut Draft)) -> u64 {
+        let first = self.size();
+        for (position, mut draft) in self.draft(sent).into_iter().enumerate() {
+            change(position, &mut draft);
+            self.write(draft);
+        }
+        first
+    }
+
+    /// What the rules make of what was sent: the next entries.
+    pub(crate) fn draft(&self, sent: &Submission) -> Vec<Draft> {
+        let bytes = sent.statement.encode_to_vec();
+        let statement = Statement::parse(&bytes).expect("valid");
+        let Ok(steps) = transition(self, &self.policy, &statement, self.size());
+        let times = (1..).map(|step| self.clock_us + step * self.step_us);
+        let draft = |((step, index), recorded_at_us): ((super::transition::Step, u64), u64)| {
+            let subject = |touch: &Touch| proto::Subject {
+                kind: touch.subject.kind().into(),
+                version: touch.version,
+                name: touch.name.clone(),
+            };
+            let record = proto::Record {
+                index,
+                recorded_at_us,
+                statement: bytes.clone(),
+                principal: sent.principal.clone(),
+                assurance: sent.assurance.into(),
+                producer: sent.producer.clone(),
+                outcome: step.outcome.into(),
+                rule: step.rule,
+                detail: step.detail,
+                subjects: step.touches.iter().map(subject).collect(),
+            };
+            Draft { record, touches: step.touches }
+        };
+        steps.into_iter().zip(self.size()..).zip(times).map(draft).collect()
+    }
+
+    /// Signs a record and does what it is said to do.
+    pub(crate) fn write(&mut self, draft: Draft) {
+        let Draft { record, touches } = draft;
+        let index = self.size();
+        self.clock_us = record.recorded_at_us;
+        self.append(sign_record(&record, &self.skey));
+        for touch in touches {
+            if let Subject::Tag(tag) = &touch.subject {
+                let key = (tag.registry.clone(), tag.repository.clone(), tag.tag.clone());
+                match touch.after.digest() {
+                    Some(digest) => self.bound.insert(key, digest.clone()),
+                    None => self.bound.remove(&key),
+                };
+            }
+            let changed = matches!(touch.after, Binding::Bound { set_by, .. } if set_by == index);
+            if touch.subject == Subject::Policy && changed {
+                self.policy = policy_of(&record.statement);
+            }
+            self.extend_history(touch.subject.key(), index, touch.after.effective());
+            self.states.insert(touch.subject.key(), SubjectState { count: touch.version + 1, binding: touch.after });
+        }
+    }
+
     /// Puts an entry into a history; an honest ledger does so for each subject of each record.
     pub(crate) fn extend_history(&mut self, key: SubjectKey, index: u64, effective: u64) {
-        let (_, recorded_at_us) = super::entry::index_and_time(&self.entry(index)).expect("own entry");
-        let leaf = history_leaf(index, &entry_hash(&self.entry(index)), effective);
+        let entry = self.entry(index);
+        self.extend_history_by(key, index, &entry, effective);
+    }
+
+    /// The same for an entry that is yet to be written, which no honest ledger could.
+    pub(crate) fn extend_history_by(&mut self, key: SubjectKey, index: u64, entry: &[u8], effective: u64) {
+        let (_, recorded_at_us) = index_and_time(entry).expect("own entry");
+        let leaf = history_leaf(index, &entry_hash(entry), effective);
         let LittleHistory { versions, tree, nodes } = self.histories.entry(key).or_default();
         versions.push(LittleVersion { index, recorded_at_us, effective });
         tree.append(leaf, |node| nodes.insert(node));
     }
 
+    /// Puts another history in the place of a subject's; an honest ledger never does.
+    pub(crate) fn rewrite_history(&mut self, subject: &Subject, versions: &[LittleVersion]) {
+        self.histories.remove(&subject.key());
+        versions.iter().for_each(|version| self.extend_history(subject.key(), version.index, version.effective));
+    }
+
     /// Closes the log with a commitment.
     pub(crate) fn commit(&mut self) -> u64 {
-        self.clock_us += 1000;
+        self.commit_but(|_| {})
+    }
+
+    /// The same, changed before it is signed.
+    pub(crate) fn commit_but(&mut self, change: impl FnOnce(&mut proto::Commitment)) -> u64 {
         let index = self.size();
         let leaves: BTreeMap<_, _> = self.histories.iter().map(|(key, h)| (*key, map_leaf(*key, &h.tree))).collect();
-        let commitment = proto::Commitment {
+        let mut commitment = proto::Commitment {
             index,
-            recorded_at_us: self.clock_us,
+            recorded_at_us: self.clock_us + self.step_us,
             map_root: top(&leaves).root().to_vec(),
             map_size: leaves.len() as u64,
         };
+        change(&mut commitment);
+        self.clock_us = commitment.recorded_at_us;
         self.maps.insert(index, leaves);
         self.append(sign_commitment(&commitment, &self.skey));
         index
@@ -180,8 +255,17 @@ impl LittleLedger {
         Checkpoint { size, root: tree.root() }
     }
 
+    pub(crate) fn entries(&self) -> &[Vec<u8>] {
+        &self.entries
+    }
+
     pub(crate) fn entry(&self, index: u64) -> Vec<u8> {
         self.entries[position(index)].clone()
+    }
+
+    /// When an entry was recorded.
+    pub(crate) fn time_of(&self, index: u64) -> u64 {
+        index_and_time(&self.entry(index)).expect("own entry").1
     }
 
     /// Evidence for entries as of a size.
@@ -209,14 +293,24 @@ impl LittleLedger {
         consistency_proof(&self.nodes, first, second).expect("all nodes are kept")
     }
 
+    /// The audit path of an entry.
+    pub(crate) fn inclusion(&self, index: u64, size: u64) -> Vec<Hash> {
+        inclusion_proof(&self.nodes, index, size).expect("all nodes are kept")
+    }
+
     /// A subject's whole history.
     pub(crate) fn history(&self, subject: &Subject) -> Vec<LittleVersion> {
         self.histories.get(&subject.key()).map(|history| history.versions.clone()).unwrap_or_default()
     }
 
+    /// The map's leaves as of the checkpoint of a size.
+    pub(crate) fn map_at(&self, size: u64) -> &BTreeMap<SubjectKey, Leaf> {
+        &self.maps[&(size - 1)]
+    }
+
     /// What the map of the checkpoint of a size says of a subject, with some of its versions.
     pub(crate) fn subject_proof_at(&self, subject: &Subject, versions: &[u64], size: u64) -> proto::SubjectProof {
-        let (key, leaves) = (subject.key(), &self.maps[&(size - 1)]);
+        let (key, leaves) = (subject.key(), self.map_at(size));
         let Ok(proof) = top(leaves).prove(leaves, &key);
         let terminal = match proof.terminal {
             Terminal::Empty => proto::subject_proof::Terminal::Empty(proto::EmptySubtree {}),
@@ -287,6 +381,26 @@ impl LittleLedger {
     }
 }
 
+impl From<proto::statement::Kind> for Submission {
+    fn from(kind: proto::statement::Kind) -> Self {
+        proto::Statement { kind: Some(kind), ..proto::Statement::default() }.into()
+    }
+}
+
+/// As the principal `ci` with a token sends it.
+impl From<proto::Statement> for Submission {
+    fn from(statement: proto::Statement) -> Self {
+        Self { statement, principal: "ci".into(), assurance: proto::Assurance::Authenticated, producer: None }
+    }
+}
+
+fn policy_of(statement: &[u8]) -> Policy {
+    match Statement::parse(statement).expect("own statement").kind {
+        super::statement::Kind::PolicyChange { policy } => policy,
+        other => panic!("{other:?} changes no policy"),
+    }
+}
+
 fn top(leaves: &BTreeMap<SubjectKey, Leaf>) -> Top {
     let mut rising = leaves.values();
     let Ok(top) = Top::load(|| Ok::<_, Infallible>(rising.next().copied()));
@@ -322,14 +436,60 @@ pub(crate) fn delete(tag: &str) -> proto::statement::Kind {
     })
 }
 
+/// What was seen of a tag; `None`: nothing.
+pub(crate) fn observe(tag: &str, digit: Option<char>) -> proto::statement::Kind {
+    proto::statement::Kind::TagObserved(proto::TagObserved {
+        registry: "r".into(),
+        repository: "app".into(),
+        tag: tag.into(),
+        digest: digit.map(digest).unwrap_or_default(),
+        checks_entry: 0,
+    })
+}
+
+pub(crate) fn delete_manifest(digit: char, disposition: proto::Disposition) -> proto::statement::Kind {
+    proto::statement::Kind::ManifestDelete(proto::ManifestDelete {
+        registry: "r".into(),
+        repository: "app".into(),
+        digest: digest(digit),
+        disposition: disposition.into(),
+    })
+}
+
+pub(crate) fn attest(digit: char) -> proto::statement::Kind {
+    proto::statement::Kind::Attestation(proto::Attestation {
+        digest: digest(digit),
+        predicate_type: "https://slsa.dev/provenance/v1".into(),
+        envelope_digest: digest('0'),
+        signer: String::new(),
+        result: proto::attestation::Result::Verified.into(),
+    })
+}
+
+/// The whole policy, with these patterns.
+pub(crate) fn change_policy(immutable: &[&str]) -> proto::statement::Kind {
+    proto::statement::Kind::PolicyChange(proto::PolicyChange { policy: super::policy::text_of(immutable) })
+}
+
 pub(crate) fn deploy(
     workload: &str,
     tag: &str,
     digit: char,
     phase: proto::deployment::Phase,
 ) -> proto::statement::Kind {
-    proto::statement::Kind::Deployment(proto::Deployment {
-        environment: "prod".into(),
+    proto::statement::Kind::Deployment(deployment("prod", workload, tag, digit, phase))
+}
+
+/// A deployment to be filled in further.
+pub(crate) fn deployment(
+    environment: &str,
+    workload: &str,
+    tag: &str,
+    digit: char,
+    phase: proto::deployment::Phase,
+) -> proto::Deployment {
+    proto::Deployment {
+        environment: environment.into(),
         workload: workload.into(),
         image: Some(proto::Image {
             registry: "r".into(),
@@ -339,5 +499,5 @@ pub(crate) fn deploy(
         }),
         phase: phase.into(),
         ..proto::Deployment::default()
-    })
+    }
 }

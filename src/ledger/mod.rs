@@ -23,5 +23,7 @@ pub mod time;
 pub mod tlog_proof;
 pub mod transition;
 
+// tests/vectors.rs has it too, and needs other parts of it.
 #[cfg(test)]
+#[allow(dead_code)]
 pub(crate) mod little_ledger;

@@ -25,9 +25,9 @@ pub struct ProvenSubject {
     pub key: SubjectKey,
     /// Number of entries in its history; 0: it never occurred.
     pub count: u64,
-    /// Root of its history; none if it never occurred.
+    /// Root of its history; none: it never occurred.
     pub root: Option<Hash>,
-    /// Some of them, by version.
+    /// Some of its entries, by version.
     pub versions: BTreeMap<u64, ProvenVersion>,
 }
 

@@ -3,12 +3,14 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde::Deserialize;
 use sha2::{Digest as _, Sha256};
 
 use crate::api::principals::Principal;
 use crate::edge::source::{Credentials, RegistryAccess, Secret, SourceConfig};
+use crate::engine::OPERATOR;
 use crate::engine::clock::Bounds;
 use crate::ledger::note::Vkey;
 use crate::ledger::policy::PolicyError;
@@ -25,6 +27,8 @@ pub struct Config {
     pub listen: SocketAddr,
     /// Patterns of tags that may not move, `registry/repository:tag`.
     pub immutable: Vec<String>,
+    /// How long nothing is committed until an idle ledger commits to that; 0: never.
+    pub idle_commitment_seconds: u64,
     /// Who may write, by name.
     pub principals: BTreeMap<String, PrincipalSettings>,
     /// Registries that post events, by the last part of their webhook's URL.
@@ -41,6 +45,7 @@ impl Default for Config {
         Self {
             listen: DEFAULT_LISTEN,
             immutable: Vec::new(),
+            idle_commitment_seconds: 600,
             principals: BTreeMap::new(),
             webhooks: BTreeMap::new(),
             clock: ClockSettings::default(),
@@ -155,6 +160,11 @@ impl Config {
         self.principals.iter().map(|(name, settings)| self.principal(name, settings)).collect()
     }
 
+    /// After how long an idle ledger writes a commitment.
+    pub fn idle_after(&self) -> Option<Duration> {
+        (self.idle_commitment_seconds > 0).then(|| Duration::from_secs(self.idle_commitment_seconds))
+    }
+
     /// The registries that post events.
     pub fn sources(&self) -> Result<Vec<SourceConfig>, ConfigError> {
         self.webhooks.iter().map(|(name, settings)| self.source(name, settings)).collect()
@@ -167,7 +177,7 @@ impl Config {
         };
         check_text("name", name, 1, 64).map_err(|violation| refuse("name", violation.message))?;
         // These names are given by the ledger itself.
-        if name == "operator" || name.starts_with("webhook/") {
+        if name == OPERATOR || name.starts_with("webhook/") {
             return Err(refuse("name", "is reserved; choose another".into()));
         }
         let token_sha256 = match (&settings.token_sha256, &settings.token_file) {

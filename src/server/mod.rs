@@ -44,6 +44,9 @@ pub enum ServeError {
     /// What is in the database.
     #[error(transparent)]
     Open(#[from] engine::recovery::OpenError),
+    /// The policy.
+    #[error(transparent)]
+    Policy(#[from] engine::ChangePolicyError),
     /// The address.
     #[error("cannot listen on {address}: {reason}; stop what listens there, or choose another with --listen")]
     Listen {
@@ -83,16 +86,16 @@ pub async fn serve(
     let policy = Policy::new(&config.immutable).map_err(config::ConfigError::Policy)?;
     let sources = config.sources()?;
     let store = Arc::new(RocksStore::open(&data_dir.database())?);
-    let in_use = Arc::downgrade(&store);
+    let in_use = store.in_use();
     let ledger = Ledger::open(engine::Options {
         store,
         skey: data_dir.take_key(),
         has_begun: data_dir.has_begun(),
-        policy,
         clock: Arc::new(clock::system_clock),
         clock_bounds: config.clock.bounds(),
     })?;
     data_dir.note_begun()?;
+    ledger.change_policy(&policy).await?;
     let listener = tokio::net::TcpListener::bind(config.listen)
         .await
         .map_err(|error| ServeError::Listen { address: config.listen, reason: error.to_string() })?;
@@ -117,6 +120,10 @@ pub async fn serve(
         WebhookConfig { sources, aside: data_dir.aside(), aside_limits: Limits::default(), pace: Pace::default() };
     let (webhooks, confirmer) = webhook(receiver, port, metrics)?;
     let confirming = tokio::spawn(confirmer.run(stopped()));
+    let idle = config.idle_after().map(|after| {
+        let ledger = ledger.clone();
+        tokio::spawn(async move { ledger.commit_when_idle(after).await })
+    });
     let source = Arc::new(in_process::EngineSource::new(ledger.clone()));
     let http = http::routes(source, Arc::new(registry)).merge(webhooks);
     let grpc = grpc::routes(&ledger, principals);
@@ -137,15 +144,18 @@ pub async fn serve(
     listen::serve(listener, grpc.into_axum_router(), http, stopped()).await;
     let _ = confirming.await;
     ledger.close().await;
+    if let Some(idle) = idle {
+        let _ = idle.await;
+    }
     drop(ledger);
     closed(&in_use).await;
     Ok(())
 }
 
-/// Waits, a bounded time, until nobody holds the database: only then may the data directory's lock be given up.
-async fn closed(database: &Weak<RocksStore>) {
+/// Waits, a bounded time, until the database is closed: only then may the data directory's lock be given up.
+async fn closed(in_use: &Weak<()>) {
     for _ in 0..500 {
-        if database.strong_count() == 0 {
+        if in_use.strong_count() == 0 {
             return;
         }
         tokio::time::sleep(Duration::from_millis(10)).await;
@@ -156,7 +166,7 @@ async fn closed(database: &Weak<RocksStore>) {
 fn principals(config: &Config, data_dir: &DataDir) -> Result<Principals, ServeError> {
     let mut principals = config.principals()?;
     if let Some(token_sha256) = data_dir.first_token()? {
-        let name = "operator".to_owned();
+        let name = engine::OPERATOR.to_owned();
         principals.push(Principal { name, token_sha256, keys: Vec::new(), require_signature: false });
     }
     Ok(Principals::new(principals))

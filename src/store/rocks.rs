@@ -1,6 +1,7 @@
 //! The embedded store: RocksDB, one column family a table, every commit synced.
 
 use std::path::Path;
+use std::sync::{Arc, Weak};
 
 use rocksdb::{
     BlockBasedOptions, Cache, ColumnFamilyDescriptor, DB, DBCompressionType, DBPinnableSlice, DBRawIterator, Options,
@@ -18,6 +19,8 @@ const WRITE_BUFFER: usize = 16 << 20;
 /// A RocksDB database.
 pub struct RocksStore {
     db: DB,
+    /// Goes after the database is closed, for fields go in the order they are written in.
+    in_use: Arc<()>,
 }
 
 /// Why a database was not opened.
@@ -55,10 +58,15 @@ impl RocksStore {
         // The column families share one log; without a bound an idle family would keep old log files for ever.
         options.set_max_total_wal_size(128 << 20);
         refuse_older(path)?;
-        let cache = Cache::new_lru_cache(BLOCK_CACHE);
+        let cache = Cache::new_hyper_clock_cache(BLOCK_CACHE, 0);
         let families = Table::ALL.map(|table| ColumnFamilyDescriptor::new(table.name(), family_options(table, &cache)));
         let db = DB::open_cf_descriptors(&options, path, families).map_err(|error| refused(path, error))?;
-        Ok(Self { db })
+        Ok(Self { db, in_use: Arc::default() })
+    }
+
+    /// Is gone once the database is closed. The last `Arc` of a store is gone before.
+    pub fn in_use(&self) -> Weak<()> {
+        Arc::downgrade(&self.in_use)
     }
 
     fn family(&self, table: Table) -> &rocksdb::ColumnFamily {
@@ -76,7 +84,8 @@ fn refuse_older(path: &Path) -> Result<(), OpenError> {
         return Ok(());
     }
     let meta = DB::open_cf_for_read_only(&options, path, [Table::Meta.name()], false);
-    let identity = rows::identity(&RocksStore { db: meta.map_err(|error| refused(path, error))? });
+    let identity =
+        rows::identity(&RocksStore { db: meta.map_err(|error| refused(path, error))?, in_use: Arc::default() });
     match identity {
         Ok(Some((found, _))) if found < FORMAT => {
             Err(OpenError::OlderFormat { path: path.display().to_string(), error: OlderFormat { found } })
@@ -94,15 +103,20 @@ fn family_options(table: Table, cache: &Cache) -> Options {
     blocks.set_block_cache(cache);
     blocks.set_bloom_filter(10.0, false);
     blocks.set_cache_index_and_filter_blocks(true);
+    blocks.set_pin_l0_filter_and_index_blocks_in_cache(true);
     blocks.set_format_version(5);
     let mut options = Options::default();
     options.set_block_based_table_factory(&blocks);
     options.set_write_buffer_size(WRITE_BUFFER);
     // Hashes do not compress.
     options.set_compression_type(match table {
-        Table::Nodes | Table::HistoryNodes | Table::Leaves => DBCompressionType::None,
+        Table::Nodes | Table::HistoryNodes | Table::Leaves | Table::Subjects => DBCompressionType::None,
         _ => DBCompressionType::Lz4,
     });
+    if table == Table::Subjects {
+        // Updating the map seeks in it for every subject that changed, and a seek looks into each file of level 0.
+        options.set_level_zero_file_num_compaction_trigger(2);
+    }
     options
 }
 

@@ -87,8 +87,35 @@ impl SubjectRow {
 #[derive(Encode, Decode)]
 enum BindingRow {
     Never,
-    Bound { digest: String, set_by: u64 },
-    Unbound { last: String, set_by: u64 },
+    Bound { digest: DigestRow, set_by: u64 },
+    Unbound { last: DigestRow, set_by: u64 },
+}
+
+/// A digest in half the bytes of its text.
+#[derive(Encode, Decode)]
+enum DigestRow {
+    Sha256([u8; 32]),
+    Sha512([u8; 64]),
+}
+
+impl DigestRow {
+    fn of(digest: &Digest) -> Self {
+        let (algorithm, digits) = digest.as_str().split_once(':').expect("a digest names its algorithm");
+        let bytes = hex::decode(digits).expect("a digest is hexadecimal");
+        match algorithm {
+            "sha256" => Self::Sha256(bytes.try_into().expect("32 bytes")),
+            "sha512" => Self::Sha512(bytes.try_into().expect("64 bytes")),
+            other => unreachable!("no digest is parsed with the algorithm {other}"),
+        }
+    }
+
+    fn digest(&self) -> Digest {
+        let text = match self {
+            Self::Sha256(bytes) => format!("sha256:{}", hex::encode(bytes)),
+            Self::Sha512(bytes) => format!("sha512:{}", hex::encode(bytes)),
+        };
+        text.parse().expect("canonical")
+    }
 }
 
 fn encode(value: &impl Encode) -> Vec<u8> {
@@ -203,8 +230,8 @@ fn node_key(level: u8, index: u64) -> Vec<u8> {
 pub fn put_subject(batch: &mut Batch, key: &SubjectKey, row: &SubjectRow) {
     let binding = match &row.binding {
         Binding::Never => BindingRow::Never,
-        Binding::Bound { digest, set_by } => BindingRow::Bound { digest: digest.to_string(), set_by: *set_by },
-        Binding::Unbound { last, set_by } => BindingRow::Unbound { last: last.to_string(), set_by: *set_by },
+        Binding::Bound { digest, set_by } => BindingRow::Bound { digest: DigestRow::of(digest), set_by: *set_by },
+        Binding::Unbound { last, set_by } => BindingRow::Unbound { last: DigestRow::of(last), set_by: *set_by },
     };
     let mut bytes = row.history.size().to_be_bytes().to_vec();
     row.history.edge().for_each(|node| bytes.extend_from_slice(&node.hash));
@@ -216,11 +243,10 @@ pub fn put_subject(batch: &mut Batch, key: &SubjectKey, row: &SubjectRow) {
 pub fn subject(read: &(impl Read + ?Sized), key: &SubjectKey) -> Result<SubjectRow, ReadError> {
     let Some(row) = read.get(Table::Subjects, &key.0)? else { return Ok(SubjectRow::default()) };
     let (count, edge, rest) = history_of(&row)?;
-    let digest = |text: String| text.parse::<Digest>().map_err(|e| damaged(Table::Subjects, e.to_string()));
     let binding = match decode(Table::Subjects, rest)? {
         BindingRow::Never => Binding::Never,
-        BindingRow::Bound { digest: text, set_by } => Binding::Bound { digest: digest(text)?, set_by },
-        BindingRow::Unbound { last, set_by } => Binding::Unbound { last: digest(last)?, set_by },
+        BindingRow::Bound { digest, set_by } => Binding::Bound { digest: digest.digest(), set_by },
+        BindingRow::Unbound { last, set_by } => Binding::Unbound { last: last.digest(), set_by },
     };
     Ok(SubjectRow { history: Tree::from_edge(count, edge.to_vec()).expect("as many hashes as bits"), binding })
 }
@@ -264,15 +290,9 @@ impl Leaves for StoredLeaves<'_> {
     type Error = ReadError;
 
     fn under(&self, path: &SubjectKey, depth: usize) -> Result<Vec<Leaf>, ReadError> {
-        let mut start = *path;
-        let (bytes, bits) = (depth / 8, depth % 8);
-        if bytes < start.0.len() {
-            start.0[bytes] &= !(0xff >> bits);
-            start.0[bytes + 1..].fill(0);
-        }
         let mut cursor = self.0.borrow_mut();
         let mut found = Vec::with_capacity(16);
-        let mut row = cursor.seek(&start.0)?;
+        let mut row = cursor.seek(&path.first_below(depth).0)?;
         while let Some((key, value)) = row {
             let leaf = leaf(key, value)?;
             if !leaf.key.shares(path, depth) {
@@ -430,4 +450,72 @@ fn consecutive<T>(
         row = cursor.next()?;
     }
     Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::memory::MemoryStore;
+    use crate::store::{Store, Table};
+
+    #[test]
+    fn a_subject_is_read_as_it_was_written() {
+        let digests = [format!("sha256:{}", "0123456789abcdef".repeat(4)), format!("sha512:{}", "f0".repeat(64))];
+        let bindings = digests.iter().map(|text| text.parse::<Digest>().expect("a digest")).flat_map(|digest| {
+            [Binding::Bound { digest: digest.clone(), set_by: 7 }, Binding::Unbound { last: digest, set_by: u64::MAX }]
+        });
+        let mut history = Tree::default();
+        for (number, binding) in (0..).zip(std::iter::once(Binding::Never).chain(bindings)) {
+            history.append([number; 32], |_| {});
+            let (store, mut batch, key) = (MemoryStore::default(), Batch::default(), SubjectKey([number; 32]));
+            let row = SubjectRow { history: history.clone(), binding };
+            put_subject(&mut batch, &key, &row);
+            let bytes = batch.changes[0].value.clone().expect("written");
+            store.commit(0, batch).expect("stored");
+            assert_eq!(subject(&store, &key), Ok(row));
+            assert_eq!(count(&store, &key), Ok(u64::from(number) + 1));
+            let leaf = StoredLeaves::new(&store).all()().expect("read").expect("one");
+            assert_eq!((leaf.key, leaf.count, leaf.root), (key, history.size(), history.root()));
+            // Cut short anywhere, or longer, it is damage.
+            for length in 0..=bytes.len() {
+                let mut broken = bytes[..length].to_vec();
+                if length == bytes.len() {
+                    broken.push(0);
+                }
+                let mut batch = Batch::default();
+                batch.put(Table::Subjects, key.0, broken);
+                store.commit(0, batch).expect("stored");
+                assert!(matches!(subject(&store, &key), Err(ReadError::Damaged { .. })), "{length} bytes");
+            }
+        }
+    }
+
+    #[test]
+    fn leaves_are_those_under_a_path_whatever_its_depth() {
+        let (store, mut batch) = (MemoryStore::default(), Batch::default());
+        let mut history = Tree::default();
+        history.append([1; 32], |_| {});
+        // Keys that differ early, late, and in the last bit.
+        let keys: Vec<SubjectKey> = (0..=255u8)
+            .flat_map(|byte| {
+                let mut late = SubjectKey([byte; 32]);
+                late.0[31] ^= 1;
+                [SubjectKey([byte; 32]), late]
+            })
+            .collect();
+        keys.iter().for_each(|key| {
+            put_subject(&mut batch, key, &SubjectRow { history: history.clone(), binding: Binding::Never });
+        });
+        store.commit(0, batch).expect("stored");
+        let leaves = StoredLeaves::new(&store);
+        for path in &keys {
+            for depth in (0..20).chain(245..=256) {
+                let mut expected: Vec<SubjectKey> =
+                    keys.iter().filter(|key| key.shares(path, depth)).copied().collect();
+                expected.sort();
+                let found = leaves.under(path, depth).expect("read");
+                assert_eq!(found.iter().map(|leaf| leaf.key).collect::<Vec<_>>(), expected, "{path:?} at {depth}");
+            }
+        }
+    }
 }

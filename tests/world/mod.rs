@@ -17,13 +17,14 @@ use tagledger::ledger::merkle::Tree;
 use tagledger::ledger::names::{Digest, Registry, Repository, Tag};
 use tagledger::ledger::note::Vkey;
 use tagledger::ledger::policy::Policy;
-use tagledger::ledger::subject::{Subject, SubjectKey};
+use tagledger::ledger::statement::{Kind, Statement};
+use tagledger::ledger::subject::{Subject, SubjectKey, digest_of};
 use tagledger::ledger::subject_proof::{ProvenSubject, verify_subject};
 use tagledger::ledger::transition::{SubjectState, View, transition};
-use tagledger::proto;
 use tagledger::proto::append_service_client::AppendServiceClient;
 use tagledger::proto::log_service_client::LogServiceClient;
 use tagledger::proto::query_service_client::QueryServiceClient;
+use tagledger::proto::{self, Outcome};
 use tagledger::server::config::Config;
 use tagledger::server::data_dir::DataDir;
 use tagledger::server::serve;
@@ -61,9 +62,14 @@ impl World {
 
     /// The ledger in a directory.
     pub async fn open(path: &Path, immutable: &[&str]) -> Self {
-        let immutable: Vec<String> = immutable.iter().map(|&pattern| pattern.to_owned()).collect();
-        let listen = "127.0.0.1:0".parse().expect("an address");
-        let config = Config { listen, immutable: immutable.clone(), ..Config::default() };
+        let immutable = immutable.iter().map(|&pattern| pattern.to_owned()).collect();
+        Self::open_with(path, Config { immutable, ..Config::default() }).await
+    }
+
+    /// The same, with other settings; on a free port all the same.
+    pub async fn open_with(path: &Path, config: Config) -> Self {
+        let config = Config { listen: "127.0.0.1:0".parse().expect("an address"), ..config };
+        let immutable = config.immutable.clone();
         let data_dir = DataDir::open(path, None).expect("a data directory");
         let (stop, stopped) = oneshot::channel();
         let (started, running) = oneshot::channel();
@@ -170,14 +176,15 @@ impl World {
         let checkpoint = Checkpoint::open(&note.into_inner().checkpoint, &self.vkey).expect("signed by this ledger");
         let entries = self.entries().await;
         assert_eq!(u64::try_from(entries.len()), Ok(checkpoint.size), "the checkpoint covers every entry");
-        check_log(&entries, &checkpoint, &self.vkey, &self.immutable);
+        let policy = check_log(&entries, &checkpoint, &self.vkey);
+        assert_eq!(policy, Policy::new(&self.immutable).expect("patterns"), "what is configured is in force");
         entries
     }
 }
 
-/// The same, for bytes from anywhere.
-pub fn check_log(entries: &[Vec<u8>], checkpoint: &Checkpoint, vkey: &Vkey, immutable: &[String]) {
-    let policy = Policy::new(immutable).expect("patterns");
+/// The same, for bytes from anywhere. Returns the policy that is in force at the end.
+pub fn check_log(entries: &[Vec<u8>], checkpoint: &Checkpoint, vkey: &Vkey) -> Policy {
+    let mut policy = Policy::default();
     let (mut tree, mut replay, mut last_time) = (Tree::default(), Replay::default(), 0);
     // Steps of a statement that became several entries, still to come.
     let mut expected = std::collections::VecDeque::new();
@@ -205,6 +212,9 @@ pub fn check_log(entries: &[Vec<u8>], checkpoint: &Checkpoint, vkey: &Vkey, immu
                 let named: Vec<_> = step.touches.iter().map(|touch| (touch.version, touch.name.clone())).collect();
                 let stated: Vec<_> = record.subjects.iter().map(|s| (s.version, s.name.clone())).collect();
                 assert_eq!(stated, named, "entry {index}: subjects");
+                if let (Kind::PolicyChange { policy: changed }, Outcome::Applied) = (&statement.kind, step.outcome) {
+                    policy = changed.clone();
+                }
                 for touch in step.touches {
                     let leaf = history_leaf(index, &entry_hash(bytes), touch.after.effective());
                     let known = replay.0.entry(touch.subject.key());
@@ -221,6 +231,7 @@ pub fn check_log(entries: &[Vec<u8>], checkpoint: &Checkpoint, vkey: &Vkey, immu
     let last = SignedEntry::decode(entries.last().expect("a ledger is never empty")).expect("an entry");
     assert!(matches!(last.body, Body::Commitment(_)), "the last entry of a checkpoint is a commitment");
     assert_eq!((tree.size(), tree.root()), (checkpoint.size, checkpoint.root), "the root is that of the entries");
+    policy
 }
 
 /// The states and histories of all subjects, from the log alone.
@@ -292,6 +303,59 @@ pub fn prove(evidence: &proto::Evidence, vkey: &Vkey) -> Proven {
     Proven { entries, subjects }
 }
 
+impl Proven {
+    fn of(&self, subject: &Subject) -> &ProvenSubject {
+        self.subjects.get(&subject.key()).unwrap_or_else(|| panic!("nothing is shown of {subject:?}"))
+    }
+
+    /// The state of a subject at a time: its version, the one after it, and the digest in force; whatever the answer claims.
+    pub fn state(&self, subject: &Subject, at_us: u64) -> (Option<u64>, Option<u64>, String) {
+        let proven = self.of(subject);
+        let at = proven.versions.iter().rfind(|(_, version)| version.recorded_at_us <= at_us);
+        let next = at.map_or(0, |(at, _)| at + 1);
+        let next = (next < proven.count).then_some(next);
+        if let Some(next) = next {
+            let shown = proven.versions.get(&next).unwrap_or_else(|| panic!("a gap: version {next} is not shown"));
+            assert!(shown.recorded_at_us > at_us, "a version in between");
+        }
+        let setter = at.and_then(|(_, version)| version.effective.checked_sub(1));
+        let digest = setter.map(|index| self.digest_in(index)).unwrap_or_default();
+        (at.map(|(at, _)| *at), next, digest)
+    }
+
+    /// The same, as an answer claims it.
+    pub fn check_state(&self, subject: &Subject, at_us: u64, claimed: Option<&proto::StateAt>, digest: &str) {
+        let claimed = claimed.expect("a state");
+        let version = |version: &Option<proto::Version>| version.as_ref().map(|version| version.version);
+        let claimed = (version(&claimed.at), version(&claimed.next), digest.to_owned());
+        assert_eq!(claimed, self.state(subject, at_us), "{subject:?} at {at_us}");
+    }
+
+    /// The versions that are shown of a subject.
+    pub fn shown(&self, subject: &Subject) -> Vec<u64> {
+        self.of(subject).versions.keys().copied().collect()
+    }
+
+    /// The statements of a slice of a catalogue, of which the version after it is shown too if there is one.
+    pub fn members(&self, catalogue: &Subject, slice: std::ops::Range<u64>) -> Vec<Statement> {
+        let proven = self.of(catalogue);
+        let with_next = slice.start..(slice.end + 1).min(proven.count);
+        assert_eq!(self.shown(catalogue), with_next.collect::<Vec<_>>(), "what is shown of {catalogue:?}");
+        slice.map(|at| self.statement(proven.versions[&at].index)).collect()
+    }
+
+    fn statement(&self, index: u64) -> Statement {
+        match &self.entries.get(index).unwrap_or_else(|| panic!("entry {index} is not shown")).body {
+            Body::Record(_, statement) => (**statement).clone(),
+            Body::Commitment(_) => panic!("entry {index} is a commitment"),
+        }
+    }
+
+    fn digest_in(&self, index: u64) -> String {
+        digest_of(&self.statement(index)).expect("what sets a state names a digest").to_string()
+    }
+}
+
 pub const REGISTRY: &str = "registry.example";
 pub const REPOSITORY: &str = "team/app";
 
@@ -343,6 +407,11 @@ pub fn delete_manifest(digest: &str) -> proto::Statement {
         digest: digest.into(),
         disposition: proto::Disposition::Happened.into(),
     }))
+}
+
+pub fn policy(immutable: &[&str]) -> proto::Statement {
+    let policy = Policy::new(immutable).expect("patterns").text().to_owned();
+    statement(proto::statement::Kind::PolicyChange(proto::PolicyChange { policy }))
 }
 
 pub fn deploy(environment: &str, workload: &str, tag: &str, digest: &str) -> proto::Statement {

@@ -41,6 +41,12 @@ impl Reader<'_> {
         Ok((row.history.size(), row.binding.digest().cloned()))
     }
 
+    /// The digest of the policy in force, once one was recorded.
+    pub fn policy(&self) -> Result<Option<Digest>, ReadError> {
+        let row = rows::subject(&*self.rows, &Subject::Policy.key())?;
+        Ok(row.binding.digest().cloned())
+    }
+
     /// Everything asserted about a tag.
     pub fn tag_history(
         &self,
@@ -95,24 +101,20 @@ impl Reader<'_> {
         &self,
         request: &proto::ProveSubjectRequest,
     ) -> Result<proto::ProveSubjectResponse, QueryError> {
-        let invalid = |field, reason, message| QueryError::Invalid { field, reason, message };
-        let length = request.key.len();
-        let key = request.key.as_slice().try_into().map(SubjectKey);
-        let key = key.map_err(|_| invalid("key", "LENGTH", format!("has {length} bytes; a subject key has 32")))?;
-        if request.begin > request.end {
-            let allowed = format!("it must be at most the end, {}", request.end);
-            return Err(QueryError::OutOfRange { field: "begin", value: request.begin, allowed });
-        }
-        let end = request.end.min(rows::count(&*self.rows, &key)?);
-        let begin = request.begin.min(end);
-        if end - begin > MAX_PROVEN_VERSIONS {
-            let message = format!("asks for {} versions; at most {MAX_PROVEN_VERSIONS} are allowed", end - begin);
-            return Err(invalid("end", "TOO_MANY", message));
-        }
+        let message = || format!("has {} bytes; a subject key has 32", request.key.len());
+        let invalid = |_| QueryError::Invalid { field: "key", reason: "LENGTH", message: message() };
+        let key = request.key.as_slice().try_into().map(SubjectKey).map_err(invalid)?;
+        let count = rows::count(&*self.rows, &key)?;
+        let part = part_of(request.begin, request.end, count)?;
+        let next = part.end;
         let mut shown = Shown::default();
         shown.subject(key);
-        for (version, row) in (begin..).zip(rows::versions(&*self.rows, &key, begin..end)?) {
+        for (version, row) in (part.start..).zip(rows::versions(&*self.rows, &key, part)?) {
             shown.version_alone(key, version, row);
+        }
+        // Recorded since, perhaps: without it the part would seem to be cut.
+        if next < count {
+            shown.version(key, next, rows::version(&*self.rows, &key, next)?);
         }
         Ok(proto::ProveSubjectResponse { evidence: Some(self.closed_evidence(shown)?) })
     }
@@ -197,6 +199,38 @@ impl Reader<'_> {
     }
 }
 
+/// The versions of a history of `count` that are asked for, as far as they exist.
+fn part_of(begin: u64, end: u64, count: u64) -> Result<Range<u64>, QueryError> {
+    if begin > end {
+        let allowed = format!("it must be at most the end, {end}");
+        return Err(QueryError::OutOfRange { field: "begin", value: begin, allowed });
+    }
+    let end = end.min(count);
+    let begin = begin.min(end);
+    if end - begin > MAX_PROVEN_VERSIONS {
+        let message = format!("asks for {} versions; at most {MAX_PROVEN_VERSIONS} are allowed", end - begin);
+        return Err(QueryError::Invalid { field: "end", reason: "TOO_MANY", message });
+    }
+    Ok(begin..end)
+}
+
 fn on_wire(version: u64, row: Version) -> proto::Version {
     proto::Version { version, index: row.index, recorded_at_us: row.recorded_at_us, effective: row.effective }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_part_of_a_history_ends_where_it_does_and_is_not_too_long() {
+        assert_eq!(part_of(2, 5, 10), Ok(2..5));
+        assert_eq!(part_of(2, u64::MAX, 10), Ok(2..10));
+        assert_eq!(part_of(20, u64::MAX, 10), Ok(10..10));
+        assert_eq!(part_of(0, 0, 0), Ok(0..0));
+        assert!(matches!(part_of(3, 2, 10), Err(QueryError::OutOfRange { field: "begin", .. })));
+        assert_eq!(part_of(1, u64::MAX, MAX_PROVEN_VERSIONS + 1), Ok(1..MAX_PROVEN_VERSIONS + 1));
+        let error = part_of(0, u64::MAX, MAX_PROVEN_VERSIONS + 1).expect_err("one too many");
+        assert!(error.to_string().contains("300001 versions; at most 300000"), "{error}");
+    }
 }

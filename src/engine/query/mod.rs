@@ -12,6 +12,8 @@ mod log;
 mod page;
 mod shown;
 
+use std::sync::atomic::AtomicBool;
+
 use super::ReadError;
 use crate::ledger::entry::{Body, SignedEntry};
 use crate::ledger::map::Top;
@@ -62,12 +64,14 @@ pub struct Reader<'a> {
     rows: Box<dyn Read + Send + 'a>,
     head: Head,
     top: Top,
+    /// Set by questions whose answer holds as of the newest commitment: they would like to have a newer one.
+    has_news: &'a AtomicBool,
 }
 
 impl<'a> Reader<'a> {
     /// `head` and `top` are those of the rows.
-    pub(super) fn new(rows: Box<dyn Read + Send + 'a>, head: Head, top: Top) -> Self {
-        Self { rows, head, top }
+    pub(super) fn new(rows: Box<dyn Read + Send + 'a>, head: Head, top: Top, has_news: &'a AtomicBool) -> Self {
+        Self { rows, head, top, has_news }
     }
 
     /// Size, time and signed checkpoint.

@@ -4,6 +4,7 @@
 //! (docs/SPEC.md, "Answers"). Collected while the answer is made, proven at the end, all under the newest commitment.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::Ordering;
 
 use super::{Reader, bytes};
 use crate::engine::ReadError;
@@ -49,6 +50,7 @@ impl Reader<'_> {
     /// Evidence that holds the last entry of the checkpoint too: the commitment that subjects are proven under, which also
     /// says as of when the answer is.
     pub(super) fn closed_evidence(&self, mut shown: Shown) -> Result<proto::Evidence, ReadError> {
+        self.has_news.store(true, Ordering::Relaxed);
         shown.entries.extend(self.head.size.checked_sub(1));
         let mut evidence = self.evidence(shown.entries)?;
         let leaves = StoredLeaves::new(&*self.rows);

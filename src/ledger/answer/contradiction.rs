@@ -12,7 +12,7 @@ use super::verdict::subject_words;
 use crate::ledger::entry::Body;
 use crate::ledger::statement::{Kind, Statement};
 use crate::ledger::subject::{Subject, SubjectKey, digest_of, named_by, tag_of};
-use crate::ledger::subject_proof::{ProvenSubject, ProvenVersion};
+use crate::ledger::subject_proof::ProvenSubject;
 
 /// Two things that one ledger signed and that cannot both be true.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -76,13 +76,17 @@ pub enum Contradiction {
         /// Versions in the history as of then.
         count: u64,
     },
-    /// Two histories of one subject.
-    #[error("it committed to two histories of subject {key}, which are not the same up to version {version}")]
+    /// Two histories of one subject, of which the later does not continue the earlier.
+    #[error(
+        "it committed to two histories of subject {key}: one of {older} versions, and later one of {newer} that does not continue it"
+    )]
     TwoHistories {
         /// The subject's key in hexadecimal.
         key: String,
-        /// Up to it they differ: it, or one before it, is in one of them only.
-        version: u64,
+        /// Versions in the one that was committed to first.
+        older: u64,
+        /// Versions in the other.
+        newer: u64,
     },
 }
 
@@ -229,28 +233,31 @@ fn skipped(mentions: &[Mention], proofs: &Proofs<'_>) -> Option<Contradiction> {
 fn differing(mine: &Proofs<'_>, theirs: &Proofs<'_>) -> Option<Contradiction> {
     mine.iter().find_map(|(key, mine)| {
         let theirs = theirs.get(key)?;
-        mine.iter().find_map(|one| theirs.iter().find_map(|other| differing_in(one, other))).map(|version| {
-            let key = hex::encode(key.0);
-            Contradiction::TwoHistories { key, version }
-        })
+        let mut pairs = mine.iter().flat_map(|one| theirs.iter().map(move |other| in_order(one, other)));
+        let (before, after) = pairs.find(|(before, after)| !may_continue(before, after))?;
+        Some(Contradiction::TwoHistories { key: hex::encode(key.0), older: before.count, newer: after.count })
     })
 }
 
-/// The version up to which two proofs of one subject are not of one history.
-fn differing_in(one: &(u64, &ProvenSubject), other: &(u64, &ProvenSubject)) -> Option<u64> {
-    let (before, after) = if one.0 <= other.0 { (one.1, other.1) } else { (other.1, one.1) };
-    if after.count < before.count {
-        return Some(after.count);
+fn in_order<'a>(
+    one: &(u64, &'a ProvenSubject),
+    other: &(u64, &'a ProvenSubject),
+) -> (&'a ProvenSubject, &'a ProvenSubject) {
+    if one.0 <= other.0 { (one.1, other.1) } else { (other.1, one.1) }
+}
+
+/// Whether one proof of a subject does not rule out that a later one is of the same history, as far as both show it.
+fn may_continue(before: &ProvenSubject, after: &ProvenSubject) -> bool {
+    if after.count < before.count || (after.count == before.count && after.root != before.root) {
+        return false;
     }
-    // Many pages of one history hardly overlap, and each is held against each.
-    let shown = after.versions.first_key_value().zip(after.versions.last_key_value());
-    let shared = shown.map(|((first, _), (last, _))| before.versions.range(first..=last));
-    let differs = |(version, leaf): &(&u64, &ProvenVersion)| {
-        let other = after.versions.get(version);
-        other.is_some_and(|other| (other.index, other.effective) != (leaf.index, leaf.effective))
+    let (Some((first, _)), Some((last, _))) = (after.versions.first_key_value(), after.versions.last_key_value())
+    else {
+        return true;
     };
-    let differing = shared.and_then(|mut shared| shared.find(differs)).map(|(version, _)| *version);
-    let others =
-        || if after.count == before.count && after.root != before.root { after.count.checked_sub(1) } else { None };
-    differing.or_else(others)
+    // Many pages of one history hardly overlap, and each is held against each.
+    before.versions.range(first..=last).all(|(version, leaf)| {
+        let other = after.versions.get(version);
+        other.is_none_or(|other| (other.index, other.effective) == (leaf.index, leaf.effective))
+    })
 }

@@ -64,10 +64,9 @@ impl<'a, T> Lister<'a, T> {
             let Body::Record(_, statement) = &entry.body else { return Err(AnswerError::Missing { index }) };
             visit(self, statement)?;
         }
-        match gap {
-            Some(gap) if !self.is_full() => Err(gap),
-            _ => Ok(()),
-        }
+        // Also where it is the last member that made the list long enough.
+        let is_full = self.is_full();
+        gap.filter(|_| !is_full).map_or(Ok(()), Err)
     }
 
     fn is_full(&mut self) -> bool {

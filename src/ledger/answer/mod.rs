@@ -79,6 +79,8 @@ pub struct Answer {
     pub finding: Finding,
     /// The entries that show it.
     pub entries: VerifiedEntries,
+    /// Subjects that were proven under the map roots of the commitments.
+    pub subject_count: usize,
 }
 
 /// The smallest log that an answer rests on. Its pages may be of several, and what came after the first is in none of them.
@@ -238,7 +240,8 @@ impl Claimed {
         }
         let (as_of_us, finding) = self.finding(&proven)?;
         let reach = as_of_us.and_then(|at_us| proven.reach(at_us));
-        Ok(Answer { question: self.question.clone(), as_of_us, reach, finding, entries: proven.entries })
+        let (question, subject_count) = (self.question.clone(), proven.subject_count());
+        Ok(Answer { question, as_of_us, reach, finding, entries: proven.entries, subject_count })
     }
 
     /// Verifies the evidence under the key, whatever it is to answer.

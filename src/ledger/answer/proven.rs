@@ -4,8 +4,9 @@
 //! question needs of one subject has to come from one proof, made as of the time asked for or later: put together from
 //! several commitments it would rest on their agreeing.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
+use super::verdict::checked;
 use super::{AnswerError, Claimed, Reach, beside};
 use crate::ledger::entry::Body;
 use crate::ledger::evidence::{EvidenceError, VerifiedEntries, verify};
@@ -60,10 +61,20 @@ impl Proven {
         Ok(Self { entries, pages })
     }
 
+    /// What was verified, in words.
+    pub fn checked(&self) -> String {
+        checked(&self.entries, self.subject_count())
+    }
+
     /// When the checkpoint of the first page was closed: the "now" of the answer.
     pub(super) fn now_us(&self) -> Result<u64, AnswerError> {
         let unclosed = AnswerError::Unclosed { size: self.entries.checkpoint().size };
         self.pages.first().and_then(|page| page.closed_at_us).ok_or(unclosed)
+    }
+
+    /// How many subjects there are proofs of.
+    pub(super) fn subject_count(&self) -> usize {
+        self.pages.iter().flat_map(|page| page.subjects.keys()).collect::<HashSet<_>>().len()
     }
 
     /// The smallest log that proofs which reach to a time may rest on.

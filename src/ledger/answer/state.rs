@@ -97,8 +97,8 @@ fn state(
     Ok(State { subject: subject.clone(), at: at.map(place), next: next.map(place), setting, count: proven.count })
 }
 
-/// Holds what leaves say of what is in force against the leaves just before them, as far as these are shown: an entry that
-/// leaves the state alone leaves it as it was.
+/// Holds what leaves say of what is in force against the leaves shown before them: an entry that leaves the state alone
+/// leaves it as it was, or as an entry in between has set it.
 pub(super) fn check_neighbours(
     subject: &Subject,
     proven: &ProvenSubject,
@@ -107,7 +107,10 @@ pub(super) fn check_neighbours(
     for ((before, one), (version, other)) in proven.versions.iter().zip(proven.versions.iter().skip(1)) {
         let (_, effect) = mention(subject, other.index, entries)?;
         let leaves_alone = matches!(effect, Effect::Keeps | Effect::Confirms(_));
-        if before + 1 == *version && leaves_alone && one.effective != other.effective {
+        // What was set before the earlier one, or by it, is in force only if it was in force after it.
+        let set_before = other.effective.checked_sub(1).is_some_and(|set_by| set_by <= one.index);
+        let must_agree = before + 1 == *version || set_before;
+        if must_agree && leaves_alone && one.effective != other.effective {
             let (claimed, signed) = (other.effective.to_string(), format!("that it stays {}", one.effective));
             return Err(AnswerError::Contradiction { index: other.index, what: EFFECTIVE, claimed, signed });
         }

@@ -399,7 +399,7 @@ fn a_history_that_skips_an_entry_is_a_proof_of_misbehaviour() {
     });
     let now = |ledger: &LittleLedger| ledger.tag_at(&tag(TAG), 0).prove(&vkey).expect("by itself it holds");
     let found = now(&honest).contradiction(&now(&other));
-    let two = Contradiction::TwoHistories { key: hex::encode(v1.key().0), version: 5 };
+    let two = Contradiction::TwoHistories { key: hex::encode(v1.key().0), older: 6, newer: 6 };
     assert_eq!(found, Some(two));
     assert_eq!(now(&honest).contradiction(&now(&honest)), None);
     // Two histories, two entries, two logs.
@@ -556,7 +556,7 @@ fn a_list_that_leaves_out_a_member_or_its_state_is_refused() {
     *limit = 1;
     let answer = claimed.check(&vkey).expect("the first one");
     assert_eq!(names(&answer), [TAG]);
-    assert!(answer.verdict().proven[0].contains("there may be more"), "{:?}", answer.verdict());
+    assert!(answer.verdict().proven[0].contains("may go on"), "{:?}", answer.verdict());
     let none = Claimed { pages: Vec::new(), ..claimed };
     assert!(matches!(none.check(&vkey), Err(AnswerError::BesideThePoint(_))));
 }

@@ -4,6 +4,7 @@ use super::history::History;
 use super::question::{Part, Question};
 use super::state::State;
 use super::{Answer, Finding, List};
+use crate::ledger::evidence::VerifiedEntries;
 use crate::ledger::subject::Subject;
 use crate::ledger::time::rfc3339;
 
@@ -40,16 +41,7 @@ impl Answer {
     }
 
     fn checked(&self) -> String {
-        let (vkey, size) = (self.entries.vkey(), self.entries.checkpoint().size);
-        let key = hex::encode(vkey.hash());
-        let entries = match self.entries.iter().len() {
-            0 => "the checkpoint is".to_owned(),
-            1 => "1 entry is".to_owned(),
-            count => format!("{count} entries, each"),
-        };
-        let log = if self.entries.iter().len() == 0 { "" } else { " and included in its log" };
-        let closed = self.entries.closed_at_us().map_or(String::new(), |time| format!(", closed at {}", words(time)));
-        format!("{entries} signed by {} (key {key}){log}; checkpoint of size {size}{closed}", vkey.origin())
+        checked(&self.entries, self.subject_count)
     }
 
     /// Up to when nothing is left out, where that is not as far as the checkpoint.
@@ -121,31 +113,28 @@ impl Verdict {
             }
             _ => String::new(),
         };
-        let what = match question {
-            Question::TagsAt { include_unbound: true, .. } => format!("{many}{place} that had been seen"),
-            Question::TagsAt { .. } => format!("{many}{place} that were bound"),
-            Question::RunningAt { include_stopped: true, workload, .. } if workload.is_empty() => {
-                format!("{many}{place} that had been seen")
-            }
-            Question::RunningAt { include_stopped: true, .. } => {
-                format!("{many}{place} of that name that had been seen")
-            }
-            Question::RunningAt { workload, .. } if workload.is_empty() => format!("{many}{place} that ran"),
-            Question::RunningAt { .. } => format!("{many}{place} of that name that ran"),
-            _ => format!("{many}{place} that differ"),
+        // What a member had to be, beside known.
+        let name = match question {
+            Question::RunningAt { workload, .. } if !workload.is_empty() => " that have this name",
+            _ => "",
         };
-        let (found, looked_at) = (list.items.len(), list.looked_at);
-        let time = words(as_of_us.unwrap_or_default());
-        let known = match looked_at {
-            0 => format!("no {one}{place} had been seen by {time}"),
-            1 => format!("1 {one}{place} had been seen by {time}"),
-            count => format!("{count} {many}{place} had been seen by {time}"),
+        let state = match question {
+            Question::TagsAt { include_unbound: true, .. } | Question::RunningAt { include_stopped: true, .. } => "",
+            Question::TagsAt { .. } => " that were bound",
+            Question::RunningAt { .. } if name.is_empty() => " that ran",
+            Question::RunningAt { .. } => " and ran",
+            _ => " that differ",
         };
-        self.proven.push(match (found, list.is_cut) {
-            (0, _) if looked_at == 0 => known,
-            (_, true) => format!("these are the first {found} {what}; there may be more, for the list was cut there"),
-            (0, false) => format!("there are no {what}: {known}, none is left out, and their histories say so"),
-            (_, false) => format!("these are all {what}: {known}, none is left out, and their histories say so"),
+        let (found, time) = (list.items.len(), words(as_of_us.unwrap_or_default()));
+        let known = list.looked_at;
+        self.proven.push(if list.is_cut {
+            format!("these are the first {found} {many}{place}{name}{state}; the list was cut there, and may go on")
+        } else if known == 0 {
+            format!("no {one}{place} had been seen by {time}")
+        } else if found == 0 {
+            format!("there are no {many}{place}{name}{state}, of the {known} seen by {time}")
+        } else {
+            format!("these are all {many}{place}{name}{state}, of the {known} seen by {time}")
         });
     }
 
@@ -180,6 +169,25 @@ impl Verdict {
             }
         });
     }
+}
+
+/// What was verified: what, under which key, as of which checkpoint.
+pub(super) fn checked(verified: &VerifiedEntries, subject_count: usize) -> String {
+    let (vkey, size) = (verified.vkey(), verified.checkpoint().size);
+    let key = hex::encode(vkey.hash());
+    let entries = match verified.iter().len() {
+        0 => "the checkpoint is".to_owned(),
+        1 => "1 entry is".to_owned(),
+        count => format!("{count} entries, each"),
+    };
+    let log = if verified.iter().len() == 0 { "" } else { " and included in its log" };
+    let subjects = match subject_count {
+        0 => String::new(),
+        1 => "1 subject proven by its subject map; ".to_owned(),
+        count => format!("{count} subjects, each proven by its subject map; "),
+    };
+    let closed = verified.closed_at_us().map_or(String::new(), |time| format!(", closed at {}", words(time)));
+    format!("{entries} signed by {} (key {key}){log}; {subjects}checkpoint of size {size}{closed}", vkey.origin())
 }
 
 fn never(name: &str, by_then: &str) -> String {

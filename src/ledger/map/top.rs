@@ -4,6 +4,7 @@
 //! hashes, whatever the map's size. A copy is cheap and keeps its state, for copies share all that did not change between
 //! them: a question asked of one moment is answered from the [`Top`] of that moment while the next batch is planned.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use super::proof::prove_below;
@@ -47,6 +48,14 @@ impl Top {
         self.size
     }
 
+    /// Bytes of memory that some maps take together, without what the allocator adds. Copies share what they have in common.
+    pub fn memory<'a>(tops: impl IntoIterator<Item = &'a Self>) -> u64 {
+        let mut counted = HashSet::new();
+        tops.into_iter().for_each(|top| top.root.count_into(&mut counted));
+        let halves = size_of::<[Subtree; 2]>() + 2 * size_of::<usize>();
+        u64::try_from(counted.len() * halves).expect("it is in memory")
+    }
+
     /// Puts leaves, by rising key and each key once, into the map whose other leaves are `kept`. After an error the map is
     /// not usable.
     pub fn update<L: Leaves>(&mut self, kept: &L, changed: &[Leaf]) -> Result<(), L::Error> {
@@ -82,6 +91,15 @@ impl Subtree {
 
     fn join(halves: [Self; 2]) -> Self {
         Self { hash: node_hash(&halves[0].hash, &halves[1].hash), halves: Some(Arc::new(halves)) }
+    }
+
+    /// Collects where halves are kept.
+    fn count_into(&self, counted: &mut HashSet<*const [Self; 2]>) {
+        if let Some(halves) = &self.halves
+            && counted.insert(Arc::as_ptr(halves))
+        {
+            halves.iter().for_each(|half| half.count_into(counted));
+        }
     }
 
     /// Returns how many of the keys are new.
