@@ -831,8 +831,8 @@ fn any_part_of_a_history_is_proven_by_itself_and_what_is_no_part_is_refused() {
         for (begin, end) in (0..12).flat_map(|begin| [begin, begin + 1, begin + 3, u64::MAX].map(|end| (begin, end))) {
             let mut evidence = ask(subject.key().0.to_vec(), begin, end).await.expect("proven");
             let proofs = std::mem::take(&mut evidence.subjects);
-            let proven = prove(&evidence, &world.vkey);
-            let closing = proven.entries.iter().last().expect("one").1;
+            let shown = tagledger::ledger::evidence::verify(&evidence, &world.vkey).expect("the entries are proven");
+            let closing = shown.iter().last().expect("one").1;
             let Body::Commitment(commitment) = &closing.body else { panic!("a record") };
             let [proof] = proofs.as_slice() else { panic!("{} subjects", proofs.len()) };
             let (key, map) = map_proof(proof).expect("well formed");
@@ -843,10 +843,10 @@ fn any_part_of_a_history_is_proven_by_itself_and_what_is_no_part_is_refused() {
             let versions: Vec<u64> = history.leaves.iter().map(|leaf| leaf.version).collect();
             // And the version after those asked for, which bounds them, with its entry.
             let (begin, end) = (begin.min(history.count), end.min(history.count));
-            let (shown, next) = ((end + 1).min(history.count), (end < history.count).then_some(end));
-            assert_eq!(versions, (begin..end).chain(end..shown).collect::<Vec<_>>());
+            let (bound, next) = ((end + 1).min(history.count), (end < history.count).then_some(end));
+            assert_eq!(versions, (begin..bound).collect::<Vec<_>>());
             let next = next.and_then(|next| history.leaves.iter().find(|leaf| leaf.version == next));
-            let others: Vec<u64> = proven.entries.iter().map(|(index, _)| index).collect();
+            let others: Vec<u64> = shown.iter().map(|(index, _)| index).collect();
             assert_eq!(others[..others.len() - 1], next.map(|leaf| leaf.index).into_iter().collect::<Vec<_>>());
             let leaf = |leaf: &proto::HistoryLeaf| {
                 let entry = &entries[usize::try_from(leaf.index).expect("fits")];

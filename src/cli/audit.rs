@@ -121,7 +121,7 @@ impl Progress {
     fn new(begin: u64, end: u64) -> Self {
         let is_drawn = io::stderr().is_terminal();
         let target = if is_drawn { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
-        let style = "{bar:30} {human_pos} of {human_len} entries, {per_sec:.dim}, {eta} left";
+        let style = "{bar:30} {human_pos} of {human_len} entries, {eta} left";
         let style = ProgressStyle::with_template(style).expect("a valid template");
         let bar = ProgressBar::with_draw_target(Some(end), target).with_style(style).with_position(begin);
         bar.reset_eta();

@@ -30,14 +30,12 @@ struct Calls {
     lies: HashMap<String, Lie>,
     edits: HashMap<String, Edit>,
     tile_lie: Option<TileLie>,
-    edits: HashMap<String, Edit>,
 }
 
 type Lie = Box<dyn FnMut() -> Answer + Send>;
 type Edit = Box<dyn FnMut(Answer) -> Answer + Send>;
 /// From the path of a tile and what is in it to what is served instead; nothing, if it is not served.
 type TileLie = Box<dyn FnMut(&str, &[u8]) -> Option<Vec<u8>> + Send>;
-type Edit = Box<dyn FnMut(Answer) -> Answer + Send>;
 
 /// The answer to a unary call.
 #[derive(Clone)]
@@ -72,7 +70,6 @@ impl Proxy {
         calls.lies.clear();
         calls.edits.clear();
         calls.tile_lie = None;
-        calls.edits.clear();
     }
 
     /// From now on tiles are other ones.

@@ -665,6 +665,16 @@ fn lying_about_deletions(cases: &mut Cases) {
     let (name, why) =
         ("deletion of 257 tags that stops after 256", "entry 259 is the first half, and a commitment follows");
     cases.refused(name, why, (Some(260), "entries"), half.entries(), &note);
+    let mut halves = many_tags();
+    halves.add_but(&delete_manifest('a', Happened).into(), |part, draft| {
+        if part == 1 {
+            draft.record.principal = "somebody else".into();
+        }
+    });
+    halves.commit();
+    let note = halves.checkpoint_at(halves.size()).sign(&skey());
+    let (name, why) = ("deletion of 257 tags by two principals", "entry 260 is the second half, by somebody else");
+    cases.refused(name, why, (Some(260), "entries"), halves.entries(), &note);
 }
 
 fn lying_maps(cases: &mut Cases) {
