@@ -192,7 +192,6 @@ fn text(path: &Path) -> &str {
 #[cfg(feature = "server")]
 mod real {
     use std::io::{BufRead as _, BufReader};
-    use std::path::Path;
     use std::process::{Child, Command, Stdio};
     use std::thread;
 

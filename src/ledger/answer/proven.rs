@@ -9,7 +9,7 @@ use std::collections::{HashMap, HashSet};
 use super::verdict::checked;
 use super::{AnswerError, Claimed, Reach, beside};
 use crate::ledger::entry::Body;
-use crate::ledger::evidence::{EvidenceError, VerifiedEntries, verify};
+use crate::ledger::evidence::{VerifiedEntries, verify};
 use crate::ledger::merkle::Hash;
 use crate::ledger::note::Vkey;
 use crate::ledger::subject::{Subject, SubjectKey};
@@ -109,7 +109,7 @@ fn join(pages: Vec<VerifiedEntries>, claimed: &Claimed) -> Result<VerifiedEntrie
     let mut all = pages.next().ok_or_else(|| beside("there is no page"))?;
     for page in pages {
         let (one, other) = (all.checkpoint().size, page.checkpoint().size);
-        all = all.join(page, claimed.growth_between(one, other)).map_err(EvidenceError::from)?;
+        all = all.join(page, claimed.growth_between(one, other))?;
     }
     Ok(all)
 }

@@ -298,7 +298,7 @@ fn wrong_counts_false_absence_and_trailing_hashes_are_refused() {
     // `rs_merkle` alone would take these.
     let trailing = history(&|history| history.proof.push(vec![0; 32]));
     let length = |answer: &Result<Answer, AnswerError>| match answer {
-        Err(AnswerError::Subject { error: SubjectProofError::History { count: 6, error }, .. }) => error.clone(),
+        Err(AnswerError::Subject { error: SubjectProofError::History { count: 6, error }, .. }) => *error,
         other => panic!("{other:?}"),
     };
     assert!(matches!(length(&trailing), ProofError::Length { .. }));
@@ -482,6 +482,7 @@ fn histories_are_whole_and_carry_the_state_along() {
 fn a_part_of_a_history_needs_its_neighbours_and_all_in_between() {
     let ledger = ledger();
     let vkey = ledger.skey.vkey();
+    let history = ledger.history(&subject(TAG));
     let check = |part: Part, versions: &[u64]| {
         let question = Question::TagHistory { tag: tag(TAG), part };
         let claimed = Claimed::new(question, vec![ledger.shown(&[(subject(TAG), versions.to_vec())])]);
@@ -494,7 +495,7 @@ fn a_part_of_a_history_needs_its_neighbours_and_all_in_between() {
         for end in begin..7 {
             for newest_first in [false, true] {
                 let bound =
-                    |version: u64| ledger.history(&subject(TAG)).get(version as usize).map(|v| v.recorded_at_us);
+                    |version: u64| history.get(usize::try_from(version).expect("few")).map(|v| v.recorded_at_us);
                 let part = Part {
                     since_us: bound(begin).unwrap_or(ledger.now_us()),
                     until_us: bound(end).unwrap_or(0),
