@@ -684,7 +684,7 @@ fn a_signed_state_that_another_entry_is_said_to_have_set_is_a_contradiction() {
     let believed_of = |rows: &MemoryStore, batch: &mut Batch| believed(rows, batch, name, bound('a', V1_FIRST));
     let index = sign_a_lie(&stage, believed_of, &[happened("moved", &digest('a'))]);
     let reason = format!(
-        "the history says that entry {V1_FIRST} set the state of {name}, but the ledger signed that entry about others"
+        "the history says that entry {V1_FIRST} set the state of {name}, but the ledger signed an entry that does not name it"
     );
     stage.refused(&["at", name], &reason);
     stage.refused(&["tags", APP], &reason);
