@@ -23,7 +23,7 @@ mod store;
 
 use evidence::{entries_at, entry, shown, subject_proof, time_of};
 use proxy::Answer;
-use stage::{POLICY, Stage, skey, words};
+use stage::{Stage, skey, words};
 use tagledger::ledger::checkpoint::Checkpoint;
 use tagledger::ledger::entry::{Body, SignedEntry, entry_hash, sign_record};
 use tagledger::ledger::merkle::Tree;
@@ -684,7 +684,7 @@ fn a_signed_state_that_another_entry_is_said_to_have_set_is_a_contradiction() {
     let believed_of = |rows: &MemoryStore, batch: &mut Batch| believed(rows, batch, name, bound('a', V1_FIRST));
     let index = sign_a_lie(&stage, believed_of, &[happened("moved", &digest('a'))]);
     let reason = format!(
-        "the history says that entry {V1_FIRST} set the state of {name}, but the ledger signed that entry about others"
+        "the history says that entry {V1_FIRST} set the state of {name}, but the ledger signed an entry that does not name it"
     );
     stage.refused(&["at", name], &reason);
     stage.refused(&["tags", APP], &reason);
@@ -815,7 +815,7 @@ fn a_tag_that_appears_twice_is_a_contradiction() {
 fn an_outcome_that_the_rules_do_not_give_holds_until_it_is_audited() {
     let stage = story();
     let strict = "registry.example/strict:v1";
-    let rules = proto::PolicyChange { policy: POLICY.to_owned() };
+    let rules = proto::PolicyChange { policy: "immutable = [\"registry.example/strict:*\"]\n".to_owned() };
     stage.record(&[world::statement(proto::statement::Kind::PolicyChange(rules))]);
     let first = stage.record(&[in_repository("strict", "v1", 'a')]);
     stage.record(&[in_repository("strict", "v1", 'b')]);

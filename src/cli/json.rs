@@ -209,6 +209,7 @@ fn verification(answer: &Answer, verdict: &Verdict) -> Value {
             "closed_at": answer.entries.closed_at_us().map(time),
             "note": answer.entries.note(),
         },
+        "reach": answer.reach.map(|reach| json!({ "size": reach.size, "closed_at": time(reach.closed_at_us) })),
         "checked": verdict.checked,
         "proven": verdict.proven,
         "unproven": verdict.unproven,

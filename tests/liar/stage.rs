@@ -22,8 +22,6 @@ use crate::proxy::Proxy;
 use crate::store::LyingStore;
 
 pub(crate) const ORIGIN: &str = "ledger.example/liar";
-/// The rules, which no repository but `strict` is bound by. Who relies on them records them first.
-pub(crate) const POLICY: &str = "immutable = [\"registry.example/strict:*\"]\n";
 /// What stands in a file before an answer is saved there.
 const BEFORE: &str = "kept from before";
 
@@ -133,6 +131,12 @@ impl Stage {
         assert!(printed.stdout.is_empty(), "{question:?}: {}", words(&printed));
         assert_eq!(fs::read_to_string(&saved).expect("still there"), BEFORE, "{question:?} is not saved");
         println!("{question:?} -> {}", error.trim());
+        // What was served is kept aside, and refused again out of its file.
+        if let Some((_, kept)) = error.trim().split_once("what was served is kept in ") {
+            let again = self.tagledger(&["verify", kept]);
+            assert_eq!(again.status.code(), Some(3), "{question:?} out of its file: {}", words(&again));
+            assert!(String::from_utf8_lossy(&again.stderr).contains(reason), "{question:?}: {}", words(&again));
+        }
     }
 
     /// Audits the log, and expects that nothing is found.

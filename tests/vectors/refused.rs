@@ -576,22 +576,22 @@ fn histories(cases: &mut Cases, ledger: &LittleLedger) {
             history.leaves[1].effective = 9;
         },
     );
-    spoilt("history leaf with another index", "entry 8 is shown as version 1", "does not say so", &|history| {
+    spoilt("history leaf with another index", "entry 8 is shown as version 1", "leads to another root", &|history| {
         history.leaves[0].index = 8;
     });
-    spoilt("history leaf with another version", "entry 7 is shown as version 0", "does not say so", &|history| {
+    spoilt("history leaf with another version", "entry 7 is shown as version 0", "leads to another root", &|history| {
         history.leaves[0].version = 0;
     });
-    spoilt("history leaves that fall", "two leaves are swapped", "does not come after", &|history| {
+    spoilt("history leaves that fall", "two leaves are swapped", "must be rising", &|history| {
         history.leaves.swap(0, 1)
     });
-    spoilt("history leaf twice", "a leaf is there twice", "does not come after", &|history| {
+    spoilt("history leaf twice", "a leaf is there twice", "must be rising", &|history| {
         history.leaves.insert(0, history.leaves[0]);
     });
-    spoilt("history leaf of a commitment", "entry 34 is none of a tag", "before the commitment", &|history| {
+    spoilt("history leaf of a commitment", "entry 34 is none of a tag", "leads to another root", &|history| {
         history.leaves[1].index = 34;
     });
-    spoilt("history leaf beyond the count", "version 7 of 7, from 0", "does not say so", &|history| {
+    spoilt("history leaf beyond the count", "version 7 of 7, from 0", "lies beyond the tree", &|history| {
         history.leaves[1].version = 7;
     });
     spoilt("history proof without leaves", "there are hashes, and nothing that they prove", not_proven, &|history| {

@@ -70,8 +70,7 @@ pub struct Growth {
 pub struct Answer {
     /// What was asked.
     pub question: Question,
-    /// The time that states are given for, or a part of a history ends with: the one asked for, but no later than when the
-    /// checkpoint of the first page was closed.
+    /// The time that states are given for: the one asked for, but no later than when the checkpoint of the first page was closed.
     pub as_of_us: Option<u64>,
     /// How far it reaches, where it says that nothing else is in the log.
     pub reach: Option<Reach>,
@@ -168,7 +167,7 @@ pub enum AnswerError {
     },
     /// An entry is said to have set the state of a subject that it says nothing about: a proof of misbehaviour.
     #[error(
-        "the history says that entry {index} set the state of {subject}, but the ledger signed that entry about others"
+        "the history says that entry {index} set the state of {subject}, but the ledger signed an entry that does not name it"
     )]
     NotNamed {
         /// The entry.
@@ -238,8 +237,10 @@ impl Claimed {
         if let Some(contradiction) = proven.contradiction(&proven) {
             return Err(contradiction.into());
         }
-        let (as_of_us, finding) = self.finding(&proven)?;
-        let reach = as_of_us.and_then(|at_us| proven.reach(at_us));
+        let moment_us = self.moment_us(&proven)?;
+        let finding = self.finding(&proven, moment_us.unwrap_or_default())?;
+        let reach = moment_us.and_then(|at_us| proven.reach(at_us));
+        let as_of_us = moment_us.filter(|_| self.question.until_us().is_some());
         let (question, subject_count) = (self.question.clone(), proven.subject_count());
         Ok(Answer { question, as_of_us, reach, finding, entries: proven.entries, subject_count })
     }
@@ -256,16 +257,19 @@ impl Claimed {
         growth.map_or(&[], |growth| &growth.hashes)
     }
 
-    fn finding(&self, proven: &Proven) -> Result<(Option<u64>, Finding), AnswerError> {
-        let as_of_us = match (&self.question, self.question.until_us()) {
+    /// The last moment that the answer is about: the one asked for, but none after the checkpoint of the first page was closed.
+    fn moment_us(&self, proven: &Proven) -> Result<Option<u64>, AnswerError> {
+        Ok(match (&self.question, self.question.until_us()) {
             (Question::TagHistory { part, .. } | Question::Sightings { part, .. }, _) => {
                 Some(part.last_us(proven.now_us()?))
             }
             (_, Some(asked_us)) => Some(clamp(asked_us, proven.now_us()?)),
             _ => None,
-        };
-        let at_us = as_of_us.unwrap_or_default();
-        let finding = match &self.question {
+        })
+    }
+
+    fn finding(&self, proven: &Proven, at_us: u64) -> Result<Finding, AnswerError> {
+        Ok(match &self.question {
             Question::TagAt { tag, .. } => Finding::State(proven.state(&Subject::Tag(tag.clone()), at_us)?),
             Question::TagsAt { repository, include_unbound, limit, .. } => {
                 let mut lister = Lister::new(proven, at_us, *limit);
@@ -317,8 +321,7 @@ impl Claimed {
             Question::Entry { index } => entry(|found, _| found == *index, &proven.entries)?,
             Question::Leaf { hash } => entry(|_, found| found == hash, &proven.entries)?,
             Question::Inclusion { index, tree_size } => self.inclusion(*index, *tree_size, &proven.entries)?,
-        };
-        Ok((as_of_us, finding))
+        })
     }
 
     fn inclusion(&self, index: u64, asked_size: u64, entries: &VerifiedEntries) -> Result<Finding, AnswerError> {

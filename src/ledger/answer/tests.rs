@@ -155,6 +155,45 @@ fn the_verdict_says_what_was_proven() {
     assert!(verdict.unproven[0].contains("anything later than"), "{verdict:?}");
 }
 
+/// Who is handed a file has not asked its question, and has to be told which one it was.
+#[test]
+fn the_verdict_says_what_was_asked() {
+    let ledger = ledger();
+    let words = |time_us| rfc3339(time_us).replace(".000000", "");
+    let verdict = |claimed: Claimed| claimed.check(&ledger.skey.vkey()).expect("honest").verdict().proven.remove(0);
+    let (since_us, until_us) = (time_of(&ledger, 4), time_of(&ledger, 8));
+    let (since, until) = (words(since_us), words(until_us));
+    for (part, during) in [
+        (Part { since_us, ..Part::default() }, format!("about {TAG} since {since}: ")),
+        (Part { until_us, ..Part::default() }, format!("about {TAG} before {until}: ")),
+        (Part { since_us, until_us, ..Part::default() }, format!("about {TAG} since {since} and before {until}: ")),
+    ] {
+        let said = verdict(history_of(&ledger, &subject(TAG), part));
+        assert!(said.contains(&during), "{said}");
+    }
+    let mut cut = tags_at(&ledger, until_us);
+    let Question::TagsAt { limit, .. } = &mut cut.question else { panic!("not it") };
+    *limit = 1;
+    let said = verdict(cut);
+    assert!(said.contains(&format!("the first 1 tags of r/app that were bound, as of {until}")), "{said}");
+    let mut named = running(&ledger, "prod", 0);
+    let Question::RunningAt { workload, .. } = &mut named.question else { panic!("not it") };
+    *workload = "job".into();
+    let said = verdict(named);
+    assert!(said.contains("there are no workloads of prod named job that ran"), "{said}");
+    let question = Question::RepositoryDiff {
+        repository: "r/app".parse().expect("a repository"),
+        from_us: since_us,
+        to_us: 0,
+        limit: 0,
+    };
+    let said = verdict(Claimed { question, ..tags_at(&ledger, 0) });
+    assert!(
+        said.contains(&format!("tags of r/app that differ from what they were at {since}, of the 3 seen by ")),
+        "{said}"
+    );
+}
+
 /// Evidence about v1 as of entry 4, with what is to be done to it.
 fn spoilt(ledger: &LittleLedger, spoil: impl FnOnce(&mut proto::Evidence)) -> Result<Answer, AnswerError> {
     let mut claimed = ledger.tag_at(&tag(TAG), time_of(ledger, 4));
@@ -1028,7 +1067,7 @@ fn no_choice_of_true_proofs_makes_a_false_answer() {
         believed[kind] += 1;
         of_several += usize::from(count > 1);
         // The moment is that of the question, but no later than the first page knows.
-        let (now_us, as_of_us) = (time_of(&ledger, of[0] - 1), answer.as_of_us.expect("it has a moment"));
+        let now_us = time_of(&ledger, of[0] - 1);
         let asked_us = match &question {
             Question::TagHistory { part, .. } | Question::Sightings { part, .. } if part.until_us > 0 => {
                 part.until_us - 1
@@ -1037,7 +1076,8 @@ fn no_choice_of_true_proofs_makes_a_false_answer() {
             question => question.until_us().filter(|us| *us > 0).unwrap_or(now_us),
         };
         let context = format!("round {round}: {question:?} of {of:?}");
-        assert_eq!(as_of_us, asked_us.min(now_us), "{context}");
+        let as_of_us = asked_us.min(now_us);
+        assert_eq!(answer.as_of_us, (!matches!(kind, 1 | 2)).then_some(as_of_us), "{context}");
         assert!(answer.reach.is_some_and(|reach| reach.closed_at_us >= as_of_us && reach.size <= of[0]), "{context}");
         let text = |state: &State| state.digest().map(ToString::to_string);
         let cut = |mut all: Vec<(Subject, Option<String>, Option<String>)>| {

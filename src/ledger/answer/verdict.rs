@@ -113,22 +113,23 @@ impl Verdict {
             }
             _ => String::new(),
         };
-        // What a member had to be, beside known.
+        // What a member had to be, beside known. Whoever is handed a file has not asked: this is where the question is said.
         let name = match question {
-            Question::RunningAt { workload, .. } if !workload.is_empty() => " that have this name",
-            _ => "",
+            Question::RunningAt { workload, .. } if !workload.is_empty() => format!(" named {workload}"),
+            _ => String::new(),
         };
         let state = match question {
-            Question::TagsAt { include_unbound: true, .. } | Question::RunningAt { include_stopped: true, .. } => "",
-            Question::TagsAt { .. } => " that were bound",
-            Question::RunningAt { .. } if name.is_empty() => " that ran",
-            Question::RunningAt { .. } => " and ran",
-            _ => " that differ",
+            Question::TagsAt { include_unbound: false, .. } => " that were bound".to_owned(),
+            Question::RunningAt { include_stopped: false, .. } => " that ran".to_owned(),
+            Question::RepositoryDiff { from_us, .. } | Question::EnvironmentDiff { from_us, .. } => {
+                format!(" that differ from what they were at {}", words(*from_us))
+            }
+            _ => String::new(),
         };
         let (found, time) = (list.items.len(), words(as_of_us.unwrap_or_default()));
         let known = list.looked_at;
         self.proven.push(if list.is_cut {
-            format!("these are the first {found} {many}{place}{name}{state}; the list was cut there, and may go on")
+            format!("these are the first {found} {many}{place}{name}{state}, as of {time}; the list was cut there, and may go on")
         } else if known == 0 {
             format!("no {one}{place} had been seen by {time}")
         } else if found == 0 {
@@ -144,7 +145,12 @@ impl Verdict {
             Question::TagHistory { part, .. } | Question::Sightings { part, .. } => *part,
             _ => Part::default(),
         };
-        let during = if part.since_us == 0 && part.until_us == 0 { "" } else { " in that time" };
+        let during = match (part.since_us, part.until_us) {
+            (0, 0) => String::new(),
+            (since_us, 0) => format!(" since {}", words(since_us)),
+            (0, until_us) => format!(" before {}", words(until_us)),
+            (since_us, until_us) => format!(" since {} and before {}", words(since_us), words(until_us)),
+        };
         let log = if by_then.is_empty() { "the log" } else { "the log of then" };
         self.proven.push(match history.versions.len() {
             0 if history.count == 0 => never(&name, by_then),
