@@ -362,16 +362,18 @@ class Demo:
         note(f"{len(self.saved)} answers verified offline, each with the digest that is right")
         forged = self.forge(next(file for file, digest, _ in self.saved if digest == self.digests["A"]))
         self.cli("verify", str(forged), expect=3)
-        note("an answer in which somebody put B for A, and repaired the checksum, is refused with exit code 3")
+        note("an answer in which somebody unbound the tag, and repaired the checksum, is refused with exit code 3")
 
     def forge(self, file: pathlib.Path) -> pathlib.Path:
-        """Puts the other digest into what the answer claims; the entries, which are signed, can't be changed."""
+        """Says that nothing was bound after the entry that the answer rests on; the entries, which are signed, stay as they are."""
         evidence = json.loads(file.read_text())
-        content = json.dumps(evidence["content"], separators=(",", ":"), ensure_ascii=False)
+        compact = {"separators": (",", ":"), "ensure_ascii": False}
+        content = json.dumps(evidence["content"], **compact)
         if evidence["checksum"] != "sha256:" + hashlib.sha256(content.encode()).hexdigest():
-            raise Wrong("the checksum of an evidence file is not what the specification says")
-        content = content.replace(self.digests["A"], self.digests["B"])
-        evidence["content"] = json.loads(content)
+            raise Wrong("the checksum of an evidence file is not that of its content")
+        leaves = evidence["content"]["pages"][0]["subjects"][0]["terminal"]["history"]["leaves"]
+        leaves[0]["effective"] = 0
+        content = json.dumps(evidence["content"], **compact)
         evidence["checksum"] = "sha256:" + hashlib.sha256(content.encode()).hexdigest()
         forged = file.with_name("forged.json")
         forged.write_text(json.dumps(evidence))
