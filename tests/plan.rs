@@ -21,6 +21,7 @@ use tagledger::ledger::note::Skey;
 use tagledger::ledger::policy::Policy;
 use tagledger::ledger::statement::Statement;
 use tagledger::proto;
+use tagledger::store::leaf_pages::LeafPages;
 use tagledger::store::memory::MemoryStore;
 use tagledger::store::rows::{self, StoredHistory, StoredLeaves};
 use tagledger::store::{Read, Store};
@@ -75,6 +76,7 @@ struct Log {
     store: MemoryStore,
     tree: Tree,
     top: map::Top,
+    leaves: LeafPages,
     last_time_us: u64,
     policy: Policy,
     skey: Skey,
@@ -86,6 +88,7 @@ impl Log {
             store: MemoryStore::default(),
             tree: Tree::default(),
             top: map::Top::default(),
+            leaves: LeafPages::new(tempfile::tempfile().expect("a file"), 0),
             last_time_us: 0,
             policy: Policy::default(),
             skey: skey(),
@@ -102,6 +105,7 @@ impl Log {
             read: &self.store,
             tree: &self.tree,
             top: &self.top,
+            leaves: &self.leaves,
             last_time_us: self.last_time_us,
             policy: &self.policy,
             skey: &self.skey,
@@ -114,6 +118,7 @@ impl Log {
 
     fn commit(&mut self, plan: Plan) {
         self.store.commit(self.tree.size(), plan.batch).expect("committed");
+        self.leaves.put(&plan.leaves).expect("written");
         (self.tree, self.top, self.last_time_us) = (plan.tree, plan.top, plan.head.recorded_at_us);
         self.policy = plan.policy.unwrap_or_else(|| self.policy.clone());
     }
@@ -130,7 +135,7 @@ impl Log {
         assert_eq!(policy, self.policy);
         let mut next = StoredLeaves::new(&self.store).all();
         let leaves: Vec<map::Leaf> = std::iter::from_fn(|| next().expect("readable")).collect();
-        assert_eq!((self.top.root(), self.top.size()), (map::root_of(&leaves, 0), leaves.len() as u64));
+        assert_eq!((self.top.root(), self.top.size()), (map::root_of(&map::hashed(&leaves), 0), leaves.len() as u64));
         for leaf in leaves {
             let history = StoredHistory { read: &self.store, key: leaf.key };
             let row = rows::subject(&self.store, &leaf.key).expect("readable");

@@ -187,6 +187,7 @@ impl Ledger {
             bounds: options.clock_bounds,
             tree: recovered.tree,
             top: recovered.top,
+            leaves: recovered.leaves,
             tops,
             last_time_us: recovered.last_time_us,
             newest: newest_sender,

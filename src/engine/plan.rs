@@ -15,7 +15,7 @@ use super::clock::{self, Bounds, Oddity};
 use crate::ledger::checkpoint::Checkpoint;
 use crate::ledger::entry::{MAX_ENTRY_LENGTH, entry_hash, sign_commitment, sign_record};
 use crate::ledger::history::{history_leaf, map_leaf};
-use crate::ledger::map;
+use crate::ledger::map::{self, LeafHash, LeafHashes};
 use crate::ledger::merkle::tree::{MemoryNodes, Node};
 use crate::ledger::merkle::{Hash, Tree};
 use crate::ledger::names::{Digest, Registry, Repository, Tag};
@@ -25,7 +25,7 @@ use crate::ledger::statement::{Kind, Statement};
 use crate::ledger::subject::{Subject, SubjectKey};
 use crate::ledger::transition::{Binding, Step, SubjectState, Touch, View, transition};
 use crate::proto::{self, Outcome};
-use crate::store::rows::{self, Event, Head, StoredLeaves, SubjectRow, Version};
+use crate::store::rows::{self, Event, Head, SubjectRow, Version};
 use crate::store::{Batch, Read, ReadError};
 
 /// A statement that passed the door: parsed, authenticated, its signature checked.
@@ -53,6 +53,8 @@ pub struct Base<'a> {
     pub tree: &'a Tree,
     /// The upper part of the subject map over it.
     pub top: &'a map::Top,
+    /// The leaves of that map.
+    pub leaves: &'a dyn LeafHashes<Error = ReadError>,
     /// Time of its last entry; 0 if there is none.
     pub last_time_us: u64,
     /// The rules in force after it.
@@ -69,6 +71,8 @@ pub struct Plan {
     pub tree: Tree,
     /// The upper part of the subject map after the commit.
     pub top: map::Top,
+    /// The leaves that are then others than before, by rising key.
+    pub leaves: Vec<LeafHash>,
     /// The rules in force after the commit, if they are others than before.
     pub policy: Option<Policy>,
     /// The state of the log after the commit.
@@ -151,6 +155,8 @@ struct Writer<'a> {
     batch: Batch,
     tree: Tree,
     top: map::Top,
+    /// The map's leaves that change, once they are known.
+    leaves: Vec<LeafHash>,
     /// Set once the batch has changed it.
     policy: Option<Policy>,
     new_nodes: Vec<Node>,
@@ -166,6 +172,7 @@ impl<'a> Writer<'a> {
             batch: Batch::default(),
             tree: base.tree.clone(),
             top: base.top.clone(),
+            leaves: Vec::new(),
             policy: None,
             new_nodes: base.tree.edge().collect(),
             entries: Vec::new(),
@@ -313,9 +320,10 @@ impl<'a> Writer<'a> {
         for key in &self.overlay.changed {
             let row = &subjects[key];
             rows::put_subject(&mut self.batch, key, row);
-            leaves.push(map_leaf(*key, &row.history));
+            leaves.push(map_leaf(*key, &row.history).hashed());
         }
-        self.top.update(&StoredLeaves::new(self.base.read), &leaves)?;
+        self.top.update(self.base.leaves, &leaves)?;
+        self.leaves = leaves;
         let commitment = proto::Commitment {
             index: self.tree.size(),
             recorded_at_us: self.next_time_us,
@@ -373,6 +381,7 @@ impl<'a> Writer<'a> {
             batch: self.batch,
             tree: self.tree,
             top: self.top,
+            leaves: self.leaves,
             policy: self.policy,
             head,
             entries: self.entries,

@@ -12,8 +12,12 @@ use crate::ledger::statement::Kind;
 use crate::ledger::subject::Subject;
 use crate::ledger::transition::Binding;
 use crate::proto;
+use crate::store::leaf_pages::{LeafPages, ScratchError};
 use crate::store::rows::{self, FORMAT, OlderFormat, StoredLeaves, StoredNodes};
-use crate::store::{CommitError, ReadError};
+use crate::store::{CommitError, ReadError, Store};
+
+/// Leaves that are put into their pages at a time while the map is read.
+const LEAVES: usize = 4096;
 
 /// Why a ledger is not opened.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
@@ -63,6 +67,7 @@ pub enum OpenError {
 pub(super) struct Recovered {
     pub(super) tree: Tree,
     pub(super) top: map::Top,
+    pub(super) leaves: LeafPages,
     pub(super) policy: Policy,
     pub(super) last_time_us: u64,
     pub(super) committed: Committed,
@@ -96,7 +101,7 @@ pub(super) fn recover(options: &Options) -> Result<Recovered, OpenError> {
         )));
     }
     let commitment = last_commitment(options, &head)?;
-    let top = map::Top::load(StoredLeaves::new(store).all())?;
+    let (top, leaves) = load_map(store, commitment.map_size)?;
     if top.root() != *commitment.map_root || top.size() != commitment.map_size {
         return Err(OpenError::Inconsistent(format!(
             "its {} subjects are not the {} that the last commitment, entry {}, is over, or their histories differ",
@@ -108,7 +113,7 @@ pub(super) fn recover(options: &Options) -> Result<Recovered, OpenError> {
     let policy = policy_in_force(options)?;
     let committed =
         Committed { first: head.size, entries: Vec::new(), nodes: MemoryNodes::default(), head: head.clone() };
-    Ok(Recovered { tree, top, policy, last_time_us: head.recorded_at_us, committed })
+    Ok(Recovered { tree, top, leaves, policy, last_time_us: head.recorded_at_us, committed })
 }
 
 fn begin(options: &Options) -> Result<(), OpenError> {
@@ -116,12 +121,30 @@ fn begin(options: &Options) -> Result<(), OpenError> {
         read: &*options.store,
         tree: &Tree::default(),
         top: &map::Top::default(),
+        leaves: &StoredLeaves::new(&*options.store),
         last_time_us: 0,
         policy: &Policy::default(),
         skey: &options.skey,
     };
     let plan = plan_genesis(&base, (options.clock)())?;
     Ok(options.store.commit(0, plan.batch)?)
+}
+
+/// The upper part of the map in memory, and its leaves where updates read them; both from the table of subjects.
+pub fn load_map(store: &dyn Store, expected: u64) -> Result<(map::Top, LeafPages), ReadError> {
+    let file = store.scratch().map_err(ScratchError::from)?;
+    let mut pages = LeafPages::new(file, expected);
+    let (mut stored, mut read) = (StoredLeaves::new(store).all(), Vec::with_capacity(LEAVES));
+    let top = map::Top::load(|| {
+        let leaf = stored()?.map(|leaf| leaf.hashed());
+        read.extend(leaf);
+        if read.len() == LEAVES || leaf.is_none() {
+            pages.put(&read)?;
+            read.clear();
+        }
+        Ok::<_, ReadError>(leaf)
+    })?;
+    Ok((top, pages))
 }
 
 /// The policy that the log says is in force: that of the entry its subject was last set by.

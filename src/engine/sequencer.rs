@@ -20,6 +20,7 @@ use crate::ledger::note::Skey;
 use crate::ledger::policy::Policy;
 use crate::proto;
 use crate::store::Store;
+use crate::store::leaf_pages::LeafPages;
 
 /// Most requests that wait; past that they are refused as overload.
 pub(super) const QUEUE_LENGTH: usize = 8192;
@@ -40,6 +41,8 @@ pub(super) struct Sequencer {
     pub(super) tree: Tree,
     /// The upper part of the subject map over it.
     pub(super) top: map::Top,
+    /// The leaves of that map.
+    pub(super) leaves: LeafPages,
     /// The same for readers.
     pub(super) tops: Arc<Tops>,
     /// Time of the last committed entry.
@@ -79,6 +82,7 @@ impl Sequencer {
             read: &*self.store,
             tree: &self.tree,
             top: &self.top,
+            leaves: &self.leaves,
             last_time_us: self.last_time_us,
             policy: &self.policy,
             skey: &self.skey,
@@ -127,6 +131,7 @@ impl Sequencer {
         self.tops.put(plan.tree.size(), plan.top.clone());
         self.store.commit(first, plan.batch).map_err(|error| error.to_string())?;
         // Durable from here on.
+        self.leaves.put(&plan.leaves).map_err(|error| error.to_string())?;
         (self.tree, self.top) = (plan.tree, plan.top);
         if let Some(policy) = plan.policy {
             tracing::info!(digest = %policy.digest(), "another policy is in force");

@@ -403,7 +403,7 @@ fn policy_of(statement: &[u8]) -> Policy {
 
 fn top(leaves: &BTreeMap<SubjectKey, Leaf>) -> Top {
     let mut rising = leaves.values();
-    let Ok(top) = Top::load(|| Ok::<_, Infallible>(rising.next().copied()));
+    let Ok(top) = Top::load(|| Ok::<_, Infallible>(rising.next().map(Leaf::hashed)));
     top
 }
 

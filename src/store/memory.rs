@@ -137,4 +137,8 @@ impl Store for MemoryStore {
     fn snapshot(&self) -> Box<dyn Read + Send + '_> {
         Box::new(self.lock().rows.clone())
     }
+
+    fn scratch(&self) -> std::io::Result<std::fs::File> {
+        tempfile::tempfile()
+    }
 }

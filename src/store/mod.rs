@@ -5,11 +5,16 @@
 //! store, [`memory`] the double that fails on demand and loses what was not synced. A replicated store would implement the
 //! same trait; so nothing above this module may know RocksDB.
 //!
-//! What the rows mean is in [`rows`]: keys, values and their encoding.
+//! What the rows mean is in [`rows`]: keys, values and their encoding. [`leaf_pages`] is a copy of some of it in a scratch file,
+//! where updating the subject map finds it faster.
 
+pub mod leaf_pages;
 pub mod memory;
 pub mod rocks;
 pub mod rows;
+
+use std::fs::File;
+use std::io;
 
 /// The tables. Each is a key space of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -162,4 +167,7 @@ pub trait Store: Read + Send + Sync {
 
     /// The state as of now, whatever is committed meanwhile.
     fn snapshot(&self) -> Box<dyn Read + Send + '_>;
+
+    /// An empty file without a name, which is gone with the process: room for what can be made again.
+    fn scratch(&self) -> io::Result<File>;
 }

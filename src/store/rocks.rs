@@ -118,10 +118,6 @@ fn family_options(table: Table, cache: &Cache) -> Options {
         Table::Nodes | Table::HistoryNodes | Table::Leaves | Table::Subjects => DBCompressionType::None,
         _ => DBCompressionType::Lz4,
     });
-    if table == Table::Subjects {
-        // Updating the map seeks in it for every subject that changed, and a seek looks into each file of level 0.
-        options.set_level_zero_file_num_compaction_trigger(2);
-    }
     options
 }
 
@@ -156,6 +152,10 @@ impl Store for RocksStore {
 
     fn snapshot(&self) -> Box<dyn Read + Send + '_> {
         Box::new(RocksSnapshot { store: self, snapshot: self.db.snapshot() })
+    }
+
+    fn scratch(&self) -> std::io::Result<std::fs::File> {
+        tempfile::tempfile_in(self.db.path())
     }
 }
 

@@ -9,6 +9,7 @@ use tagledger::ledger::merkle::tree::subtree;
 use tagledger::ledger::subject::Subject;
 use tagledger::proto::subject_proof::Terminal as WireTerminal;
 use tagledger::proto::{self, Evidence, SubjectProof};
+use tagledger::store::ReadError;
 use tagledger::store::memory::MemoryStore;
 use tagledger::store::rows::{self, StoredHistory, StoredLeaves, StoredNodes};
 
@@ -42,7 +43,8 @@ pub(crate) fn entries_at(rows: &MemoryStore, indexes: &[u64], size: u64) -> Evid
 /// What the newest map says of a subject, with some of its versions.
 pub(crate) fn subject_proof(rows: &MemoryStore, subject: &Subject, versions: &[u64]) -> SubjectProof {
     let (key, leaves) = (subject.key(), StoredLeaves::new(rows));
-    let top = Top::load(StoredLeaves::new(rows).all()).expect("readable");
+    let mut all = StoredLeaves::new(rows).all();
+    let top = Top::load(|| Ok::<_, ReadError>(all()?.map(|leaf| leaf.hashed()))).expect("readable");
     let proof = top.prove(&leaves, &key).expect("readable");
     let terminal = match proof.terminal {
         Terminal::Empty => WireTerminal::Empty(proto::EmptySubtree {}),

@@ -61,6 +61,10 @@ impl Store for LyingStore {
         self.truth.commit(expected_size, batch)
     }
 
+    fn scratch(&self) -> std::io::Result<std::fs::File> {
+        self.truth.scratch()
+    }
+
     fn snapshot(&self) -> Box<dyn Read + Send + '_> {
         let tale = self.to_readers.lock().expect("nobody panicked").clone();
         Box::new(Told { truth: self.truth.snapshot(), tale })

@@ -6,7 +6,7 @@ use prost::Message as _;
 
 use tagledger::ledger::entry::{SignedEntry, entry_hash};
 use tagledger::ledger::history::history_leaf;
-use tagledger::ledger::map::{Leaf, node_hash as map_node, root_of};
+use tagledger::ledger::map::{Leaf, hashed, node_hash as map_node, root_of};
 use tagledger::ledger::merkle::Hash;
 use tagledger::ledger::merkle::hash::node_hash;
 use tagledger::ledger::note::Skey;
@@ -82,7 +82,7 @@ fn values() -> Vec<(&'static str, String)> {
     }
     values.extend(nodes(&leaves, 0));
     let root = &ledger.evidence(&[2]).entries[0].entry;
-    assert!(hex::encode(root).contains(&hex_of(&root_of(&leaves, 0))), "the root of the map is in entry 2");
+    assert!(hex::encode(root).contains(&hex_of(&root_of(&hashed(&leaves), 0))), "the root of the map is in entry 2");
     values
 }
 
@@ -94,7 +94,7 @@ fn nodes(leaves: &[Leaf], depth: usize) -> Vec<(&'static str, String)> {
     let is_one = |leaf: &&Leaf| leaf.key.bit(depth);
     let one: Vec<Leaf> = leaves.iter().filter(is_one).copied().collect();
     let zero: Vec<Leaf> = leaves.iter().filter(|leaf| !is_one(leaf)).copied().collect();
-    let node = map_node(&root_of(&zero, depth + 1), &root_of(&one, depth + 1));
+    let node = map_node(&root_of(&hashed(&zero), depth + 1), &root_of(&hashed(&one), depth + 1));
     let below = [nodes(&zero, depth + 1), nodes(&one, depth + 1)].concat();
     [vec![("a node of the map", hex::encode(node))], below].concat()
 }

@@ -53,6 +53,32 @@ pub trait Leaves {
     fn under(&self, path: &SubjectKey, depth: usize) -> Result<Vec<Leaf>, Self::Error>;
 }
 
+/// A leaf as the tree above it sees it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LeafHash {
+    /// Which subject.
+    pub key: SubjectKey,
+    /// [`Leaf::hash`].
+    pub hash: Hash,
+}
+
+/// A place to read the hashes of leaves from, which is all that an update needs.
+pub trait LeafHashes {
+    /// Why a read failed.
+    type Error;
+
+    /// The leaves whose keys begin with the first `depth` bits of `path`, by rising key.
+    fn hashes_under(&self, path: &SubjectKey, depth: usize) -> Result<Vec<LeafHash>, Self::Error>;
+}
+
+impl<L: Leaves> LeafHashes for L {
+    type Error = L::Error;
+
+    fn hashes_under(&self, path: &SubjectKey, depth: usize) -> Result<Vec<LeafHash>, L::Error> {
+        Ok(hashed(&self.under(path, depth)?))
+    }
+}
+
 /// Leaves in memory: for tests, tools, and maps small enough.
 impl Leaves for BTreeMap<SubjectKey, Leaf> {
     type Error = Infallible;
@@ -69,6 +95,16 @@ impl Leaf {
         let hash = Sha256::new().chain_update([0x02]).chain_update(self.key.0);
         hash.chain_update(self.count.to_be_bytes()).chain_update(self.root).finalize().into()
     }
+
+    /// What the tree above sees of it.
+    pub fn hashed(&self) -> LeafHash {
+        LeafHash { key: self.key, hash: self.hash() }
+    }
+}
+
+/// What the tree above sees of some leaves.
+pub fn hashed(leaves: &[Leaf]) -> Vec<LeafHash> {
+    leaves.iter().map(Leaf::hashed).collect()
 }
 
 impl SubjectKey {
@@ -112,10 +148,10 @@ pub fn node_hash(left: &Hash, right: &Hash) -> Hash {
 }
 
 /// The root of the subtree at a depth that holds exactly these leaves, whose keys rise and share their first `depth` bits.
-pub fn root_of(leaves: &[Leaf], depth: usize) -> Hash {
+pub fn root_of(leaves: &[LeafHash], depth: usize) -> Hash {
     match leaves {
         [] => EMPTY,
-        [leaf] => leaf.hash(),
+        [leaf] => leaf.hash,
         _ => {
             let (zero, one) = split(leaves, depth);
             node_hash(&root_of(zero, depth + 1), &root_of(one, depth + 1))
@@ -124,8 +160,23 @@ pub fn root_of(leaves: &[Leaf], depth: usize) -> Hash {
 }
 
 /// The leaves on both sides of a node.
-fn split(leaves: &[Leaf], depth: usize) -> (&[Leaf], &[Leaf]) {
+pub fn split(leaves: &[LeafHash], depth: usize) -> (&[LeafHash], &[LeafHash]) {
     leaves.split_at(leaves.partition_point(|leaf| !leaf.key.bit(depth)))
+}
+
+/// All leaves of both, by rising key; where both have a key, that of `changed`.
+pub fn merge(before: &[LeafHash], changed: &[LeafHash]) -> Vec<LeafHash> {
+    let mut merged = Vec::with_capacity(before.len() + changed.len());
+    let mut before = before.iter().peekable();
+    for leaf in changed {
+        while let Some(smaller) = before.next_if(|kept| kept.key < leaf.key) {
+            merged.push(*smaller);
+        }
+        before.next_if(|kept| kept.key == leaf.key);
+        merged.push(*leaf);
+    }
+    merged.extend(before);
+    merged
 }
 
 #[cfg(test)]
@@ -157,10 +208,10 @@ mod tests {
         bytes.extend([7; 32]);
         assert_eq!(leaf.hash(), <Hash>::from(Sha256::digest(&bytes)));
         assert_eq!(root_of(&[], 0), [0; 32]);
-        assert_eq!(root_of(&[leaf], 0), leaf.hash());
+        assert_eq!(root_of(&[leaf.hashed()], 0), leaf.hash());
         // Both begin with bit 1: the empty left side is hashed as zeros.
         let other = Leaf { key: leaf.key.with_bit(1, true), ..leaf };
         let inner = node_hash(&leaf.hash(), &other.hash());
-        assert_eq!(root_of(&[leaf, other], 0), node_hash(&EMPTY, &inner));
+        assert_eq!(root_of(&hashed(&[leaf, other]), 0), node_hash(&EMPTY, &inner));
     }
 }

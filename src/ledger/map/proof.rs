@@ -3,7 +3,7 @@
 //! A proof is the roots beside the key's path, from the root of the map down, and what the path ends in. Since each node has
 //! one preimage, a root allows one answer for each key, whoever made the tree.
 
-use super::{EMPTY, Leaf, MAX_DEPTH, node_hash, root_of, split};
+use super::{EMPTY, Leaf, MAX_DEPTH, hashed, node_hash, root_of};
 use crate::ledger::merkle::Hash;
 use crate::ledger::subject::SubjectKey;
 
@@ -102,9 +102,9 @@ pub(super) fn prove_below(key: &SubjectKey, mut leaves: &[Leaf], depth: usize, m
             [leaf] if leaf.key == *key => Terminal::Own { count: leaf.count, root: leaf.root },
             [leaf] => Terminal::Other(*leaf),
             _ => {
-                let (zero, one) = split(leaves, depth);
+                let (zero, one) = leaves.split_at(leaves.partition_point(|leaf| !leaf.key.bit(depth)));
                 let (mine, beside) = if key.bit(depth) { (one, zero) } else { (zero, one) };
-                siblings.push(root_of(beside, depth + 1));
+                siblings.push(root_of(&hashed(beside), depth + 1));
                 leaves = mine;
                 continue;
             }

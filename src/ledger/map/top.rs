@@ -8,7 +8,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use super::proof::prove_below;
-use super::{EMPTY, Leaf, Leaves, MAX_DEPTH, MapProof, node_hash, root_of, split};
+use super::{EMPTY, LeafHash, LeafHashes, Leaves, MAX_DEPTH, MapProof, merge, node_hash, root_of, split};
 use crate::ledger::merkle::Hash;
 use crate::ledger::subject::SubjectKey;
 
@@ -32,7 +32,7 @@ struct Subtree {
 
 impl Top {
     /// Reads a whole map: `next` gives its leaves by rising key, and then nothing.
-    pub fn load<E>(next: impl FnMut() -> Result<Option<Leaf>, E>) -> Result<Self, E> {
+    pub fn load<E>(next: impl FnMut() -> Result<Option<LeafHash>, E>) -> Result<Self, E> {
         let mut source = Source { next, ahead: Vec::new(), size: 0 };
         let root = source.subtree(SubjectKey([0; 32]), 0)?;
         Ok(Self { root, size: source.size })
@@ -58,7 +58,7 @@ impl Top {
 
     /// Puts leaves, by rising key and each key once, into the map whose other leaves are `kept`. After an error the map is
     /// not usable.
-    pub fn update<L: Leaves>(&mut self, kept: &L, changed: &[Leaf]) -> Result<(), L::Error> {
+    pub fn update<L: LeafHashes + ?Sized>(&mut self, kept: &L, changed: &[LeafHash]) -> Result<(), L::Error> {
         debug_assert!(changed.windows(2).all(|pair| pair[0].key < pair[1].key), "keys rise");
         self.size += self.root.update(kept, changed, 0)?;
         Ok(())
@@ -81,7 +81,7 @@ impl Top {
 
 impl Subtree {
     /// Of exactly these leaves.
-    fn of(leaves: &[Leaf], depth: usize) -> Self {
+    fn of(leaves: &[LeafHash], depth: usize) -> Self {
         if leaves.len() <= MAX_BUCKET {
             return Self { hash: root_of(leaves, depth), halves: None };
         }
@@ -103,7 +103,12 @@ impl Subtree {
     }
 
     /// Returns how many of the keys are new.
-    fn update<L: Leaves>(&mut self, kept: &L, changed: &[Leaf], depth: usize) -> Result<u64, L::Error> {
+    fn update<L: LeafHashes + ?Sized>(
+        &mut self,
+        kept: &L,
+        changed: &[LeafHash],
+        depth: usize,
+    ) -> Result<u64, L::Error> {
         let Some(first) = changed.first() else { return Ok(0) };
         if let Some(halves) = &mut self.halves {
             // Other copies of the map keep theirs.
@@ -113,37 +118,22 @@ impl Subtree {
             self.hash = node_hash(&halves[0].hash, &halves[1].hash);
             return Ok(added);
         }
-        let before = if self.hash == EMPTY { Vec::new() } else { kept.under(&first.key, depth)? };
+        let before = if self.hash == EMPTY { Vec::new() } else { kept.hashes_under(&first.key, depth)? };
         let after = merge(&before, changed);
         *self = Self::of(&after, depth);
         Ok(u64::try_from(after.len() - before.len()).expect("a bucket is small"))
     }
 }
 
-/// All leaves of both, by rising key; where both have a key, that of `changed`.
-fn merge(before: &[Leaf], changed: &[Leaf]) -> Vec<Leaf> {
-    let mut merged = Vec::with_capacity(before.len() + changed.len());
-    let mut before = before.iter().peekable();
-    for leaf in changed {
-        while let Some(smaller) = before.next_if(|kept| kept.key < leaf.key) {
-            merged.push(*smaller);
-        }
-        before.next_if(|kept| kept.key == leaf.key);
-        merged.push(*leaf);
-    }
-    merged.extend(before);
-    merged
-}
-
 /// Leaves as they come, by rising key.
 struct Source<N> {
     next: N,
     /// Read, and not yet in a subtree: the first of what is to come.
-    ahead: Vec<Leaf>,
+    ahead: Vec<LeafHash>,
     size: u64,
 }
 
-impl<N: FnMut() -> Result<Option<Leaf>, E>, E> Source<N> {
+impl<N: FnMut() -> Result<Option<LeafHash>, E>, E> Source<N> {
     /// Takes the subtree at the first `depth` bits of a path, which holds the next leaves, if it holds any.
     fn subtree(&mut self, path: SubjectKey, depth: usize) -> Result<Subtree, E> {
         while self.ahead.len() <= MAX_BUCKET
@@ -173,7 +163,7 @@ mod tests {
     use sha2::{Digest as _, Sha256};
 
     use super::*;
-    use crate::ledger::map::{MapProofError, Terminal};
+    use crate::ledger::map::{Leaf, MapProofError, Terminal};
 
     type Model = BTreeMap<SubjectKey, Leaf>;
 
@@ -184,17 +174,17 @@ mod tests {
 
     fn put(top: &mut Top, model: &mut Model, changed: &[Leaf]) {
         let changed: Model = changed.iter().map(|leaf| (leaf.key, *leaf)).collect();
-        let Ok(()) = top.update(model, &changed.values().copied().collect::<Vec<_>>());
+        let Ok(()) = top.update(model, &all(&changed));
         model.extend(changed);
     }
 
-    fn all(model: &Model) -> Vec<Leaf> {
-        model.values().copied().collect()
+    fn all(model: &Model) -> Vec<LeafHash> {
+        model.values().map(Leaf::hashed).collect()
     }
 
     fn load(model: &Model) -> Top {
         let mut leaves = model.values();
-        let Ok(top) = Top::load(|| Ok::<_, Infallible>(leaves.next().copied()));
+        let Ok(top) = Top::load(|| Ok::<_, Infallible>(leaves.next().map(Leaf::hashed)));
         top
     }
 

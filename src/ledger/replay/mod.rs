@@ -369,7 +369,7 @@ impl Replay {
         if let Some(unfinished) = &self.unfinished {
             return Err(unfinished.lie("a commitment"));
         }
-        let changed: Vec<_> = self.changed.keys().map(|key| self.subjects.leaf(key)).collect();
+        let changed: Vec<_> = self.changed.keys().map(|key| self.subjects.leaf(key).hashed()).collect();
         let kept = Kept { subjects: &self.subjects, changed: &self.changed };
         self.top.update(&kept, &changed).unwrap_or_else(|never| match never {});
         self.changed.clear();

@@ -205,7 +205,8 @@ fn close(replay: &mut Replay, bytes: Vec<u8>) -> Result<(), StateError> {
     let index = commitment.index;
     let top = {
         let mut leaves = replay.subjects.leaves();
-        Top::load(|| Ok::<_, Infallible>(leaves.next())).unwrap_or_else(|never| match never {})
+        Top::load(|| Ok::<_, Infallible>(leaves.next().map(|leaf| leaf.hashed())))
+            .unwrap_or_else(|never| match never {})
     };
     if index.checked_add(1) != Some(replay.size()) {
         return Err(StateError::Damaged("its commitment is not its last entry"));

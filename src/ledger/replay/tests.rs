@@ -144,7 +144,7 @@ impl Writer {
     fn commit_but(&mut self, change: impl Fn(&mut proto::Commitment)) -> u64 {
         self.time_us += 7;
         let map: Vec<Leaf> = self.histories.iter().map(|(key, history)| map_leaf(*key, history)).collect();
-        let mut rising = map.iter().copied();
+        let mut rising = map.iter().map(Leaf::hashed);
         let Ok(map) = Top::load(|| Ok::<_, Infallible>(rising.next()));
         let mut commitment = proto::Commitment {
             index: self.size(),

@@ -13,12 +13,13 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use prost::Message as _;
 use tagledger::client::saved;
 use tagledger::engine::clock::Bounds;
+use tagledger::engine::recovery::load_map;
 use tagledger::engine::{Ledger, Options};
 use tagledger::ledger::answer::{Answer, Claimed, Finding, Part, Question};
 use tagledger::ledger::checkpoint::Checkpoint;
 use tagledger::ledger::entry::{entry_hash, sign_commitment, sign_record};
 use tagledger::ledger::history::history_leaf;
-use tagledger::ledger::map::{EMPTY, Top};
+use tagledger::ledger::map::EMPTY;
 use tagledger::ledger::merkle::{Hash, Tree};
 use tagledger::ledger::names::TagRef;
 use tagledger::ledger::note::Skey;
@@ -26,7 +27,7 @@ use tagledger::ledger::subject::Subject;
 use tagledger::ledger::transition::Binding;
 use tagledger::proto::{self, SubjectKind};
 use tagledger::store::rocks::RocksStore;
-use tagledger::store::rows::{self, Head, StoredLeaves, SubjectRow, Version};
+use tagledger::store::rows::{self, Head, SubjectRow, Version};
 use tagledger::store::{Batch, Store as _};
 
 use super::map::{made_up, put_subjects};
@@ -160,7 +161,7 @@ fn make(path: &Path, shape: Shape) -> Result<(), Failure> {
     rows::put_subject(&mut writer.batch, &key, &row);
     writer.commit()?;
 
-    let top = Top::load(StoredLeaves::new(&writer.store).all())?;
+    let (top, _) = load_map(&writer.store, shape.subjects)?;
     let closing = commitment(shape.entries - 1, top.root(), top.size());
     let entry = sign_commitment(&closing, &skey);
     writer.append(entry_hash(&entry), Some(&entry));

@@ -10,15 +10,17 @@ use std::path::Path;
 use std::time::Instant;
 
 use sha2::{Digest as _, Sha256};
+use tagledger::engine::recovery::load_map;
 use tagledger::ledger::history::{history_leaf, map_leaf};
-use tagledger::ledger::map::Top;
+use tagledger::ledger::map::{Top, hashed};
 use tagledger::ledger::merkle::Hash;
 use tagledger::ledger::merkle::tree::Node;
 use tagledger::ledger::names::Digest;
 use tagledger::ledger::subject::SubjectKey;
 use tagledger::ledger::transition::Binding;
+use tagledger::store::leaf_pages::LeafPages;
 use tagledger::store::rocks::RocksStore;
-use tagledger::store::rows::{self, StoredLeaves, SubjectRow, Version};
+use tagledger::store::rows::{self, SubjectRow, Version};
 use tagledger::store::{Batch, Read, Store as _};
 
 use super::measure::{Figure, Limits, Progress, Random, Report, Samples, process_us, resident_memory, thread_us};
@@ -71,6 +73,7 @@ fn extend(row: &mut SubjectRow, index: u64) -> Result<(Version, Vec<Node>), Fail
 struct Updates<'a> {
     store: &'a RocksStore,
     top: Top,
+    leaves: LeafPages,
     /// The maps of the last batches.
     tops: VecDeque<Top>,
     random: Random,
@@ -100,14 +103,16 @@ pub(crate) fn measure(
     warm(&path)?;
 
     let (memory, started) = (resident_memory(), Instant::now());
-    let top = Top::load(StoredLeaves::new(&store).all())?;
+    let (top, leaves) = load_map(&store, subjects)?;
     let load_s = started.elapsed().as_secs_f64();
     // One that is kept grows from run to run.
     let group = format!("map of {} subjects", top.size());
     report.group(&group);
     report.figure(&group, &Figure::new("loaded at the start", "s", load_s));
-    report
-        .figure(&group, &Figure::new("memory of the map, counted", "MB", megabytes(Top::memory([&top]))).below(128.0));
+    report.figure(
+        &group,
+        &Figure::new("memory of the map, counted", "MB", megabytes(Top::memory([&top]) + leaves.memory())).below(128.0),
+    );
     // Also what loading left in the cache of blocks.
     let grown = resident_memory().saturating_sub(memory);
     report.figure(&group, &Figure::new("memory of the process, grown by loading", "MB", megabytes(grown)));
@@ -117,6 +122,7 @@ pub(crate) fn measure(
         // Those of an earlier run are beyond it.
         next_index: top.size(),
         top,
+        leaves,
         tops: VecDeque::new(),
         random: Random(subjects),
         update_us: Samples::default(),
@@ -154,11 +160,11 @@ pub(crate) fn measure(
     report.figure(&group, &Figure::of("everything of the batch, wall", &updates.whole_us));
     report.figure(&group, &Figure::new("everything, mean, wall", "us", wall_us / all));
     report.figure(&group, &Figure::new("everything, mean, CPU of the process", "us", cpu_us));
-    let held = megabytes(Top::memory(updates.tops.iter().chain([&updates.top])));
+    let held = megabytes(Top::memory(updates.tops.iter().chain([&updates.top])) + updates.leaves.memory());
     report.figure(&group, &Figure::new("memory of the map and the last ones, counted", "MB", held).below(128.0));
     report.figure(&group, &Figure::new("memory of the process at the end", "MB", megabytes(resident_memory())));
 
-    let again = Top::load(StoredLeaves::new(&store).all())?;
+    let (again, _) = load_map(&store, subjects)?;
     assert_eq!((again.root(), again.size()), (updates.top.root(), updates.top.size()), "the map is that of the rows");
     assert_eq!(again.size(), updates.next_index, "and every new subject is in it");
     Ok(())
@@ -188,7 +194,10 @@ impl Updates<'_> {
 
         let (update_started, cpu_us) = (Instant::now(), thread_us());
         let mut top = self.top.clone();
-        top.update(&StoredLeaves::new(read), &leaves)?;
+        let leaves = hashed(&leaves);
+        top.update(&self.leaves, &leaves)?;
+        // The engine does this after the commit.
+        self.leaves.put(&leaves)?;
         self.update_cpu_us.push((thread_us() - cpu_us) / each);
         self.update_us.push(update_started.elapsed().as_secs_f64() * 1e6 / each);
 
