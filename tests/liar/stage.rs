@@ -30,6 +30,22 @@ pub(crate) fn skey() -> Skey {
     Skey::from_seed(ORIGIN.parse().expect("an origin"), &[3; 32])
 }
 
+/// Statements as they come from the door.
+pub(crate) fn submissions(statements: &[proto::Statement]) -> Vec<Submission> {
+    let submission = |message: &proto::Statement| {
+        let bytes = message.encode_to_vec();
+        Submission {
+            statement: Statement::parse(&bytes).expect("valid"),
+            bytes,
+            principal: "ci".into(),
+            assurance: proto::Assurance::Authenticated,
+            producer: None,
+            only_at_version: None,
+        }
+    };
+    statements.iter().map(submission).collect()
+}
+
 /// A server, somebody before it, and somebody who asks.
 pub(crate) struct Stage {
     pub(crate) store: Arc<LyingStore>,
@@ -85,19 +101,7 @@ impl Stage {
 
     /// Records statements in one batch, and returns the index of the first entry.
     pub(crate) fn record(&self, statements: &[proto::Statement]) -> u64 {
-        let submission = |message: &proto::Statement| {
-            let bytes = message.encode_to_vec();
-            Submission {
-                statement: Statement::parse(&bytes).expect("valid"),
-                bytes,
-                principal: "ci".into(),
-                assurance: proto::Assurance::Authenticated,
-                producer: None,
-                only_at_version: None,
-            }
-        };
-        let submissions = statements.iter().map(submission).collect();
-        let appended = self.runtime.block_on(self.ledger.append(submissions)).expect("recorded");
+        let appended = self.runtime.block_on(self.ledger.append(submissions(statements))).expect("recorded");
         appended.receipts[0].index
     }
 
