@@ -1,0 +1,554 @@
+//! Kills a real server with -9 at random moments, and checks after each restart that it kept its word.
+//!
+//! Writers append over gRPC, alone, in batches and in streams, and remember every entry, checkpoint and piece of evidence they
+//! were given. Then the server is killed: while they write, while it starts, or while it recovers. After the next start:
+//!
+//! - every acknowledged entry is at its index, byte for byte, and no index was acknowledged twice;
+//! - every checkpoint that anybody saw is consistent with the newest;
+//! - what was sent and not answered is sent again, and is in the log once, whichever of the two recorded it;
+//! - now and then, and at the end, the real CLI audits the log, which replays every entry and recomputes every map root, and
+//!   verifies the evidence files that were saved so far.
+
+use std::collections::{BTreeMap, HashMap};
+use std::io::{BufRead as _, BufReader};
+use std::path::PathBuf;
+use std::process::{Child, Command, ExitCode, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use clap::Parser;
+use prost::Message as _;
+use tagledger::ledger::checkpoint::Checkpoint;
+use tagledger::ledger::entry::{Body, SignedEntry};
+use tagledger::ledger::evidence::{hashes, verify};
+use tagledger::ledger::merkle::proof::verify_consistency;
+use tagledger::ledger::note::Vkey;
+use tagledger::proto::append_service_client::AppendServiceClient;
+use tagledger::proto::log_service_client::LogServiceClient;
+use tagledger::proto::{self, statement::Kind};
+use tokio_stream::StreamExt as _;
+use tonic::Request;
+use tonic::transport::Channel;
+
+type Failure = Box<dyn std::error::Error + Send + Sync>;
+
+/// Kills the server with -9 at random moments while clients write, and checks after each restart that nothing it acknowledged is
+/// lost or contradicted.
+#[derive(Parser)]
+#[command(name = "torture")]
+struct Arguments {
+    /// How often
+    #[arg(long, default_value = "200")]
+    kills: u64,
+    /// For the moments and the statements; printed, so that a run can be repeated
+    #[arg(long)]
+    seed: Option<u64>,
+    /// Clients that write at the same time
+    #[arg(long, default_value = "8")]
+    writers: u64,
+    /// The CLI audits and verifies after so many kills, and at the end
+    #[arg(long, default_value = "20")]
+    audit_every: u64,
+    /// Leave data directory, logs and evidence in this folder, which must not be there yet
+    #[arg(long, value_name = "DIR")]
+    keep: Option<PathBuf>,
+    /// Where tagledgerd and tagledger are
+    #[arg(long, value_name = "DIR")]
+    programs: PathBuf,
+}
+
+/// SplitMix64 (Steele, Lea, Flood 2014): a seed tells everything.
+#[derive(Clone)]
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
+    }
+
+    fn below(&mut self, end: u64) -> u64 {
+        self.next() % end
+    }
+}
+
+/// What the server said, and what it has yet to say.
+#[derive(Default)]
+struct Told {
+    /// Acknowledged, by index.
+    entries: BTreeMap<u64, Vec<u8>>,
+    /// Seen, by size.
+    checkpoints: BTreeMap<u64, String>,
+    /// Sent, and not answered: statements by event id.
+    open: HashMap<String, Vec<u8>>,
+    /// Broken promises that a writer met.
+    broken: Vec<String>,
+    answers: u64,
+}
+
+impl Told {
+    fn sent(&mut self, statements: &[(String, Vec<u8>)]) {
+        self.open.extend(statements.iter().cloned());
+    }
+
+    fn answered(&mut self, ids: &[String], evidence: &proto::Evidence, vkey: &Vkey) {
+        self.answers += 1;
+        ids.iter().for_each(|id| drop(self.open.remove(id)));
+        if let Err(error) = verify(evidence, vkey) {
+            self.broken.push(format!("a reply does not verify: {error}"));
+        }
+        for entry in &evidence.entries {
+            if let Some(earlier) = self.entries.insert(entry.index, entry.entry.clone())
+                && earlier != entry.entry
+            {
+                self.broken.push(format!("index {} was acknowledged twice, for different entries", entry.index));
+            }
+        }
+        match Checkpoint::open(&evidence.checkpoint, vkey) {
+            Ok(checkpoint) => drop(self.checkpoints.insert(checkpoint.size, evidence.checkpoint.clone())),
+            Err(error) => self.broken.push(format!("a reply's checkpoint: {error}")),
+        }
+    }
+}
+
+/// Everything of a run.
+struct Torture {
+    arguments: Arguments,
+    seed: u64,
+    folder: PathBuf,
+    port: u16,
+    random: Random,
+    told: Arc<Mutex<Told>>,
+    /// Event ids found in the log, and where.
+    recorded: HashMap<String, u64>,
+    /// Entries compared with the log so far: those below this index.
+    compared: u64,
+    evidence: Vec<PathBuf>,
+    starts_us: Vec<u128>,
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let seed = arguments.seed.unwrap_or_else(|| {
+        let mut bytes = [0; 4];
+        getrandom::fill(&mut bytes).expect("the system has randomness");
+        u32::from_le_bytes(bytes).into()
+    });
+    println!("torture: {} kills, {} writers, --seed {seed}", arguments.kills, arguments.writers);
+    let temporary = tempfile::tempdir().expect("a temporary folder");
+    let folder = arguments.keep.clone().unwrap_or_else(|| temporary.path().join("torture"));
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    let torture = Torture {
+        arguments,
+        seed,
+        folder: folder.clone(),
+        port: 0,
+        random: Random(seed),
+        told: Arc::default(),
+        recorded: HashMap::new(),
+        compared: 0,
+        evidence: Vec::new(),
+        starts_us: Vec::new(),
+    };
+    match runtime.block_on(torture.run()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("torture: {error}");
+            eprintln!("torture: FAILED with --seed {seed}");
+            if folder.starts_with(temporary.path()) {
+                eprintln!("torture: everything is left in {}", temporary.keep().display());
+            }
+            ExitCode::FAILURE
+        }
+    }
+}
+
+impl Torture {
+    async fn run(mut self) -> Result<(), Failure> {
+        std::fs::create_dir(&self.folder).map_err(|error| format!("{}: {error}", self.folder.display()))?;
+        // The CLI pins the key of an address, so each server gets the same.
+        self.port = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+        let started = Instant::now();
+        for kill in 0..self.arguments.kills {
+            // Now and then it does not even come up.
+            if self.random.below(10) == 0 {
+                let mut child = self.spawn()?;
+                tokio::time::sleep(Duration::from_micros(self.random.below(60_000))).await;
+                child.kill()?;
+                child.wait()?;
+                continue;
+            }
+            let mut server = self.start().await?;
+            self.check(kill % self.arguments.audit_every == 0).await?;
+            let writers = self.writers(kill).await?;
+            // Most of the time in the middle of the first batches, sometimes long after.
+            let moment_us = if self.random.below(4) == 0 { 400_000 } else { 60_000 };
+            tokio::time::sleep(Duration::from_micros(self.random.below(moment_us))).await;
+            server.kill()?;
+            for writer in writers {
+                writer.await?;
+            }
+            server.wait()?;
+            self.report(kill + 1, started)?;
+        }
+        let mut server = self.start().await?;
+        self.check(true).await?;
+        server.kill()?;
+        server.wait()?;
+        let told = self.told.lock().expect("nobody panicked");
+        self.starts_us.sort_unstable();
+        println!(
+            "torture: {} kills survived in {} s: {} entries acknowledged in {} answers, {} checkpoints seen, {} evidence \
+             files verified, nothing lost, nothing contradicted; a start took {} ms in the middle, {} ms at most",
+            self.arguments.kills,
+            started.elapsed().as_secs(),
+            told.entries.len(),
+            told.answers,
+            told.checkpoints.len(),
+            self.evidence.len(),
+            self.starts_us[self.starts_us.len() / 2] / 1000,
+            self.starts_us[self.starts_us.len() - 1] / 1000,
+        );
+        Ok(())
+    }
+
+    fn report(&self, kills: u64, started: Instant) -> Result<(), Failure> {
+        let told = self.told.lock().expect("nobody panicked");
+        if let Some(broken) = told.broken.first() {
+            return Err(broken.clone().into());
+        }
+        if kills.is_multiple_of(self.arguments.audit_every) {
+            println!("torture: {kills} kills, {} entries, {} s", told.entries.len(), started.elapsed().as_secs());
+        }
+        Ok(())
+    }
+
+    fn data_dir(&self) -> PathBuf {
+        self.folder.join("ledger")
+    }
+
+    fn spawn(&self) -> Result<Child, Failure> {
+        let log = std::fs::OpenOptions::new().create(true).append(true).open(self.folder.join("tagledgerd.log"))?;
+        let program = self.arguments.programs.join("tagledgerd");
+        let mut command = Command::new(&program);
+        command.args(["serve", "--listen", &format!("127.0.0.1:{}", self.port), "--data-dir"]).arg(self.data_dir());
+        let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log).spawn();
+        child.map_err(|error| format!("{}: {error}", program.display()).into())
+    }
+
+    /// Starts the server, and returns once it serves.
+    async fn start(&mut self) -> Result<Child, Failure> {
+        let started = Instant::now();
+        let mut child = self.spawn()?;
+        let mut greeting = String::new();
+        BufReader::new(child.stdout.as_mut().expect("piped")).read_line(&mut greeting)?;
+        if !greeting.contains("serves on") {
+            child.wait()?;
+            return Err(format!("the server did not come up; see {}/tagledgerd.log", self.folder.display()).into());
+        }
+        self.starts_us.push(started.elapsed().as_micros());
+        Ok(child)
+    }
+
+    async fn channel(&self) -> Result<Channel, Failure> {
+        Ok(Channel::from_shared(format!("http://127.0.0.1:{}", self.port))?.connect().await?)
+    }
+
+    fn vkey(&self) -> Result<Vkey, Failure> {
+        Ok(std::fs::read_to_string(self.data_dir().join("ledger.vkey"))?.trim().parse()?)
+    }
+
+    fn token(&self) -> Result<String, Failure> {
+        Ok(std::fs::read_to_string(self.data_dir().join("token"))?.trim().to_owned())
+    }
+
+    /// Starts clients that write until the server is gone.
+    async fn writers(&mut self, kill: u64) -> Result<Vec<tokio::task::JoinHandle<()>>, Failure> {
+        let (vkey, token) = (self.vkey()?, self.token()?);
+        let mut writers = Vec::new();
+        for number in 0..self.arguments.writers {
+            let writer = Writer {
+                client: AppendServiceClient::new(self.channel().await?),
+                vkey: vkey.clone(),
+                token: token.clone(),
+                told: Arc::clone(&self.told),
+                random: Random(self.random.next()),
+                prefix: format!("{}-{kill}-{number}", self.seed),
+                count: 0,
+            };
+            writers.push(tokio::spawn(writer.write()));
+        }
+        Ok(writers)
+    }
+
+    /// Holds the server against everything it said before.
+    async fn check(&mut self, thoroughly: bool) -> Result<(), Failure> {
+        let (vkey, channel) = (self.vkey()?, self.channel().await?);
+        let mut log = LogServiceClient::new(channel.clone()).max_decoding_message_size(64 << 20);
+        let note = log.get_checkpoint(proto::GetCheckpointRequest {}).await?.into_inner().checkpoint;
+        let newest = Checkpoint::open(&note, &vkey)?;
+        self.entries(&mut log, newest.size).await?;
+        self.checkpoints(&mut log, &newest, thoroughly).await?;
+        self.send_again(channel, &vkey).await?;
+        // Who writes on from here is told about by the next check.
+        let size = log.get_checkpoint(proto::GetCheckpointRequest {}).await?.into_inner().checkpoint;
+        self.entries(&mut log, Checkpoint::open(&size, &vkey)?.size).await?;
+        self.save().await?;
+        if thoroughly {
+            self.cli(&["audit", "--from", "last"]).or_else(|_| self.cli(&["audit"]))?;
+            for file in &self.evidence {
+                self.cli(&["verify", &file.display().to_string()])?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Every acknowledged entry is in the log, and no event id is there twice.
+    async fn entries(&mut self, log: &mut LogServiceClient<Channel>, size: u64) -> Result<(), Failure> {
+        let acknowledged: BTreeMap<u64, Vec<u8>> = self
+            .told
+            .lock()
+            .expect("nobody panicked")
+            .entries
+            .range(self.compared..)
+            .map(|(k, v)| (*k, v.clone()))
+            .collect();
+        if let Some((last, _)) = acknowledged.last_key_value()
+            && *last >= size
+        {
+            return Err(format!("entry {last} was acknowledged, and the log has {size} entries").into());
+        }
+        let mut at = self.compared;
+        let request = proto::ListEntriesRequest { begin: at, end: size };
+        let mut pages = log.list_entries(request).await?.into_inner();
+        while let Some(page) = pages.next().await {
+            let Some(entry) = page?.entry else { return Err("an answer without an entry".into()) };
+            if entry.index != at {
+                return Err(format!("entry {at} is missing; {} comes instead", entry.index).into());
+            }
+            if acknowledged.get(&at).is_some_and(|bytes| *bytes != entry.entry) {
+                return Err(format!("entry {at} is not what was acknowledged").into());
+            }
+            if let Body::Record(record, _) = SignedEntry::decode(&entry.entry)?.body {
+                let statement = proto::Statement::decode(&*record.statement)?;
+                if !statement.event_id.is_empty()
+                    && let Some(earlier) = self.recorded.insert(statement.event_id.clone(), at)
+                {
+                    return Err(format!("event {:?} is entry {earlier} and entry {at}", statement.event_id).into());
+                }
+            }
+            at += 1;
+        }
+        if at != size {
+            return Err(format!("the log ends at {at}, its checkpoint is over {size} entries").into());
+        }
+        self.compared = at;
+        Ok(())
+    }
+
+    /// Every checkpoint ever seen is of the log that is there: the new ones and some of the old, or all.
+    async fn checkpoints(
+        &mut self,
+        log: &mut LogServiceClient<Channel>,
+        newest: &Checkpoint,
+        all: bool,
+    ) -> Result<(), Failure> {
+        let vkey = self.vkey()?;
+        let seen: Vec<String> = self.told.lock().expect("nobody panicked").checkpoints.values().cloned().collect();
+        let step = if all { 1 } else { 1 + seen.len() / 40 };
+        for note in seen.iter().rev().step_by(step) {
+            let old = Checkpoint::open(note, &vkey)?;
+            if old.size > newest.size {
+                return Err(
+                    format!("a checkpoint over {} entries was seen, now there are {}", old.size, newest.size).into()
+                );
+            }
+            if old.size == newest.size && old.root == newest.root {
+                continue;
+            }
+            let request = proto::GetConsistencyProofRequest { first: old.size, second: newest.size };
+            let proof = hashes(&log.get_consistency_proof(request).await?.into_inner().hashes)?;
+            verify_consistency(old.size, newest.size, &old.root, &newest.root, &proof)
+                .map_err(|error| format!("the checkpoint over {} entries is contradicted: {error}", old.size))?;
+        }
+        Ok(())
+    }
+
+    /// What was not answered is asked again: it is recorded now, or was then.
+    async fn send_again(&mut self, channel: Channel, vkey: &Vkey) -> Result<(), Failure> {
+        let mut client = AppendServiceClient::new(channel).max_decoding_message_size(64 << 20);
+        let open: Vec<(String, Vec<u8>)> =
+            self.told.lock().expect("nobody panicked").open.clone().into_iter().collect();
+        for (id, statement) in open {
+            let submission = proto::Submission { statement, producer: None };
+            let mut request = Request::new(proto::AppendRequest { submission: Some(submission) });
+            request.metadata_mut().insert("authorization", format!("Bearer {}", self.token()?).parse()?);
+            let answer = client.append(request).await?.into_inner();
+            let receipt = answer.receipt.ok_or("an answer without a receipt")?;
+            let before = self.recorded.get(&id);
+            if receipt.duplicate != before.is_some() || before.is_some_and(|index| *index != receipt.index) {
+                return Err(format!(
+                    "event {id:?} is in the log as {before:?}, and asked again it is entry {} (duplicate: {})",
+                    receipt.index, receipt.duplicate
+                )
+                .into());
+            }
+            let evidence = answer.evidence.ok_or("an answer without evidence")?;
+            self.told.lock().expect("nobody panicked").answered(&[id], &evidence, vkey);
+        }
+        Ok(())
+    }
+
+    /// Asks with the CLI, which demands consistency with all it saw, and keeps the answer.
+    async fn save(&mut self) -> Result<(), Failure> {
+        let file = self.folder.join(format!("evidence-{}.json", self.evidence.len()));
+        let reference = format!("registry.example/torture/app{}:t{}", self.random.below(5), self.random.below(40));
+        self.cli(&["at", &reference, "--save", &file.display().to_string()])?;
+        self.evidence.push(file);
+        Ok(())
+    }
+
+    fn cli(&self, arguments: &[&str]) -> Result<(), Failure> {
+        let mut command = Command::new(self.arguments.programs.join("tagledger"));
+        command.env("TAGLEDGER_TRUST", self.folder.join("trust")).arg("--server");
+        let printed = command.arg(format!("http://127.0.0.1:{}", self.port)).args(arguments).output()?;
+        // 4: it is proven that the tag never was.
+        match printed.status.code() {
+            Some(0 | 4) => Ok(()),
+            code => Err(format!(
+                "tagledger {} ended with {code:?}:\n{}{}",
+                arguments.join(" "),
+                String::from_utf8_lossy(&printed.stdout),
+                String::from_utf8_lossy(&printed.stderr)
+            )
+            .into()),
+        }
+    }
+}
+
+/// One client.
+struct Writer {
+    client: AppendServiceClient<Channel>,
+    vkey: Vkey,
+    token: String,
+    told: Arc<Mutex<Told>>,
+    random: Random,
+    prefix: String,
+    count: u64,
+}
+
+impl Writer {
+    /// Until the server does not answer any more.
+    async fn write(mut self) {
+        loop {
+            let went_well = match self.random.below(4) {
+                0 => self.batch().await,
+                1 => self.stream().await,
+                _ => self.one().await,
+            };
+            if !went_well {
+                return;
+            }
+        }
+    }
+
+    async fn one(&mut self) -> bool {
+        let sent = self.statements(1);
+        let submission = submissions(&sent).pop();
+        let Ok(response) = self.client.append(self.request(proto::AppendRequest { submission })).await else {
+            return false;
+        };
+        self.answered(&sent, response.into_inner().evidence)
+    }
+
+    async fn batch(&mut self) -> bool {
+        let count = 1 + self.random.below(20);
+        let sent = self.statements(count);
+        let request = self.request(proto::AppendBatchRequest { submissions: submissions(&sent) });
+        let Ok(response) = self.client.append_batch(request).await else { return false };
+        self.answered(&sent, response.into_inner().evidence)
+    }
+
+    async fn stream(&mut self) -> bool {
+        let count = 1 + self.random.below(60);
+        let sent = self.statements(count);
+        let requests: Vec<_> = submissions(&sent)
+            .into_iter()
+            .map(|submission| proto::AppendStreamRequest { submission: Some(submission) })
+            .collect();
+        let request = self.request(tokio_stream::iter(requests));
+        let Ok(response) = self.client.append_stream(request).await else { return false };
+        let mut answers = response.into_inner();
+        for sent in &sent {
+            let Some(Ok(answer)) = answers.next().await else { return false };
+            let evidence = match answer.result {
+                Some(proto::append_stream_response::Result::Recorded(recorded)) => recorded.evidence,
+                // A server that stops may say so.
+                _ => return false,
+            };
+            if !self.answered(std::slice::from_ref(sent), evidence) {
+                return false;
+            }
+        }
+        true
+    }
+
+    fn answered(&self, sent: &[(String, Vec<u8>)], evidence: Option<proto::Evidence>) -> bool {
+        let Some(evidence) = evidence else { return false };
+        let ids: Vec<String> = sent.iter().map(|(id, _)| id.clone()).collect();
+        self.told.lock().expect("nobody panicked").answered(&ids, &evidence, &self.vkey);
+        true
+    }
+
+    fn request<T>(&self, message: T) -> Request<T> {
+        let mut request = Request::new(message);
+        request.metadata_mut().insert("authorization", format!("Bearer {}", self.token).parse().expect("a header"));
+        request
+    }
+
+    /// Statements with an event id each, remembered as sent.
+    fn statements(&mut self, count: u64) -> Vec<(String, Vec<u8>)> {
+        let statements: Vec<_> = (0..count)
+            .map(|_| {
+                self.count += 1;
+                let event_id = format!("{}-{}", self.prefix, self.count);
+                let statement =
+                    proto::Statement { kind: Some(self.kind()), event_id: event_id.clone(), ..Default::default() };
+                (event_id, statement.encode_to_vec())
+            })
+            .collect();
+        self.told.lock().expect("nobody panicked").sent(&statements);
+        statements
+    }
+
+    fn kind(&mut self) -> Kind {
+        let (registry, repository) = ("registry.example".to_owned(), format!("torture/app{}", self.random.below(5)));
+        let tag = format!("t{}", self.random.below(40));
+        let digest = format!("sha256:{:064x}", self.random.below(30));
+        let disposition = if self.random.below(2) == 0 {
+            proto::Disposition::Happened.into()
+        } else {
+            proto::Disposition::Requested.into()
+        };
+        match self.random.below(10) {
+            0 => Kind::TagDelete(proto::TagDelete { registry, repository, tag, disposition }),
+            1 => Kind::TagObserved(proto::TagObserved { registry, repository, tag, digest, checks_entry: 0 }),
+            2 | 3 => Kind::Deployment(proto::Deployment {
+                environment: format!("env{}", self.random.below(3)),
+                workload: format!("app{}", self.random.below(20)),
+                image: Some(proto::Image { registry, repository, tag, digest }),
+                phase: proto::deployment::Phase::Started.into(),
+                ..Default::default()
+            }),
+            _ => Kind::TagPush(proto::TagPush { registry, repository, tag, digest, disposition, ..Default::default() }),
+        }
+    }
+}
+
+fn submissions(statements: &[(String, Vec<u8>)]) -> Vec<proto::Submission> {
+    let submission =
+        |(_, statement): &(String, Vec<u8>)| proto::Submission { statement: statement.clone(), producer: None };
+    statements.iter().map(submission).collect()
+}
