@@ -1,0 +1,280 @@
+//! System calls that fail under the real server, by strace's fault injection and the kernel's limit on the size of files.
+//!
+//! Whatever fails: nothing is acknowledged from then on, health and logs say why, reading goes on, and once the cause is gone a
+//! restart has everything that was acknowledged, byte for byte, and writes on.
+
+#![cfg(feature = "server")]
+
+mod world;
+
+use std::collections::BTreeMap;
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::TcpStream;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use tagledger::ledger::checkpoint::Checkpoint;
+use tagledger::ledger::evidence::verify;
+use tagledger::ledger::note::Vkey;
+use tagledger::proto::append_service_client::AppendServiceClient;
+use tagledger::proto::log_service_client::LogServiceClient;
+use tagledger::proto::{self, AppendRequest, GetCheckpointRequest, GetEntryRequest};
+use tonic::transport::Channel;
+use tonic::{Request, Status};
+use tonic_health::pb::health_client::HealthClient;
+use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus};
+use world::{World, digest, happened, submission};
+
+/// Appends until something fails; by then it has.
+const PATIENCE: usize = 20_000;
+
+/// The real program, perhaps with something in its way.
+struct Server {
+    child: Child,
+    address: String,
+    log: PathBuf,
+}
+
+/// What is wrong with the machine.
+enum Fault {
+    Nothing,
+    /// strace's `inject=`: which call fails, how, and from which one on; on the database's log files only.
+    Inject(&'static str),
+    /// No file may become larger than this, in KiB.
+    FileSize(u64),
+}
+
+impl Server {
+    fn start(data_dir: &Path, fault: &Fault) -> Self {
+        let log = data_dir.with_extension("log");
+        let stderr = std::fs::OpenOptions::new().create(true).append(true).open(&log).expect("a log");
+        let program = env!("CARGO_BIN_EXE_tagledgerd");
+        let mut command = match fault {
+            Fault::Nothing => Command::new(program),
+            Fault::Inject(inject) => {
+                let call = inject.split(':').next().expect("a call");
+                let mut strace = Command::new("strace");
+                // As a grandchild, so that the server is this process's own child.
+                strace.args(["-D", "-f", "-qq", "-o", "/dev/null", "-e"]).arg(format!("trace={call}"));
+                strace.arg("-e").arg(format!("inject={inject}"));
+                for file in logs(data_dir) {
+                    strace.arg("-P").arg(file);
+                }
+                strace.arg(program);
+                strace
+            }
+            Fault::FileSize(kibibytes) => {
+                let mut bash = Command::new("bash");
+                // Ignored, the signal lets the call fail instead of ending the process.
+                bash.arg("-c").arg(format!("trap '' XFSZ; ulimit -f {kibibytes}; exec {program} \"$@\"")).arg("bash");
+                bash
+            }
+        };
+        command.args(["serve", "--listen", "127.0.0.1:0", "--data-dir"]).arg(data_dir);
+        let mut child = command.stdout(Stdio::piped()).stderr(stderr).spawn().expect("bash and strace are installed");
+        let mut line = String::new();
+        BufReader::new(child.stdout.as_mut().expect("piped")).read_line(&mut line).expect("it greets");
+        let address = line.trim().rsplit(' ').next().expect("an address").to_owned();
+        assert!(address.starts_with("http://"), "greeted with {line:?}; {}", read(&log));
+        Self { child, address, log }
+    }
+
+    async fn channel(&self) -> Channel {
+        Channel::from_shared(self.address.clone()).expect("an address").connect().await.expect("it listens")
+    }
+
+    /// What HTTP answers: status line and body.
+    fn http(&self, path: &str) -> String {
+        let host = self.address.trim_start_matches("http://");
+        let mut stream = TcpStream::connect(host).expect("it listens");
+        write!(stream, "GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n").expect("sent");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).expect("answered");
+        answer
+    }
+
+    /// By SIGTERM, as an operator would.
+    fn stop(mut self) {
+        let id = self.child.id().to_string();
+        assert!(Command::new("kill").arg(id).status().expect("kill is there").success());
+        self.child.wait().expect("it ends");
+    }
+}
+
+/// The database's log files that there may be: the next ones are numbered on.
+fn logs(data_dir: &Path) -> Vec<PathBuf> {
+    let files = std::fs::read_dir(data_dir.join("db")).expect("a database");
+    let number = |name: String| name.split(['.', '-']).find_map(|part| part.parse::<u64>().ok());
+    let newest = files.filter_map(|file| number(file.expect("listed").file_name().into_string().ok()?)).max();
+    let newest = newest.expect("numbered files");
+    (newest..newest + 40).map(|number| data_dir.join("db").join(format!("{number:06}.log"))).collect()
+}
+
+fn read(path: &Path) -> String {
+    std::fs::read_to_string(path).expect("readable")
+}
+
+fn token(data_dir: &Path) -> String {
+    read(&data_dir.join("token")).trim().to_owned()
+}
+
+async fn append(channel: &Channel, token: &str, number: usize) -> Result<proto::AppendResponse, Status> {
+    let tag = format!("t{number}");
+    let statement = submission(&happened(&tag, &digest('a')));
+    let mut request = Request::new(AppendRequest { submission: Some(statement) });
+    request.metadata_mut().insert("authorization", format!("Bearer {token}").parse().expect("a header"));
+    Ok(AppendServiceClient::new(channel.clone()).append(request).await?.into_inner())
+}
+
+/// One run: appends go well, then the fault strikes, then it is gone.
+fn strikes(fault: &Fault, words: &str) {
+    let folder = tempfile::tempdir().expect("a folder");
+    let data_dir = folder.path().join("ledger");
+    Server::start(&data_dir, &Fault::Nothing).stop();
+    let server = Server::start(&data_dir, fault);
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    let (token, vkey) = (token(&data_dir), read(&data_dir.join("ledger.vkey")));
+    let vkey: Vkey = vkey.trim().parse().expect("a key");
+    let mut acknowledged = BTreeMap::new();
+    let mut newest = String::new();
+    runtime.block_on(async {
+        let channel = server.channel().await;
+        let mut failed = None;
+        for number in 0..PATIENCE {
+            match append(&channel, &token, number).await {
+                Ok(response) => {
+                    let evidence = response.evidence.expect("evidence");
+                    verify(&evidence, &vkey).expect("it verifies");
+                    acknowledged.extend(evidence.entries.into_iter().map(|entry| (entry.index, entry.entry)));
+                    newest = evidence.checkpoint;
+                }
+                Err(status) => {
+                    failed = Some(status);
+                    break;
+                }
+            }
+        }
+        let status = failed.expect("the fault strikes");
+        assert!(acknowledged.len() > 3, "only {} entries before it", acknowledged.len());
+        assert_eq!(status.code(), tonic::Code::Unavailable, "{status:?}");
+        assert!(status.message().contains(words), "{status:?}");
+        assert!(status.message().contains("a restart recovers"), "it says what to do: {status:?}");
+        // For good, whatever becomes of the disk.
+        let again = append(&channel, &token, 0).await.expect_err("refused");
+        assert_eq!((again.code(), again.message()), (status.code(), status.message()));
+        // Everybody is told why.
+        let ready = server.http("/readyz");
+        assert!(ready.starts_with("HTTP/1.1 503") && ready.contains(words), "{ready}");
+        let health = HealthClient::new(channel.clone()).check(HealthCheckRequest::default()).await.expect("answered");
+        assert_eq!(health.into_inner().status(), ServingStatus::NotServing);
+        let log = read(&server.log);
+        assert!(log.contains("the sequencer stops") && log.contains(words), "{log}");
+        // Reading goes on.
+        let mut reader = LogServiceClient::new(channel.clone());
+        let note = reader.get_checkpoint(GetCheckpointRequest {}).await.expect("answered").into_inner().checkpoint;
+        let seen = Checkpoint::open(&note, &vkey).expect("signed");
+        let known = Checkpoint::open(&newest, &vkey).expect("signed");
+        assert!(seen.size >= known.size, "{} entries were acknowledged, now {}", known.size, seen.size);
+        let (last, bytes) = acknowledged.last_key_value().expect("some");
+        let by = Some(proto::get_entry_request::By::Index(*last));
+        let entry = reader.get_entry(GetEntryRequest { by }).await.expect("answered").into_inner();
+        let evidence = entry.evidence.expect("evidence");
+        verify(&evidence, &vkey).expect("it verifies");
+        assert!(evidence.entries.iter().any(|entry| entry.entry == *bytes), "entry {last}");
+    });
+    server.stop();
+    // The cause is gone.
+    runtime.block_on(async {
+        let world = World::open(&data_dir, &[]).await;
+        world.recorded(&happened("after", &digest('b'))).await;
+        let entries = world.check_ledger().await;
+        for (index, bytes) in &acknowledged {
+            assert_eq!(entries.get(usize::try_from(*index).expect("small")), Some(bytes), "entry {index}");
+        }
+        let known = Checkpoint::open(&newest, &vkey).expect("signed");
+        let request = proto::GetConsistencyProofRequest { first: known.size, second: 0 };
+        let answer = world.log().get_consistency_proof(request).await.expect("a proof").into_inner();
+        let hash = |bytes: &Vec<u8>| -> [u8; 32] { bytes.as_slice().try_into().expect("32 bytes") };
+        let path: Vec<_> = answer.hashes.iter().map(hash).collect();
+        let root = hash(&answer.second_root);
+        tagledger::ledger::merkle::proof::verify_consistency(known.size, answer.second, &known.root, &root, &path)
+            .expect("no signed checkpoint is contradicted");
+        world.stop().await;
+    });
+}
+
+#[test]
+fn a_sync_that_fails_stops_acknowledgement() {
+    strikes(&Fault::Inject("fdatasync:error=EIO:when=20+"), "Input/output error");
+    strikes(&Fault::Inject("fdatasync:error=ENOSPC:when=20+"), "No space left on device");
+    strikes(&Fault::Inject("fdatasync:error=EDQUOT:when=20+"), "Disk quota exceeded");
+}
+
+#[test]
+fn a_write_that_fails_stops_acknowledgement() {
+    strikes(&Fault::Inject("write:error=EIO:when=20+"), "Input/output error");
+    strikes(&Fault::Inject("write:error=ENOSPC:when=20+"), "No space left on device");
+    strikes(&Fault::Inject("write:error=EDQUOT:when=20+"), "Disk quota exceeded");
+}
+
+#[test]
+fn one_failed_sync_is_as_bad_as_many() {
+    // The next one would succeed, but nobody knows what became of the pages it should have written.
+    strikes(&Fault::Inject("fdatasync:error=EIO:when=20"), "Input/output error");
+    strikes(&Fault::Inject("write:error=ENOSPC:when=20"), "No space left on device");
+}
+
+#[test]
+fn a_write_that_is_cut_short_stops_acknowledgement() {
+    // The kernel writes what still fits, and fails the rest.
+    strikes(&Fault::FileSize(64), "File too large");
+}
+
+#[test]
+fn every_acknowledgement_comes_after_a_sync() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let data_dir = folder.path().join("ledger");
+    Server::start(&data_dir, &Fault::Nothing).stop();
+    let trace = folder.path().join("trace");
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    // Each sync takes a while, so an answer that did not wait for it would come too early.
+    let server = {
+        let mut strace = Command::new("strace");
+        strace.args(["-D", "-f", "-qq", "-e", "trace=fdatasync", "-e", "inject=fdatasync:delay_exit=30000", "-o"]);
+        strace.arg(&trace);
+        for file in logs(&data_dir) {
+            strace.arg("-P").arg(file);
+        }
+        strace.arg(env!("CARGO_BIN_EXE_tagledgerd")).args(["serve", "--listen", "127.0.0.1:0", "--data-dir"]);
+        let mut child = strace.arg(&data_dir).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("strace");
+        let mut line = String::new();
+        BufReader::new(child.stdout.as_mut().expect("piped")).read_line(&mut line).expect("it greets");
+        let address = line.trim().rsplit(' ').next().expect("an address").to_owned();
+        Server { child, address, log: data_dir.with_extension("log") }
+    };
+    let token = token(&data_dir);
+    let syncs = || read(&trace).lines().filter(|line| line.contains("fdatasync(")).count();
+    runtime.block_on(async {
+        let channel = server.channel().await;
+        let before = syncs();
+        for number in 0..10 {
+            let started = std::time::Instant::now();
+            append(&channel, &token, number).await.expect("recorded");
+            assert!(started.elapsed().as_millis() >= 30, "answered after {:?}", started.elapsed());
+        }
+        let after = syncs();
+        assert!(after - before >= 10, "{} syncs for 10 answers, one after the other", after - before);
+        // Together they share syncs, and none is answered without.
+        let answers: Vec<_> = (10..60)
+            .map(|number| {
+                let (channel, token) = (channel.clone(), token.clone());
+                tokio::spawn(async move { append(&channel, &token, number).await })
+            })
+            .collect();
+        for answer in answers {
+            answer.await.expect("no panic").expect("recorded");
+        }
+        assert!((1..50).contains(&(syncs() - after)), "{} syncs for 50 answers at once", syncs() - after);
+    });
+    server.stop();
+}
