@@ -100,7 +100,7 @@ impl LeafPages {
     /// Where in the directory a key is.
     fn place_of(&self, key: &SubjectKey) -> usize {
         let [a, b, c, d, ..] = key.0;
-        (u64::from(u32::from_be_bytes([a, b, c, d])) >> (32 - self.bits)) as usize
+        usize::try_from(u64::from(u32::from_be_bytes([a, b, c, d])) >> (32 - self.bits)).expect("at most 30 bits")
     }
 
     /// The leaves of a page and of those that go on from it.
