@@ -40,6 +40,7 @@ fn open_with(store: Arc<dyn Store>, clock: impl Fn() -> u64 + Send + Sync + 'sta
         store,
         skey: skey(),
         has_begun: false,
+        high_water: None,
         clock: Arc::new(clock),
         clock_bounds: Bounds::default(),
     })
@@ -173,6 +174,7 @@ async fn a_store_that_contradicts_itself_is_not_opened() {
         store: Arc::new(store.reopen()),
         skey: Skey::from_seed("engine.example/test".parse().expect("an origin"), &[6; 32]),
         has_begun: true,
+        high_water: None,
         clock: Arc::new(|| 1),
         clock_bounds: Bounds::default(),
     });
@@ -181,6 +183,7 @@ async fn a_store_that_contradicts_itself_is_not_opened() {
         store: Arc::new(MemoryStore::default()),
         skey: skey(),
         has_begun: true,
+        high_water: None,
         clock: Arc::new(|| 1),
         clock_bounds: Bounds::default(),
     });

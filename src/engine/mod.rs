@@ -46,6 +46,8 @@ pub struct Options {
     pub skey: Skey,
     /// It was opened before, so its store may not be empty.
     pub has_begun: bool,
+    /// A checkpoint that it signed, from outside of the store, which may not be behind it.
+    pub high_water: Option<String>,
     /// Reads the machine's clock.
     pub clock: clock::ReadClock,
     /// When the clock is an alarm.
@@ -67,6 +69,8 @@ enum Command {
     Commit,
     /// Finish what came before, and end.
     Close,
+    /// Refuse everything from here on, for this reason.
+    Halt(String),
 }
 
 struct Shared {
@@ -307,6 +311,12 @@ impl Ledger {
         // Fails only if it has ended already.
         let _ = self.queue.send(Command::Close).await;
         let _ = self.stopped().wait_for(Option::is_some).await;
+    }
+
+    /// Ends the sequencer as a failed commit does: what is queued behind this is refused for the reason given.
+    pub async fn halt(&self, reason: String) {
+        // Fails only if it has ended already.
+        let _ = self.queue.send(Command::Halt(reason)).await;
     }
 
     /// The receipt of a statement recorded before.

@@ -47,6 +47,35 @@ pub enum OpenError {
         "the database is gone, but this ledger has begun before: beginning anew would be a second log under the same key; restore the database, or begin another ledger in another directory"
     )]
     Lost,
+    /// An older copy was put back.
+    #[error(
+        "the database ends at {found} entries (root {found_root}), but a checkpoint over {known} entries (root {known_root}) was signed: an older copy was put back, and appending to it would sign a second history. Put the newer database back, or begin another ledger with a new origin in another directory"
+    )]
+    RolledBack {
+        /// Entries in the database.
+        found: u64,
+        /// Their root.
+        found_root: String,
+        /// Entries of the checkpoint.
+        known: u64,
+        /// Their root.
+        known_root: String,
+    },
+    /// It is another history than the one a checkpoint was signed over.
+    #[error(
+        "the first {size} entries of the database have the root {found_root}, but a checkpoint over {size} entries with the root {known_root} was signed: this is another history. Put the right database back, and keep this one for analysis"
+    )]
+    OtherHistory {
+        /// Entries of the checkpoint.
+        size: u64,
+        /// The root of as many in the database.
+        found_root: String,
+        /// The root that was signed.
+        known_root: String,
+    },
+    /// What should be a checkpoint of this ledger is none.
+    #[error("the high-water mark: {0}; put a checkpoint of this ledger into the file")]
+    HighWater(CheckpointError),
     /// Its parts contradict each other.
     #[error(
         "the database is damaged: {0}; keep this directory as it is, and see \"A damaged database\" in docs/OPERATIONS.md"
@@ -100,6 +129,9 @@ pub(super) fn recover(options: &Options) -> Result<Recovered, OpenError> {
             checkpoint.size, head.size
         )));
     }
+    if let Some(note) = &options.high_water {
+        hold_against(note, &tree, options)?;
+    }
     let commitment = last_commitment(options, &head)?;
     let (top, leaves) = load_map(store, commitment.map_size)?;
     if top.root() != *commitment.map_root || top.size() != commitment.map_size {
@@ -114,6 +146,22 @@ pub(super) fn recover(options: &Options) -> Result<Recovered, OpenError> {
     let committed =
         Committed { first: head.size, entries: Vec::new(), nodes: MemoryNodes::default(), head: head.clone() };
     Ok(Recovered { tree, top, leaves, policy, last_time_us: head.recorded_at_us, committed })
+}
+
+/// The store has everything that a checkpoint was signed over.
+fn hold_against(note: &str, tree: &Tree, options: &Options) -> Result<(), OpenError> {
+    let known = Checkpoint::open(note, &options.skey.vkey()).map_err(OpenError::HighWater)?;
+    let known_root = hex::encode(known.root);
+    if known.size > tree.size() {
+        let (found, found_root) = (tree.size(), hex::encode(tree.root()));
+        return Err(OpenError::RolledBack { found, found_root, known: known.size, known_root });
+    }
+    let found = Tree::load(&StoredNodes(&*options.store), known.size)?.root();
+    if found != known.root {
+        let found_root = hex::encode(found);
+        return Err(OpenError::OtherHistory { size: known.size, found_root, known_root });
+    }
+    Ok(())
 }
 
 fn begin(options: &Options) -> Result<(), OpenError> {

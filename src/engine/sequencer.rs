@@ -64,7 +64,13 @@ impl Sequencer {
         while !is_last {
             let batch = next_batch(&mut commands);
             is_last = batch.is_last;
+            let halt = batch.halt.clone();
             if self.write(batch).is_err() {
+                return;
+            }
+            if let Some(reason) = halt {
+                tracing::error!(reason, "the sequencer stops: appends are refused until a restart");
+                self.stopped.send_replace(Some(reason));
                 return;
             }
         }
@@ -198,6 +204,8 @@ struct NextBatch {
     commits: bool,
     /// Nothing comes after it.
     is_last: bool,
+    /// Nothing may come after it.
+    halt: Option<String>,
 }
 
 /// Waits for a command, and takes with it what else is waiting.
@@ -212,6 +220,7 @@ fn next_batch(commands: &mut mpsc::Receiver<Command>) -> NextBatch {
                 batch.requests.push(request);
             }
             Some(Command::Commit) => batch.commits = true,
+            Some(Command::Halt(reason)) => return NextBatch { halt: Some(reason), ..batch },
             Some(Command::Close) | None => return NextBatch { is_last: true, ..batch },
         }
         if statements >= BATCH_STATEMENTS || bytes >= BATCH_BYTES {

@@ -27,6 +27,9 @@ pub struct Config {
     pub listen: SocketAddr,
     /// Patterns of tags that may not move, `registry/repository:tag`.
     pub immutable: Vec<String>,
+    /// Where the newest checkpoint is kept a second time, best on another disk than the database. By default in the data
+    /// directory.
+    pub high_water: Option<PathBuf>,
     /// How long nothing is committed until an idle ledger commits to that; 0: never.
     pub idle_commitment_seconds: u64,
     /// Who may write, by name.
@@ -45,6 +48,7 @@ impl Default for Config {
         Self {
             listen: DEFAULT_LISTEN,
             immutable: Vec::new(),
+            high_water: None,
             idle_commitment_seconds: 600,
             principals: BTreeMap::new(),
             webhooks: BTreeMap::new(),
@@ -158,6 +162,11 @@ impl Config {
     /// Those who may write.
     pub fn principals(&self) -> Result<Vec<Principal>, ConfigError> {
         self.principals.iter().map(|(name, settings)| self.principal(name, settings)).collect()
+    }
+
+    /// Where the high-water mark is.
+    pub fn high_water(&self, usual: &Path) -> PathBuf {
+        self.high_water.as_ref().map_or_else(|| usual.to_owned(), |path| self.folder.join(path))
     }
 
     /// After how long an idle ledger writes a commitment.

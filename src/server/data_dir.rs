@@ -149,6 +149,11 @@ impl DataDir {
         self.path.join("db")
     }
 
+    /// Where the newest checkpoint is kept a second time, unless another place is configured.
+    pub fn high_water(&self) -> PathBuf {
+        self.path.join("high-water")
+    }
+
     /// Where webhook bodies go that can't be understood.
     pub fn aside(&self) -> PathBuf {
         self.path.join("aside")

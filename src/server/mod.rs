@@ -5,6 +5,7 @@
 
 pub mod config;
 pub mod data_dir;
+pub mod high_water;
 pub mod in_process;
 pub mod listen;
 
@@ -28,6 +29,7 @@ use crate::ledger::policy::Policy;
 use crate::store::rocks::RocksStore;
 use config::Config;
 use data_dir::{DataDir, DataDirError};
+use high_water::{HighWater, HighWaterError};
 
 /// Why the service does not start, or ends.
 #[derive(Debug, thiserror::Error)]
@@ -38,6 +40,9 @@ pub enum ServeError {
     /// The configuration.
     #[error(transparent)]
     Config(#[from] config::ConfigError),
+    /// The high-water mark.
+    #[error(transparent)]
+    HighWater(#[from] HighWaterError),
     /// The database.
     #[error(transparent)]
     Store(#[from] crate::store::rocks::OpenError),
@@ -87,14 +92,19 @@ pub async fn serve(
     let sources = config.sources()?;
     let store = Arc::new(RocksStore::open(&data_dir.database())?);
     let in_use = store.in_use();
+    let mark = HighWater::new(config.high_water(&data_dir.high_water()));
     let ledger = Ledger::open(engine::Options {
+        high_water: mark.read(data_dir.has_begun())?,
         store,
         skey: data_dir.take_key(),
         has_begun: data_dir.has_begun(),
         clock: Arc::new(clock::system_clock),
         clock_bounds: config.clock.bounds(),
     })?;
+    let checkpoint = ledger.newest().borrow().head.checkpoint.clone();
+    mark.write(&checkpoint)?;
     data_dir.note_begun()?;
+    let following = tokio::spawn(mark.follow(ledger.clone()));
     ledger.change_policy(&policy).await?;
     let listener = tokio::net::TcpListener::bind(config.listen)
         .await
@@ -144,6 +154,7 @@ pub async fn serve(
     listen::serve(listener, grpc.into_axum_router(), http, stopped()).await;
     let _ = confirming.await;
     ledger.close().await;
+    let _ = following.await;
     if let Some(idle) = idle {
         let _ = idle.await;
     }

@@ -79,6 +79,7 @@ impl Stage {
             store: store.clone(),
             skey: skey(),
             has_begun: false,
+            high_water: None,
             clock: Arc::new(move || clock_us.fetch_add(1_000_000, Ordering::Relaxed)),
             clock_bounds: clock::Bounds::default(),
         };

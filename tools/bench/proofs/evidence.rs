@@ -199,6 +199,7 @@ pub(crate) fn measure(
         store: Arc::new(RocksStore::open(&path)?),
         skey: skey()?,
         has_begun: true,
+        high_water: None,
         clock: Arc::new(move || Shape::time_us(entries)),
         clock_bounds: Bounds::default(),
     })?;

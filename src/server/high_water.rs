@@ -1,0 +1,110 @@
+//! The high-water mark: the newest checkpoint known to have been signed, in a file of its own outside the database.
+//!
+//! A database that is put back from a backup is whole and signed, and only too old: appending to it would sign a second history
+//! under the same key. So the ledger's newest checkpoint is kept in a second place, and a ledger whose database does not reach
+//! it, or disagrees with it, is not opened (`engine::recovery`).
+//!
+//! The mark follows the ledger: it is written, synced, before the first request is answered, at the latest [`BEHIND`] after a
+//! commit, and when the service stops. So what it can miss is an older copy from within the last second. Where it can't be
+//! written, the ledger stops accepting entries. Any signed checkpoint of the ledger may be put into the file, from a client, a
+//! mirror or a witness.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crate::engine::Ledger;
+
+/// How far the mark is behind the ledger at most, but for the time one synced write takes.
+pub const BEHIND: Duration = Duration::from_secs(1);
+/// Longest checkpoint, in bytes.
+const MAX_LENGTH: u64 = 64 * 1024;
+
+/// The file.
+#[derive(Debug, Clone)]
+pub struct HighWater(PathBuf);
+
+/// Why there is no mark to rely on.
+#[derive(Debug, thiserror::Error)]
+pub enum HighWaterError {
+    /// The ledger has begun, and nothing says how far it came.
+    #[error(
+        "{0} is missing, so nothing tells whether the database is the newest; put the newest checkpoint that you trust into it (from another copy of the file, a client's trust folder, a mirror), and start again"
+    )]
+    Missing(String),
+    /// The system says no.
+    #[error("the high-water mark {path}: {reason}")]
+    Io {
+        /// Which file.
+        path: String,
+        /// The system's words.
+        reason: io::Error,
+    },
+}
+
+impl HighWater {
+    /// The mark in a file.
+    pub fn new(path: PathBuf) -> Self {
+        Self(path)
+    }
+
+    /// The checkpoint in it; none for a ledger that has not begun.
+    pub fn read(&self, has_begun: bool) -> Result<Option<String>, HighWaterError> {
+        let length = match fs::metadata(&self.0) {
+            Ok(metadata) => metadata.len(),
+            Err(error) if error.kind() == io::ErrorKind::NotFound && !has_begun => return Ok(None),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return Err(HighWaterError::Missing(self.0.display().to_string()));
+            }
+            Err(error) => return Err(self.failed(error)),
+        };
+        if length > MAX_LENGTH {
+            return Err(self.failed(io::Error::other(format!("is {length} bytes long, which no checkpoint is"))));
+        }
+        fs::read_to_string(&self.0).map(Some).map_err(|error| self.failed(error))
+    }
+
+    /// Puts a checkpoint into it. Durable when this returns.
+    pub fn write(&self, note: &str) -> Result<(), HighWaterError> {
+        let written = || {
+            let temporary = self.0.with_extension("new");
+            let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o644).open(&temporary)?;
+            file.write_all(note.as_bytes())?;
+            file.sync_all()?;
+            fs::rename(&temporary, &self.0)?;
+            let folder = self.0.parent().filter(|folder| !folder.as_os_str().is_empty());
+            File::open(folder.unwrap_or(Path::new(".")))?.sync_all()
+        };
+        written().map_err(|error| self.failed(error))
+    }
+
+    /// Follows a ledger until it ends. Where it can't, the ledger stops.
+    pub async fn follow(self, ledger: Ledger) {
+        let (mut newest, mut stopped) = (ledger.newest(), ledger.stopped());
+        let mut is_last = false;
+        while !is_last {
+            tokio::select! {
+                changed = newest.changed() => is_last = changed.is_err(),
+                _ = stopped.wait_for(Option::is_some) => is_last = true,
+            }
+            let note = newest.borrow_and_update().head.checkpoint.clone();
+            let mark = self.clone();
+            let written = tokio::task::spawn_blocking(move || mark.write(&note)).await;
+            if let Ok(Err(error)) = written {
+                tracing::error!(%error, "the high-water mark can't be written");
+                ledger.halt(error.to_string()).await;
+                return;
+            }
+            if !is_last {
+                // One write for all commits of a while; the last one is written at once.
+                let _ = tokio::time::timeout(BEHIND, stopped.wait_for(Option::is_some)).await;
+            }
+        }
+    }
+
+    fn failed(&self, reason: io::Error) -> HighWaterError {
+        HighWaterError::Io { path: self.0.display().to_string(), reason }
+    }
+}
