@@ -19,6 +19,7 @@ use tagledger::ledger::note::Vkey;
 use tagledger::proto::append_service_client::AppendServiceClient;
 use tagledger::proto::log_service_client::LogServiceClient;
 use tagledger::proto::{self, AppendRequest, GetCheckpointRequest, GetEntryRequest};
+use tagledger::server::config::Config;
 use tonic::transport::Channel;
 use tonic::{Request, Status};
 use tonic_health::pb::health_client::HealthClient;
@@ -277,4 +278,56 @@ fn every_acknowledgement_comes_after_a_sync() {
         assert!((1..50).contains(&(syncs() - after)), "{} syncs for 50 answers at once", syncs() - after);
     });
     server.stop();
+}
+
+#[test]
+fn a_disk_that_is_nearly_full_refuses_appends_until_there_is_room() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let free_mib = || {
+        let disk = rustix::fs::statvfs(folder.path()).expect("a disk");
+        disk.f_bavail * disk.f_frsize >> 20
+    };
+    // Others use the disk meanwhile, so the steps are large.
+    let before_mib = free_mib();
+    let config = Config { keep_free_mib: before_mib - before_mib / 8, ..Config::default() };
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    runtime.block_on(async {
+        let world = World::open_with(&folder.path().join("ledger"), config).await;
+        world.recorded(&happened("v1", &digest('a'))).await;
+        let ballast = std::fs::File::create(folder.path().join("ballast")).expect("made");
+        rustix::fs::fallocate(&ballast, rustix::fs::FallocateFlags::empty(), 0, (before_mib / 4) << 20).expect("room");
+        let refused = until(&world, |answer| answer.is_err()).await.expect_err("refused");
+        assert_eq!(refused.code(), tonic::Code::ResourceExhausted, "{refused:?}");
+        assert!(refused.message().contains("MiB are free") && refused.message().contains("make room"), "{refused:?}");
+        let health = HealthClient::new(world.channel.clone());
+        let serving = |service: &'static str| {
+            let mut health = health.clone();
+            let request = HealthCheckRequest { service: service.into() };
+            async move { health.check(request).await.expect("answered").into_inner().status() }
+        };
+        assert_eq!(serving("tagledger.v1.AppendService").await, ServingStatus::NotServing);
+        assert_eq!(serving("tagledger.v1.QueryService").await, ServingStatus::Serving);
+        world.check_ledger().await;
+        drop(ballast);
+        std::fs::remove_file(folder.path().join("ballast")).expect("gone");
+        until(&world, |answer| answer.is_ok()).await.expect("accepted again");
+        assert_eq!(serving("tagledger.v1.AppendService").await, ServingStatus::Serving);
+        world.check_ledger().await;
+        world.stop().await;
+    });
+}
+
+/// Appends until the answer is as wished, for some seconds.
+async fn until(
+    world: &World,
+    wished: impl Fn(&Result<proto::AppendResponse, Status>) -> bool,
+) -> Result<proto::AppendResponse, Status> {
+    for number in 0..100 {
+        let answer = world.record(&happened(&format!("u{number}"), &digest('b'))).await;
+        if wished(&answer) {
+            return answer;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    }
+    panic!("it does not change its mind");
 }

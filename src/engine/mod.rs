@@ -81,6 +81,8 @@ struct Shared {
     tops: Arc<Tops>,
     /// Why appends are refused for good, once they are.
     stopped: watch::Receiver<Option<String>>,
+    /// Why appends are refused for the time being.
+    shortage: watch::Sender<Option<String>>,
     /// Set by the sequencer after each commit.
     clock_alarm: Arc<AtomicBool>,
     outcomes: Arc<Tally>,
@@ -131,6 +133,9 @@ pub enum AppendError {
     /// The queue is full.
     #[error("the ledger has more requests waiting than it can hold; try again in a moment")]
     Overloaded,
+    /// The disk is nearly full. Nothing of the request is on it.
+    #[error("the ledger does not accept entries for now: {0}; reads go on")]
+    Shortage(String),
     /// The sequencer has stopped. Whether this very request is on disk is not known; with an event id, asking again after
     /// the restart answers that.
     #[error("the ledger does not accept entries: {0}; reads go on, and a restart recovers")]
@@ -179,6 +184,7 @@ impl Ledger {
             newest,
             tops: Arc::clone(&tops),
             stopped,
+            shortage: watch::Sender::new(None),
             clock_alarm: Arc::clone(&clock_alarm),
             outcomes: Arc::clone(&outcomes),
             has_news: Arc::clone(&has_news),
@@ -224,10 +230,27 @@ impl Ledger {
 
     /// Why appends are refused, if they are.
     pub fn health(&self) -> Result<(), String> {
-        match &*self.shared.stopped.borrow() {
-            Some(reason) => Err(reason.clone()),
-            None => Ok(()),
-        }
+        let reason = self.shared.stopped.borrow().clone().or_else(|| self.shared.shortage.borrow().clone());
+        reason.map_or(Ok(()), Err)
+    }
+
+    /// Refuses appends for a reason, or accepts them again. What is queued is still recorded.
+    pub fn set_shortage(&self, reason: Option<String>) {
+        self.shared.shortage.send_if_modified(|shortage| {
+            match (&shortage, &reason) {
+                (None, Some(reason)) => tracing::error!(reason, "appends are refused until there is more room"),
+                (Some(_), None) => tracing::info!("there is room again: appends are accepted"),
+                _ => {}
+            }
+            let turned = shortage.is_some() != reason.is_some();
+            *shortage = reason;
+            turned
+        });
+    }
+
+    /// Notice of a shortage that begins or ends.
+    pub fn shortage(&self) -> watch::Receiver<Option<String>> {
+        self.shared.shortage.subscribe()
     }
 
     /// Notice of the sequencer's end.
@@ -252,6 +275,7 @@ impl Ledger {
 
     /// Records statements, all or none, and returns when they are durable, in a signed checkpoint and provable.
     pub async fn append(&self, submissions: Vec<Submission>) -> Result<Appended, AppendError> {
+        self.check_shortage()?;
         self.check_times(&submissions)?;
         let (reply, answer) = oneshot::channel();
         self.queue.try_send(Command::Append(Waiting { submissions, reply })).map_err(|error| match error {
@@ -264,6 +288,7 @@ impl Ledger {
     /// Puts statements into the queue, once there is room, and returns with their place taken: what is put in later is
     /// recorded later. For streams, whose flow control this is.
     pub async fn enqueue(&self, submissions: Vec<Submission>) -> Result<InQueue, AppendError> {
+        self.check_shortage()?;
         self.check_times(&submissions)?;
         let (reply, answer) = oneshot::channel();
         self.queue.send(Command::Append(Waiting { submissions, reply })).await.map_err(|_| self.stopped_error())?;
@@ -291,6 +316,13 @@ impl Ledger {
         Ok(())
     }
 
+    fn check_shortage(&self) -> Result<(), AppendError> {
+        match &*self.shared.shortage.borrow() {
+            Some(reason) => Err(AppendError::Shortage(reason.clone())),
+            None => Ok(()),
+        }
+    }
+
     /// Nothing may have occurred more than a day from now.
     fn check_times(&self, submissions: &[Submission]) -> Result<(), AppendError> {
         let now_us = self.now_us();
@@ -303,7 +335,8 @@ impl Ledger {
     }
 
     fn stopped_error(&self) -> AppendError {
-        AppendError::Stopped(self.health().err().unwrap_or_else(|| "it is shutting down".into()))
+        let reason = self.shared.stopped.borrow().clone();
+        AppendError::Stopped(reason.unwrap_or_else(|| "it is shutting down".into()))
     }
 
     /// Ends the sequencer: what is queued is recorded, what comes later is refused. Returns when it has let go of the store.

@@ -30,6 +30,8 @@ pub struct Config {
     /// Where the newest checkpoint is kept a second time, best on another disk than the database. By default in the data
     /// directory.
     pub high_water: Option<PathBuf>,
+    /// MiB that stay free on the database's disk: with less, appends are refused.
+    pub keep_free_mib: u64,
     /// How long nothing is committed until an idle ledger commits to that; 0: never.
     pub idle_commitment_seconds: u64,
     /// Who may write, by name.
@@ -49,6 +51,7 @@ impl Default for Config {
             listen: DEFAULT_LISTEN,
             immutable: Vec::new(),
             high_water: None,
+            keep_free_mib: 256,
             idle_commitment_seconds: 600,
             principals: BTreeMap::new(),
             webhooks: BTreeMap::new(),

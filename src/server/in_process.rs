@@ -39,7 +39,7 @@ impl LedgerPort for InProcess {
                 PortError::Conflict { event_id, index }
             }
             AppendError::Rejected(Rejected::Changed { .. }) => PortError::Changed,
-            AppendError::Overloaded | AppendError::Stopped(_) | AppendError::Unread(_) => {
+            AppendError::Overloaded | AppendError::Shortage(_) | AppendError::Stopped(_) | AppendError::Unread(_) => {
                 PortError::Unavailable(error.to_string())
             }
         })?;

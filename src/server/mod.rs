@@ -8,6 +8,7 @@ pub mod data_dir;
 pub mod high_water;
 pub mod in_process;
 pub mod listen;
+pub mod space;
 
 use std::future::Future;
 use std::net::SocketAddr;
@@ -30,6 +31,7 @@ use crate::store::rocks::RocksStore;
 use config::Config;
 use data_dir::{DataDir, DataDirError};
 use high_water::{HighWater, HighWaterError};
+use space::Reserve;
 
 /// Why the service does not start, or ends.
 #[derive(Debug, thiserror::Error)]
@@ -105,6 +107,9 @@ pub async fn serve(
     mark.write(&checkpoint)?;
     data_dir.note_begun()?;
     let following = tokio::spawn(mark.follow(ledger.clone()));
+    let reserve = Reserve::new(&data_dir.database(), config.keep_free_mib);
+    reserve.look(&ledger);
+    let watching = tokio::spawn(reserve.watch(ledger.clone()));
     ledger.change_policy(&policy).await?;
     let listener = tokio::net::TcpListener::bind(config.listen)
         .await
@@ -155,6 +160,7 @@ pub async fn serve(
     let _ = confirming.await;
     ledger.close().await;
     let _ = following.await;
+    let _ = watching.await;
     if let Some(idle) = idle {
         let _ = idle.await;
     }

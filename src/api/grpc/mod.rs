@@ -59,12 +59,24 @@ fn health(
     ledger: &Ledger,
 ) -> tonic_health::pb::health_server::HealthServer<impl tonic_health::pb::health_server::Health> {
     let (reporter, service) = tonic_health::server::health_reporter();
-    let mut stopped = ledger.stopped();
+    let (ledger, mut stopped) = (ledger.clone(), ledger.stopped());
     tokio::spawn(async move {
         reporter.set_serving::<LogServiceServer<log::Log>>().await;
         reporter.set_serving::<QueryServiceServer<query::Query>>().await;
         reporter.set_serving::<AppendServiceServer<append::Append>>().await;
-        let _ = stopped.wait_for(Option::is_some).await;
+        let mut shortage = ledger.shortage();
+        loop {
+            tokio::select! {
+                _ = stopped.wait_for(Option::is_some) => break,
+                changed = shortage.changed() => if changed.is_err() { break },
+            }
+            if shortage.borrow_and_update().is_some() {
+                reporter.set_not_serving::<AppendServiceServer<append::Append>>().await;
+            } else {
+                reporter.set_serving::<AppendServiceServer<append::Append>>().await;
+            }
+        }
+        drop(ledger);
         reporter.set_not_serving::<AppendServiceServer<append::Append>>().await;
         reporter.set_service_status("", tonic_health::ServingStatus::NotServing).await;
     });
