@@ -10,7 +10,9 @@
 //! Every test writes through [`World`], which checks each record as a reader, and ends in `check_ledger()`, which recomputes
 //! all histories from the encoded entries alone.
 
-use std::collections::HashMap;
+mod immutable;
+
+use std::collections::{BTreeSet, HashMap};
 use std::convert::Infallible;
 
 use proptest::prelude::*;
@@ -21,12 +23,14 @@ use tagledger::ledger::entry::{Body, MAX_ENTRY_LENGTH, SignedEntry, sign_record}
 use tagledger::ledger::names::{Digest, Registry, Repository, Tag};
 use tagledger::ledger::note::Skey;
 use tagledger::ledger::policy::{MAX_PATTERN_LENGTH, Policy};
-use tagledger::ledger::statement::{Kind as Parsed, MAX_STATEMENT_LENGTH, Phase, Statement};
+use tagledger::ledger::statement::{Kind as Parsed, MAX_STATEMENT_LENGTH, Phase, Statement, TagName};
 use tagledger::ledger::subject::{Effect, Subject, SubjectKey, effect_on, named_by};
 use tagledger::ledger::transition::{Binding, Step, SubjectState, TAGS_PER_ENTRY, View, transition};
 use tagledger::proto;
 use tagledger::proto::statement::Kind;
 use tagledger::proto::{Disposition, Outcome};
+
+use immutable::immutable;
 
 use Disposition::{Happened, Refused, Requested};
 use Outcome::{Applied, Denied, Drift, Failed, Noted, Unchanged, Violation};
@@ -490,7 +494,7 @@ fn a_reader_takes_no_subject_that_the_statement_does_not_have() {
 #[test]
 fn a_policy_change_is_applied_if_the_text_is_another_and_rules_from_the_next_entry_on() {
     let mut world = World::new(&[]);
-    let rule = "immutable = ['r.example/app:v*']";
+    let rule = &*immutable(&["r.example/app:v*"]);
     assert_eq!(world.outcome(push("app", "v1", A, Requested)), Applied);
     assert_eq!(world.outcome(push("app", "v1", B, Requested)), Applied);
     assert_eq!(world.outcome(policy(rule)), Applied);
@@ -764,14 +768,20 @@ fn forbids(repository: usize, tag: usize, pointer: Pointer, to: Option<usize>) -
 struct World {
     policy: Policy,
     subjects: HashMap<SubjectKey, (Subject, SubjectState)>,
+    /// What tags were ever bound to.
+    carried: BTreeSet<(TagName, Digest)>,
     /// By index; `None` where a commitment would be, so that an entry's index is never its number.
     entries: Vec<Option<Vec<u8>>>,
 }
 
 impl World {
-    fn new(immutable: &[&str]) -> Self {
-        let policy = Policy::new(immutable).expect("patterns of the test");
-        Self { policy, subjects: HashMap::new(), entries: vec![None; 3] }
+    fn new(patterns: &[&str]) -> Self {
+        Self::under(&immutable(patterns))
+    }
+
+    fn under(policy: &str) -> Self {
+        let policy = Policy::parse(policy).expect("policy of the test");
+        Self { policy, subjects: HashMap::new(), carried: BTreeSet::new(), entries: vec![None; 3] }
     }
 
     fn next_index(&self) -> u64 {
@@ -803,10 +813,13 @@ impl World {
                 assert_eq!(state.count, touch.version, "versions have no gap: {:?}", touch.subject);
                 assert_eq!(state.binding, touch.before, "{:?}", touch.subject);
                 *state = SubjectState { count: touch.version + 1, binding: touch.after.clone() };
+                if let (Subject::Tag(name), Some(digest)) = (&touch.subject, touch.after.digest()) {
+                    self.carried.insert((name.clone(), digest.clone()));
+                }
             }
             self.entries.push(Some(entry));
         }
-        if let Parsed::PolicyChange { policy } = parsed.kind
+        if let Parsed::PolicyChange { policy, .. } = parsed.kind
             && steps[0].outcome == Applied
         {
             self.policy = policy;
@@ -976,6 +989,18 @@ impl View for World {
         tags.sort();
         Ok(tags)
     }
+
+    fn tags_ever_bound_to(
+        &self,
+        registry: &Registry,
+        repository: &Repository,
+        digest: &Digest,
+    ) -> Result<Vec<Tag>, Infallible> {
+        let is_here = |(name, carried): &&(TagName, Digest)| {
+            (&name.registry, &name.repository, carried) == (registry, repository, digest)
+        };
+        Ok(self.carried.iter().filter(is_here).map(|(name, _)| name.tag.clone()).collect())
+    }
 }
 
 /// From the bytes alone: every subject is named, and the effect on it explains what the rules made of it.
@@ -1106,7 +1131,7 @@ fn attest(to: char) -> Kind {
 }
 
 fn policy(text: &str) -> Kind {
-    Kind::PolicyChange(proto::PolicyChange { policy: text.into() })
+    Kind::PolicyChange(proto::PolicyChange { policy: text.into(), replaces: String::new() })
 }
 
 fn digest(digit: char) -> Digest {

@@ -290,7 +290,7 @@ fn add_record(rows: &mut Rows, record: &proto::Record, statement: &Statement) {
     rows.field("why", &record.detail);
     rows.field("digest", digest_of(statement).map_or("", Digest::as_str));
     rows.field("image", image_in(statement).unwrap_or_default());
-    if let Kind::PolicyChange { policy } = &statement.kind {
+    if let Kind::PolicyChange { policy, .. } = &statement.kind {
         let lines = if policy.text().trim().is_empty() { "no rules" } else { policy.text() };
         for (position, line) in lines.lines().enumerate() {
             rows.add([if position == 0 { "policy" } else { "" }.to_owned(), line.to_owned()]);

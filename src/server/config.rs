@@ -13,7 +13,6 @@ use crate::edge::source::{Credentials, RegistryAccess, Secret, SourceConfig};
 use crate::engine::OPERATOR;
 use crate::engine::clock::Bounds;
 use crate::ledger::note::Vkey;
-use crate::ledger::policy::PolicyError;
 use crate::ledger::statement::check_text;
 
 /// What the service does unless told otherwise: 127.0.0.1:7420.
@@ -25,8 +24,6 @@ pub const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std:
 pub struct Config {
     /// Address to listen on.
     pub listen: SocketAddr,
-    /// Patterns of tags that may not move, `registry/repository:tag`.
-    pub immutable: Vec<String>,
     /// How long nothing is committed until an idle ledger commits to that; 0: never.
     pub idle_commitment_seconds: u64,
     /// Who may write, by name.
@@ -44,7 +41,6 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             listen: DEFAULT_LISTEN,
-            immutable: Vec::new(),
             idle_commitment_seconds: 600,
             principals: BTreeMap::new(),
             webhooks: BTreeMap::new(),
@@ -140,9 +136,6 @@ pub enum ConfigError {
         /// What is wrong.
         reason: String,
     },
-    /// A pattern.
-    #[error(transparent)]
-    Policy(#[from] PolicyError),
 }
 
 impl Config {

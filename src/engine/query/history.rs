@@ -42,7 +42,7 @@ impl Reader<'_> {
         let (state, digest) = self.state_at(&Subject::Policy, as_of_us, &mut shown)?;
         let set_by = state.at.as_ref().and_then(|at| at.effective.checked_sub(1));
         let text = match set_by.map(|index| self.statement(index)).transpose()? {
-            Some(Statement { kind: Kind::PolicyChange { policy }, .. }) => policy.text().to_owned(),
+            Some(Statement { kind: Kind::PolicyChange { policy, .. }, .. }) => policy.text().to_owned(),
             _ => String::new(),
         };
         Ok(proto::GetPolicyResponse {
@@ -60,12 +60,6 @@ impl Reader<'_> {
     pub fn tag_version(&self, tag: &TagName) -> Result<(u64, Option<Digest>), ReadError> {
         let row = rows::subject(&*self.rows, &Subject::Tag(tag.clone()).key())?;
         Ok((row.history.size(), row.binding.digest().cloned()))
-    }
-
-    /// The digest of the policy in force, once one was recorded.
-    pub fn policy(&self) -> Result<Option<Digest>, ReadError> {
-        let row = rows::subject(&*self.rows, &Subject::Policy.key())?;
-        Ok(row.binding.digest().cloned())
     }
 
     /// Everything asserted about a tag.

@@ -400,7 +400,7 @@ impl Replay {
             // A subject that is new stays so until the next commitment.
             *self.changed.entry(key).or_default() |= is_new;
         }
-        if let Kind::PolicyChange { policy } = &statement.kind
+        if let Kind::PolicyChange { policy, .. } = &statement.kind
             && step.outcome == Outcome::Applied
         {
             self.policy = policy.clone();

@@ -1,6 +1,6 @@
 //! A log that an honest ledger wrote passes; each lie is found, and named with its index.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::convert::Infallible;
 
 use proptest::prelude::*;
@@ -30,6 +30,8 @@ struct Writer {
     time_us: u64,
     states: HashMap<SubjectKey, SubjectState>,
     bound: BTreeMap<(Registry, Repository, Tag), Digest>,
+    /// What tags were ever bound to.
+    carried: BTreeSet<(Registry, Repository, Digest, Tag)>,
     histories: BTreeMap<SubjectKey, Tree>,
 }
 
@@ -49,6 +51,17 @@ impl View for Writer {
         let here = self.bound.iter().filter(|((a, b, _), bound)| a == registry && b == repository && *bound == digest);
         Ok(here.map(|((_, _, tag), _)| tag.clone()).collect())
     }
+
+    fn tags_ever_bound_to(
+        &self,
+        registry: &Registry,
+        repository: &Repository,
+        digest: &Digest,
+    ) -> Result<Vec<Tag>, Infallible> {
+        let carried = self.carried.iter();
+        let here = carried.filter(|(a, b, c, _)| (a, b, c) == (registry, repository, digest));
+        Ok(here.map(|(.., tag)| tag.clone()).collect())
+    }
 }
 
 impl Writer {
@@ -62,6 +75,7 @@ impl Writer {
             time_us: 1_000_000,
             states: HashMap::new(),
             bound: BTreeMap::new(),
+            carried: BTreeSet::new(),
             histories: BTreeMap::new(),
         };
         writer.commit();
@@ -117,6 +131,9 @@ impl Writer {
             for touch in step.touches {
                 if let Subject::Tag(tag) = &touch.subject {
                     let key = (tag.registry.clone(), tag.repository.clone(), tag.tag.clone());
+                    if let Some(digest) = touch.after.digest() {
+                        self.carried.insert((key.0.clone(), key.1.clone(), digest.clone(), key.2.clone()));
+                    }
                     match touch.after.digest() {
                         Some(digest) => self.bound.insert(key, digest.clone()),
                         None => self.bound.remove(&key),
@@ -127,7 +144,7 @@ impl Writer {
                 self.histories.entry(key).or_default().append(leaf, |_| {});
                 self.states.insert(key, SubjectState { count: touch.version + 1, binding: touch.after });
             }
-            if let Kind::PolicyChange { policy } = &statement.kind
+            if let Kind::PolicyChange { policy, .. } = &statement.kind
                 && step.outcome == Outcome::Applied
             {
                 self.policy = policy.clone();
@@ -181,7 +198,7 @@ impl Writer {
 }
 
 fn policy(text: &str) -> Said {
-    Said::PolicyChange(proto::PolicyChange { policy: text.into() })
+    Said::PolicyChange(proto::PolicyChange { policy: text.into(), replaces: String::new() })
 }
 
 fn delete_manifest(digit: char) -> Said {
