@@ -22,8 +22,11 @@ use prost::Message as _;
 use tagledger::ledger::entry::{Body, MAX_ENTRY_LENGTH, SignedEntry, sign_record};
 use tagledger::ledger::names::{Digest, Registry, Repository, Tag};
 use tagledger::ledger::note::Skey;
-use tagledger::ledger::policy::{MAX_PATTERN_LENGTH, Policy};
-use tagledger::ledger::statement::{Kind as Parsed, MAX_STATEMENT_LENGTH, Phase, Statement, TagName};
+use tagledger::ledger::policy::{MAX_ID_LENGTH, MAX_TEXT_LENGTH, Policy};
+use tagledger::ledger::referrer::subject_of;
+use tagledger::ledger::statement::{
+    Kind as Parsed, MAX_POLICY_STATEMENT_LENGTH, MAX_STATEMENT_LENGTH, Phase, Statement, TagName,
+};
 use tagledger::ledger::subject::{Effect, Subject, SubjectKey, effect_on, named_by};
 use tagledger::ledger::transition::{Binding, Step, SubjectState, TAGS_PER_ENTRY, View, transition};
 use tagledger::proto;
@@ -323,7 +326,7 @@ fn a_manifest_with_one_immutable_tag_keeps_all_of_them_or_loses_all_of_them_in_v
         let steps = world.say(delete_manifest("app", A, disposition));
         assert_eq!(steps.len(), 1);
         assert_eq!((steps[0].outcome, names(&steps[0])), (outcome, vec!["", "a", "v1", "z"]));
-        assert_eq!(steps[0].detail.contains("tag \"v1\" is immutable since entry"), disposition != Refused);
+        assert_eq!(steps[0].detail.contains("tag \"v1\" may not be deleted since entry"), disposition != Refused);
         for tag in ["a", "v1", "z"] {
             assert_eq!(world.tag("app", tag).digest().is_none(), disposition == Happened, "{tag}");
         }
@@ -372,41 +375,67 @@ fn a_manifest_with_many_tags_becomes_several_entries_of_256_tags_each() {
     assert_eq!(TAGS_PER_ENTRY, 256);
 }
 
+/// Takes the ten bytes that a number can take at most.
+const LAST: u64 = 1 << 63;
+
 #[test]
 fn the_largest_entry_that_the_rules_can_make_fits_into_the_log() {
-    /// Takes the ten bytes that a number can take at most.
-    const LAST: u64 = 1 << 63;
-    let pattern = format!("r.example/app:{{*,{}}}", "y".repeat(MAX_PATTERN_LENGTH - 18));
-    assert_eq!(pattern.len(), MAX_PATTERN_LENGTH);
-    let mut world = World::new(&[&pattern]);
+    let id = "i".repeat(MAX_ID_LENGTH);
     let sha512: Digest = format!("sha512:{}", "a".repeat(128)).parse().expect("valid");
-    for tag in 0..TAGS_PER_ENTRY {
-        let tag = format!("{tag:03}{}", "x".repeat(125)).parse().expect("valid");
-        let name =
-            Subject::Tag(tagledger::ledger::names::TagRef { registry: registry(), repository: repository("app"), tag });
-        // After as many entries as there can be.
-        let binding = Binding::Bound { digest: sha512.clone(), set_by: LAST };
-        world.subjects.insert(name.key(), (name, SubjectState { count: LAST, binding }));
+    let longest = |number: usize| format!("{number:03}{}", "x".repeat(125));
+    let referrer = |number: usize| format!("sha256-{number:064x}.sbom");
+    let tags: [&dyn Fn(usize) -> String; 2] = [&longest, &referrer];
+    for tag in tags {
+        let mut world = World::under(&format!("exempt_referrers = false\n[[rule]]\nid = '{id}'\n"));
+        for number in 0..TAGS_PER_ENTRY {
+            let tag = tag(number).parse().expect("valid");
+            let name = TagName { registry: registry(), repository: repository("app"), tag };
+            let mut occurred = |subject: Subject, binding| {
+                // After as many entries as there can be.
+                world.subjects.insert(subject.key(), (subject, SubjectState { count: LAST, binding }));
+            };
+            if let Some(digest) = subject_of(&name.tag) {
+                occurred(Subject::Digest(digest), Binding::Never);
+            }
+            occurred(Subject::Tag(name), Binding::Bound { digest: sha512.clone(), set_by: LAST });
+        }
+        let mut statement = proto::Statement {
+            kind: Some(Kind::ManifestDelete(proto::ManifestDelete {
+                registry: REGISTRY.into(),
+                repository: "app".into(),
+                digest: sha512.to_string(),
+                disposition: Requested.into(),
+            })),
+            ..Default::default()
+        };
+        statement.attributes =
+            (0..17).map(|number| proto::Attribute { key: format!("{number:02}"), value: "v".repeat(940) }).collect();
+        let missing = MAX_STATEMENT_LENGTH - statement.encoded_len();
+        statement.attributes[16].value += &"v".repeat(missing);
+        let bytes = statement.encode_to_vec();
+        assert_eq!(bytes.len(), MAX_STATEMENT_LENGTH);
+        let parsed = Statement::parse(&bytes).expect("valid");
+        let steps = transition(&world, &world.policy, &parsed, LAST).unwrap_or_else(|never| match never {});
+        assert_eq!((steps.len(), steps[0].outcome), (1, Denied));
+        assert_within_an_entry(&steps[0], bytes);
     }
-    let mut statement = proto::Statement {
-        kind: Some(Kind::ManifestDelete(proto::ManifestDelete {
-            registry: REGISTRY.into(),
-            repository: "app".into(),
-            digest: sha512.to_string(),
-            disposition: Requested.into(),
-        })),
-        ..Default::default()
-    };
+    let mut statement = statement(policy(&format!("#{}", "p".repeat(MAX_TEXT_LENGTH - 1))));
+    statement.ci_run = "c".repeat(512);
     statement.attributes =
-        (0..17).map(|number| proto::Attribute { key: format!("{number:02}"), value: "v".repeat(940) }).collect();
-    let missing = MAX_STATEMENT_LENGTH - statement.encoded_len();
-    statement.attributes[16].value += &"v".repeat(missing);
+        (0..4).map(|number| proto::Attribute { key: format!("{number:02}"), value: "v".repeat(840) }).collect();
+    let missing = MAX_POLICY_STATEMENT_LENGTH - statement.encoded_len();
+    statement.attributes[3].value += &"v".repeat(missing);
     let bytes = statement.encode_to_vec();
-    assert_eq!(bytes.len(), MAX_STATEMENT_LENGTH);
+    assert_eq!(bytes.len(), MAX_POLICY_STATEMENT_LENGTH);
+    let world = World::new(&[]);
     let parsed = Statement::parse(&bytes).expect("valid");
     let steps = transition(&world, &world.policy, &parsed, LAST).unwrap_or_else(|never| match never {});
-    assert_eq!((steps.len(), steps[0].outcome), (1, Denied));
-    let mut record = record_of(&steps[0], LAST, bytes);
+    assert_within_an_entry(&steps[0], bytes);
+}
+
+/// With the longest names of those who say it.
+fn assert_within_an_entry(step: &Step, statement: Vec<u8>) {
+    let mut record = record_of(step, LAST, statement);
     record.principal = "p".repeat(256);
     record.producer = Some(proto::Producer { key_id: "0123456789abcdef".into(), signature: vec![1; 64] });
     let entry = sign_record(&record, &skey());

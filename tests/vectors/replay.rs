@@ -320,7 +320,7 @@ fn policies() -> LittleLedger {
         vec![(policy(text), Applied), (push("v1", digit, Requested).into(), *outcome)]
     };
     let mut batches = vec![vec![(push("v1", '0', Happened).into(), Applied)]];
-    batches.extend(texts.iter().zip('1'..).map(batch));
+    batches.extend(texts.iter().zip("123456789abcdef".chars()).map(batch));
     // The first text again is another than the last.
     batches.push(vec![(policy(""), Applied), (policy(""), Unchanged)]);
     written(batches)
