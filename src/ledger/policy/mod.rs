@@ -7,6 +7,7 @@
 //! policies from what registries export.
 
 mod decide;
+mod difference;
 mod document;
 pub mod import;
 mod index;
@@ -19,6 +20,8 @@ use std::sync::{Arc, OnceLock};
 use sha2::{Digest as _, Sha256};
 
 use super::names::Digest;
+pub use decide::{Forbidden, Outlook};
+pub use difference::difference;
 pub use document::{Document, RuleText};
 use index::Index;
 pub use regex::MAX_POLICY_SIZE as MAX_REGEX_SIZE;
