@@ -179,7 +179,11 @@ fn policy(state: &State, answer: &Answer) -> String {
     let Some(policy) = policy_of(answer) else { return rows.text() };
     rows.field("rules", policy.rules().len());
     // It has no other control characters than line breaks and tabs.
-    let lines: String = policy.text().lines().map(|line| format!("  {}\n", line.replace('\t', "    "))).collect();
+    let lines: String = policy
+        .text()
+        .lines()
+        .map(|line| format!("  {}", line.replace('\t', "    ")).trim_end().to_owned() + "\n")
+        .collect();
     rows.text() + if lines.is_empty() { "" } else { "\n" } + &lines
 }
 
