@@ -39,19 +39,21 @@ impl Policy {
         change: Change,
         carried: impl Fn() -> Result<Vec<Tag>, E>,
     ) -> Result<Option<Forbidden<'_>>, E> {
-        for (position, rule) in self.about(tag) {
+        let mut known = None;
+        for (position, rule) in self.about(tag, change) {
             match &rule.says {
-                Says::Forbid(changes) if changes.contains(&change) => {
-                    return Ok(Some(Forbidden { rule, lacks_promotion: false }));
-                }
-                Says::Allow(changes) if changes.contains(&change) => return Ok(None),
-                Says::PromotedFrom(patterns) if change != Change::Delete => {
+                Says::Forbid(_) => return Ok(Some(Forbidden { rule, lacks_promotion: false })),
+                Says::Allow(_) => return Ok(None),
+                Says::PromotedFrom(patterns) => {
+                    let sources = match &mut known {
+                        Some(sources) => sources,
+                        unknown => unknown.insert(carried()?),
+                    };
                     let is_source = |tag: &Tag| self.index().promotes_from(position, patterns, tag.as_str());
-                    if !carried()?.iter().any(is_source) {
+                    if !sources.iter().any(is_source) {
                         return Ok(Some(Forbidden { rule, lacks_promotion: true }));
                     }
                 }
-                Says::Forbid(_) | Says::Allow(_) | Says::PromotedFrom(_) => {}
             }
         }
         Ok(None)
@@ -64,15 +66,15 @@ impl Policy {
         if let Some(Forbidden { rule, lacks_promotion }) = forbidden {
             return if lacks_promotion { Outlook::NeedsPromotion(rule.id()) } else { Outlook::ForbiddenBy(rule.id()) };
         }
-        let allows = |rule: &Rule| matches!(&rule.says, Says::Allow(changes) if changes.contains(&change));
-        let allowing = self.about(tag).find(|(_, rule)| allows(rule));
+        // What forbids nothing allows, or waits for a promotion, which was not there.
+        let allowing = self.about(tag, change).find(|(_, rule)| matches!(rule.says, Says::Allow(_)));
         allowing.map_or(Outlook::Allowed, |(_, rule)| Outlook::AllowedBy(rule.id()))
     }
 
-    /// The rules that are about a tag, in order, with their positions.
-    fn about(&self, tag: &TagName) -> impl Iterator<Item = (usize, &Rule)> {
+    /// The rules that are about a tag and say something about the change, in order, with their positions.
+    fn about(&self, tag: &TagName, change: Change) -> impl Iterator<Item = (usize, &Rule)> {
         let is_judged = !self.rules().is_empty() && !(self.exempts_referrers() && referrer::is_referrer(&tag.tag));
-        let positions = is_judged.then(|| self.index().of(tag));
+        let positions = is_judged.then(|| self.index().of(tag, change));
         positions.into_iter().flatten().map(|position| (position, &self.rules()[position]))
     }
 }

@@ -9,7 +9,7 @@ use std::sync::OnceLock;
 use globset::{Glob, GlobSet, GlobSetBuilder};
 use regex::bytes::{RegexSet, RegexSetBuilder};
 
-use super::rule::{Names, Rule, Says};
+use super::rule::{Change, Names, Rule, Says};
 use crate::ledger::statement::TagName;
 
 /// Bytes that the compiled expressions of a policy may take. The bound on their size keeps them far below it.
@@ -18,6 +18,8 @@ const REGEX_BYTES: usize = 256 << 20;
 /// The rules of a policy, ready to be looked up.
 #[derive(Debug)]
 pub(super) struct Index {
+    /// Rules that say something about a change, by its place in [`Change::ALL`].
+    speaking: [RuleSet; 4],
     registries: Matcher,
     repositories: Matcher,
     tags: Matcher,
@@ -54,7 +56,14 @@ impl Index {
             Says::PromotedFrom(_) => Some((position, OnceLock::new())),
             Says::Forbid(_) | Says::Allow(_) => None,
         };
+        let speaking = Change::ALL.map(|change| {
+            let mut speaking = RuleSet::none(rules.len());
+            let speak = rules.iter().enumerate().filter(|(_, rule)| rule.says.speaks_of(change));
+            speak.for_each(|(position, _)| speaking.add(position));
+            speaking
+        });
         Self {
+            speaking,
             registries: Matcher::new(rules, |rule| &rule.registries),
             repositories: Matcher::new(rules, |rule| &rule.repositories),
             tags: Matcher::new(rules, |rule| &rule.tags),
@@ -62,14 +71,18 @@ impl Index {
         }
     }
 
-    /// The positions of the rules that are about a tag, in order.
-    pub(super) fn of(&self, tag: &TagName) -> impl Iterator<Item = usize> {
-        let mut rules = self.repositories.of(tag.repository.as_str());
-        if !rules.is_empty() {
-            rules.keep(&self.tags.of(tag.tag.as_str()));
-        }
-        if !rules.is_empty() {
-            rules.keep(&self.registries.of(tag.registry.as_str()));
+    /// The positions of the rules that are about a tag and say something about the change, in order.
+    pub(super) fn of(&self, tag: &TagName, change: Change) -> impl Iterator<Item = usize> {
+        let mut rules = self.speaking[change.place()].clone();
+        for (matcher, name) in [
+            (&self.repositories, tag.repository.as_str()),
+            (&self.tags, tag.tag.as_str()),
+            (&self.registries, tag.registry.as_str()),
+        ] {
+            if rules.is_empty() {
+                break;
+            }
+            rules.keep(&matcher.of(name));
         }
         rules.into_positions()
     }

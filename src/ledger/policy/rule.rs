@@ -57,6 +57,11 @@ impl Change {
     /// All of them.
     pub const ALL: [Self; 4] = [Self::Create, Self::Overwrite, Self::Recreate, Self::Delete];
 
+    /// Its place among them.
+    pub(super) fn place(self) -> usize {
+        self as usize
+    }
+
     /// As a policy has it.
     pub fn word(self) -> &'static str {
         match self {
@@ -64,6 +69,16 @@ impl Change {
             Self::Overwrite => "overwrite",
             Self::Recreate => "recreate",
             Self::Delete => "delete",
+        }
+    }
+}
+
+impl Says {
+    /// Whether it says anything about a change.
+    pub(super) fn speaks_of(&self, change: Change) -> bool {
+        match self {
+            Self::Forbid(changes) | Self::Allow(changes) => changes.contains(&change),
+            Self::PromotedFrom(_) => change != Change::Delete,
         }
     }
 }
