@@ -286,27 +286,47 @@ fn digests_of_the_wrong_length_algorithm_or_spelling_are_refused() {
 }
 
 #[test]
-fn policies_are_lists_of_patterns_in_toml_within_their_limits() {
+fn policies_are_rules_in_toml_within_their_limits() {
     let path = "policy_change.policy";
-    let longest = format!("#{}", "é".repeat(7_499)) + "\n";
-    assert_eq!(longest.len(), 15_000);
-    for text in ["", "# none\n", "immutable = []", "immutable = ['r/a:*',\n\t\"r/b:*\"]\n", longest.as_str()] {
+    let longest = format!("#{}", "é".repeat(29_999)) + "\n";
+    assert_eq!(longest.len(), 60_000);
+    let rule = "[[rule]]\nid = 'r'\n";
+    for text in ["", "# none\n", "rule = []", rule, &format!("{rule}tags = ['a',\n\t\"b\"]\n"), longest.as_str()] {
         accepted(path, text);
     }
-    let words = "the text of the policy is 15001 bytes long; at most 15000 are allowed";
+    let words = "the text of the policy is 60001 bytes long; at most 60000 are allowed";
     refused(path, &(longest + "\n"), "TOO_LONG", words);
     for (control, name) in [('\0', "U+0000"), ('\r', "U+000D"), ('\u{1b}', "U+001B"), ('\u{9f}', "U+009F")] {
         let words = format!("the text of the policy contains the control character {name}");
         refused(path, &format!("# {control}\n"), "CONTROL_CHARACTER", &words);
     }
-    let no_policy = "the text is not that of a policy: ";
-    for (text, words) in [("immutable", ""), ("immutable = 1", "invalid type"), ("mutable = []", "unknown field")] {
+    let no_policy = "the text is not that of a policy: line ";
+    for (text, words) in [
+        ("immutable", "1: "),
+        ("\nrule = 1", "2: invalid type"),
+        ("[[rule]]\nid = 'r'\nmutable = []", "3: unknown field"),
+        ("rule = [{id = 'r'}]", "1: inline tables"),
+        ("[[rule]]\nid = \"\\e\"", "2: the escape \\e"),
+    ] {
         refused(path, text, "INVALID_FORMAT", &format!("{no_policy}{words}"));
     }
-    refused(path, "immutable = ['r/a']", "INVALID_PATTERN", "immutable pattern \"r/a\" has no tag part");
-    refused(path, "immutable = ['r/[a:v']", "INVALID_PATTERN", "immutable pattern \"r/[a:v\"");
-    let many = format!("immutable = [{}]", "'a/b:c',".repeat(1001));
-    refused(path, &many, "TOO_MANY", "1001 immutable patterns; at most 1000 are allowed");
+    let is_refused = |more: &str, reason: &str, words: &str| refused(path, &format!("{rule}{more}"), reason, words);
+    is_refused("tags = ['[a']", "INVALID_PATTERN", "rule \"r\": tags has \"[a\": a set does not end");
+    is_refused(
+        "tags_regex = ['(a']",
+        "INVALID_PATTERN",
+        "rule \"r\": tags_regex has \"(a\": has a group that does not end",
+    );
+    is_refused("tags = []", "INVALID_RULE", "rule \"r\": tags is empty; leave it out to mean all");
+    is_refused("forbid = ['push']", "INVALID_RULE", "rule \"r\": forbid has \"push\"; it may have create, overwrite");
+    is_refused("forbid = ['delete']\nallow = ['create']", "INVALID_RULE", "rule \"r\": has more than one of forbid");
+    is_refused(rule, "DUPLICATE_ID", "rule \"r\" is there twice");
+    refused(path, "[[rule]]\nid = ''", "INVALID_ID", "the id \"\" of a rule is not 1 to 128 printable");
+    refused(path, "[[rule]]\nid = 'a b'", "INVALID_ID", "the id \"a b\" of a rule is not");
+    let many: String = (0..1001).map(|number| format!("[[rule]]\nid='{number}'\n")).collect();
+    refused(path, &many, "TOO_MANY", "1001 rules; at most 1000 are allowed");
+    let large: String = (0..11).map(|number| format!("[[rule]]\nid='{number}'\ntags_regex=['a{{990}}']\n")).collect();
+    refused(path, &large, "TOO_MANY", "the regular expressions have 10901 characters in all");
 }
 
 #[test]
@@ -419,10 +439,10 @@ fn a_statement_has_16384_bytes_at_most() {
     assert_eq!(longest.len(), 16_384);
     assert!(Statement::parse(&longest).is_ok());
     let refused = |bytes: &[u8]| Statement::parse(bytes).expect_err("refused");
-    let words = |length: usize| vec![Violation::new("statement", "TOO_LONG", too_long(length, 16_384))];
-    assert_eq!(refused(&of_length(MAX_STATEMENT_LENGTH + 1)), words(16_385));
+    let words = |length: usize, limit| vec![Violation::new("statement", "TOO_LONG", too_long(length, limit))];
+    assert_eq!(refused(&of_length(MAX_STATEMENT_LENGTH + 1)), words(16_385, 16_384));
     // Not even looked at.
-    assert_eq!(refused(&vec![0xff; 10_000_000]), words(10_000_000));
+    assert_eq!(refused(&vec![0xff; 10_000_000]), words(10_000_000, 64_000));
     assert_eq!(refused(&[]), vec![Violation::new("statement", "REQUIRED", "must not be empty")]);
 }
 

@@ -20,6 +20,7 @@
 
 #![cfg(feature = "server")]
 
+mod immutable;
 #[path = "cli/proxy.rs"]
 mod proxy;
 
@@ -30,17 +31,36 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use immutable::immutable;
 use proxy::{Answer, Proxy};
 use sha2::{Digest as _, Sha256};
 use tagledger::ledger::checkpoint::Checkpoint;
 use tagledger::ledger::note::{Skey, Vkey};
 
-/// `v*` is immutable; a second principal signs its statements.
+/// A second principal signs its statements.
 fn config(producer: &Vkey) -> String {
     let token = hex::encode(Sha256::digest("builder's token"));
-    format!(
-        "immutable = [\"registry.example/**:v*\"]\n\n[principals.builder]\ntoken_sha256 = \"{token}\"\nkeys = [\"{producer}\"]\n"
-    )
+    format!("[principals.builder]\ntoken_sha256 = \"{token}\"\nkeys = [\"{producer}\"]\n")
+}
+
+/// Makes `v*` immutable in a new ledger: its entry 1.
+async fn set_policy(address: String, token: String) -> Result<(), Box<dyn std::error::Error>> {
+    use prost::Message as _;
+    use tagledger::proto::{
+        self, append_service_client::AppendServiceClient, query_service_client::QueryServiceClient,
+    };
+    let mut query = QueryServiceClient::connect(address.clone()).await?;
+    if query.get_policy(proto::GetPolicyRequest::default()).await?.into_inner().set_by > 0 {
+        return Ok(());
+    }
+    let change = proto::PolicyChange { policy: immutable(&["registry.example/**:v*"]), replaces: String::new() };
+    let kind = Some(proto::statement::Kind::PolicyChange(change));
+    let statement = proto::Statement { kind, ..proto::Statement::default() }.encode_to_vec();
+    let submission = Some(proto::Submission { statement, producer: None });
+    let mut request = tonic::Request::new(proto::AppendRequest { submission });
+    request.metadata_mut().insert("authorization", format!("Bearer {}", token.trim()).parse()?);
+    AppendServiceClient::connect(address).await?.append(request).await?;
+    Ok(())
 }
 
 #[test]
@@ -86,6 +106,11 @@ fn whoever_is_in_between_is_not_believed() {
 #[test]
 fn an_audit_finds_what_is_not_as_it_must_be() {
     play("audit");
+}
+
+#[test]
+fn a_policy_is_shown_tried_compared_set_and_imported() {
+    play("policy");
 }
 
 #[test]
@@ -306,6 +331,10 @@ impl Stage {
             }
             ["serve", "other", "key"] => self.serve("stranger"),
             ["stop"] => self.stop(),
+            ["write", file, ref content @ ..] => {
+                let text = content.join(" ").replace("\\n", "\n") + "\n";
+                fs::write(self.dir.path().join(file), text).expect("written");
+            }
             ["change", file, old, new] => {
                 let path = self.dir.path().join(file);
                 let text = fs::read_to_string(&path).expect("readable");
@@ -395,6 +424,9 @@ impl Stage {
         };
         self.server = Some(child);
         self.port = Some(port);
+        let token = fs::read_to_string(self.dir.path().join(data).join("token")).expect("a token");
+        let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+        runtime.block_on(set_policy(format!("http://127.0.0.1:{port}"), token)).expect("the policy is set");
         let vkey = fs::read_to_string(self.dir.path().join(data).join("ledger.vkey")).expect("a key");
         vkey.trim().clone_into(&mut self.vkey);
     }

@@ -94,7 +94,7 @@ fn what_was_acknowledged_survives_kill_9() {
     let seen = std::mem::take(&mut *seen.lock().expect("not poisoned"));
     assert!(seen.entries.len() > 100, "only {} entries were acknowledged", seen.entries.len());
     runtime.block_on(async {
-        let world = World::open(&data_dir, &[]).await;
+        let world = World::open(&data_dir).await;
         let entries = world.check_ledger().await;
         for (index, acknowledged) in &seen.entries {
             let found = usize::try_from(*index).ok().and_then(|index| entries.get(index));

@@ -11,12 +11,11 @@ use prost::Message as _;
 use tagledger::engine::clock::Bounds;
 use tagledger::engine::plan::Submission;
 use tagledger::engine::recovery::OpenError;
-use tagledger::engine::{AppendError, Ledger, Options};
+use tagledger::engine::{AppendError, Ledger, OPERATOR, Options};
 use tagledger::ledger::checkpoint::Checkpoint;
 use tagledger::ledger::entry::{Body, SignedEntry, index_and_time};
 use tagledger::ledger::names::TagRef;
 use tagledger::ledger::note::Skey;
-use tagledger::ledger::policy::Policy;
 use tagledger::ledger::statement::Statement;
 use tagledger::ledger::subject::Subject;
 use tagledger::proto::{self, Outcome};
@@ -143,10 +142,10 @@ async fn a_store_that_contradicts_itself_is_not_opened() {
         open_at(&Arc::new(store), || 1).err().map(|error| error.to_string())
     };
     assert_eq!(change(&|_| {}), None);
-    let newer = change(&|batch| batch.put(Table::Meta, "format", 3u32.to_be_bytes()));
-    assert!(newer.as_deref().is_some_and(|text| text.contains("format 3")), "{newer:?}");
-    let older = change(&|batch| batch.put(Table::Meta, "format", 1u32.to_be_bytes()));
-    assert!(older.as_deref().is_some_and(|text| text.contains("format 1") && text.contains("go on with")), "{older:?}");
+    let newer = change(&|batch| batch.put(Table::Meta, "format", 4u32.to_be_bytes()));
+    assert!(newer.as_deref().is_some_and(|text| text.contains("format 4")), "{newer:?}");
+    let older = change(&|batch| batch.put(Table::Meta, "format", 2u32.to_be_bytes()));
+    assert!(older.as_deref().is_some_and(|text| text.contains("format 2") && text.contains("go on with")), "{older:?}");
     let foreign = change(&|batch| batch.put(Table::Meta, "origin", "other.example"));
     assert!(foreign.as_deref().is_some_and(|text| text.contains("other.example")), "{foreign:?}");
     let beyond = change(&|batch| batch.put(Table::Entries, size.to_be_bytes(), "x"));
@@ -222,28 +221,28 @@ async fn a_ledger_that_was_opened_again_commits_to_the_same_map() {
 async fn the_policy_in_force_is_the_one_of_the_log() {
     let store = Arc::new(MemoryStore::default());
     let ledger = open(&store);
-    let rules = Policy::new(&["registry.example/**:v*"]).expect("a pattern");
+    let change = async |ledger: &Ledger, rules: &[&str]| {
+        let submission = Submission { principal: OPERATOR.into(), ..submission(&world::policy(rules)) };
+        ledger.append(vec![submission]).await.expect("recorded").receipts[0].outcome()
+    };
+    let rules = ["registry.example/**:v*"];
     let outcome = async |ledger: &Ledger, digit| {
         let statement = world::requested("v1", &digest(digit));
         ledger.append(vec![submission(&statement)]).await.expect("recorded").receipts[0].outcome()
     };
     let size = |ledger: &Ledger| ledger.newest().borrow().head.size;
-    // There are none, and that is nothing to record.
-    ledger.change_policy(&Policy::default()).await.expect("in force");
     assert_eq!(size(&ledger), 1);
     assert_eq!(outcome(&ledger, 'a').await, Outcome::Applied);
     assert_eq!(outcome(&ledger, 'b').await, Outcome::Applied);
-    ledger.change_policy(&rules).await.expect("recorded");
+    assert_eq!(change(&ledger, &rules).await, Outcome::Applied);
     assert_eq!(size(&ledger), 7);
-    ledger.change_policy(&rules).await.expect("in force");
-    assert_eq!(size(&ledger), 7, "the same is not recorded twice");
     assert_eq!(outcome(&ledger, 'c').await, Outcome::Denied);
     ledger.close().await;
     let ledger = open(&store);
     assert_eq!(outcome(&ledger, 'c').await, Outcome::Denied, "after a restart too");
-    ledger.change_policy(&rules).await.expect("in force");
-    assert_eq!(size(&ledger), 11);
-    ledger.change_policy(&Policy::default()).await.expect("recorded");
+    assert_eq!(change(&ledger, &rules).await, Outcome::Unchanged, "it is in force");
+    assert_eq!(size(&ledger), 13);
+    assert_eq!(change(&ledger, &[]).await, Outcome::Applied);
     assert_eq!(outcome(&ledger, 'c').await, Outcome::Applied);
     ledger.close().await;
     let ledger = open(&store);
@@ -254,10 +253,10 @@ async fn the_policy_in_force_is_the_one_of_the_log() {
     // A log that no longer holds its policy can't go on.
     ledger.close().await;
     let (lost, mut batch) = (store.reopen(), Batch::default());
-    batch.put(Table::Entries, 11u64.to_be_bytes(), entries[1].clone());
+    batch.put(Table::Entries, 13u64.to_be_bytes(), entries[1].clone());
     lost.commit(rows::tree_size(&lost).expect("readable"), batch).expect("stored");
     let error = open_at(&Arc::new(lost), || 1).err().expect("refused").to_string();
-    assert!(error.contains("entry 11 does not hold the policy in force"), "{error}");
+    assert!(error.contains("entry 13 does not hold the policy in force"), "{error}");
 }
 
 /// Asks for the state of every tag as long as somebody writes, and checks each answer by itself.

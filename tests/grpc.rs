@@ -2,6 +2,7 @@
 
 mod world;
 
+use sha2::Digest as _;
 use tagledger::ledger::entry::Body;
 use tagledger::ledger::names::{Repository, TagRef};
 use tagledger::ledger::statement::{Kind, Statement, Workload};
@@ -1053,11 +1054,11 @@ fn a_ledger_goes_on_after_a_restart_where_it_was() {
     runtime().block_on(async {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("ledger");
-        let world = World::open(&path, &[]).await;
+        let world = World::open(&path).await;
         world.recorded(&happened("v1", &digest('a'))).await;
         let before = world.check_ledger().await;
         world.stop().await;
-        let world = World::open(&path, &[]).await;
+        let world = World::open(&path).await;
         world.recorded(&happened("v1", &digest('b'))).await;
         let after = world.check_ledger().await;
         assert_eq!(after[..before.len()], before[..]);
@@ -1092,20 +1093,85 @@ fn an_idle_server_commits_as_often_as_its_configuration_says() {
 }
 
 #[test]
-fn a_server_records_its_policy_when_it_is_another_one_and_clients_may_not() {
+fn an_administrator_sets_the_policy_and_nobody_else_does() {
     runtime().block_on(async {
         let folder = tempfile::tempdir().expect("a folder");
-        let path = folder.path().join("ledger");
+        let hash = hex::encode(sha2::Sha256::digest("secret"));
+        let config = toml::from_str(&format!("[principals.ci]\ntoken_sha256 = '{hash}'")).expect("a configuration");
+        let mut world = World::open_with(&folder.path().join("ledger"), config).await;
+        let rules = policy(&["registry.example/team/app:v*"]);
+        let first = std::mem::replace(&mut world.token, "secret".into());
+        let status = world.record(&rules).await.expect_err("refused");
+        assert_eq!(refused(&status), [("submission.statement.policy_change".into(), "NOT_ALLOWED".into())]);
+        assert!(status.message().contains("only an administrator"), "{}", status.message());
+        assert_eq!(world.check_ledger().await.len(), 1, "nothing is recorded");
+        world.token = first;
+        assert_eq!(world.recorded(&rules).await.outcome(), Outcome::Applied);
+        assert_eq!(world.recorded(&requested("v1", &digest('a'))).await.outcome(), Outcome::Applied);
+        assert_eq!(world.recorded(&requested("v1", &digest('b'))).await.outcome(), Outcome::Denied);
+        world.check_ledger().await;
+    });
+}
+
+#[test]
+fn a_policy_replaces_only_the_one_that_its_author_saw() {
+    runtime().block_on(async {
+        let world = World::new().await;
+        let replacing = |patterns: &[&str], replaces: &str| {
+            let mut statement = policy(patterns);
+            if let Some(proto::statement::Kind::PolicyChange(change)) = &mut statement.kind {
+                change.replaces = replaces.to_owned();
+            }
+            statement
+        };
+        let in_force = async || {
+            let asked = proto::GetPolicyRequest::default();
+            world.query().get_policy(asked).await.expect("answered").into_inner().digest
+        };
+        let none = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+        assert_eq!(world.recorded(&replacing(&["r/a:v1"], none)).await.outcome(), Outcome::Applied);
+        let first = in_force().await;
+        let denied = world.recorded(&replacing(&["r/a:v2"], none)).await;
+        assert_eq!(denied.outcome(), Outcome::Denied);
+        assert_eq!(denied.detail, format!("the policy in force is {first}, not {none}"));
+        assert_eq!(in_force().await, first);
+        assert_eq!(world.recorded(&replacing(&["r/a:v1"], none)).await.outcome(), Outcome::Unchanged);
+        assert_eq!(world.recorded(&replacing(&["r/a:v2"], &first)).await.outcome(), Outcome::Applied);
+        world.check_ledger().await;
+    });
+}
+
+#[test]
+fn the_policy_is_answered_and_proven_for_every_moment() {
+    runtime().block_on(async {
+        let world = World::new().await;
         let rules = ["registry.example/team/app:v*"];
-        let mut sizes = Vec::new();
-        for immutable in [&[][..], &rules, &rules, &[], &[]] {
-            let world = World::open(&path, immutable).await;
-            sizes.push(world.check_ledger().await.len());
-            let status = world.record(&policy(&rules)).await.expect_err("refused");
-            assert_eq!(refused(&status), [("submission.statement.policy_change".into(), "NOT_ALLOWED".into())]);
-            world.stop().await;
+        let (first, second) = (world.recorded(&policy(&rules)).await.index, world.recorded(&policy(&[])).await.index);
+        let ask = |at_us: u64| proto::GetPolicyRequest { at_us: time(at_us), without_evidence: false };
+        let mut times = Vec::new();
+        for index in [0, first, second] {
+            let entry = world.log().get_entry(proto::GetEntryRequest { by: Some(By::Index(index)) }).await;
+            let evidence = entry.expect("an entry").into_inner().evidence.expect("evidence");
+            let body = tagledger::ledger::entry::SignedEntry::decode(&evidence.entries[0].entry).expect("valid").body;
+            times.push(body.recorded_at_us());
         }
-        assert_eq!(sizes, [1, 3, 3, 5, 5]);
+        let text = world::immutable(&rules);
+        for (at_us, set_by, text) in [
+            (times[0], 0, ""),
+            (times[1] - 1, 0, ""),
+            (times[1], first, &*text),
+            (times[2] - 1, first, &*text),
+            (times[2], second, ""),
+            (0, second, ""),
+        ] {
+            let answer = world.query().get_policy(ask(at_us)).await.expect("answered").into_inner();
+            assert_eq!((answer.set_by, answer.text.as_str()), (set_by, text), "at {at_us}");
+            let proven = prove(answer.evidence.as_ref().expect("evidence"), &world.vkey);
+            let moment = if at_us == 0 { answer.as_of_us } else { at_us };
+            proven.check_state(&Subject::Policy, moment, answer.state.as_ref(), &answer.digest);
+            assert_eq!(answer.digest.is_empty(), set_by == 0);
+        }
+        world.check_ledger().await;
     });
 }
 

@@ -849,8 +849,7 @@ fn a_tag_that_appears_twice_is_a_contradiction() {
 fn an_outcome_that_the_rules_do_not_give_holds_until_it_is_audited() {
     let stage = story();
     let strict = "registry.example/strict:v1";
-    let rules = proto::PolicyChange { policy: "immutable = [\"registry.example/strict:*\"]\n".to_owned() };
-    stage.record(&[world::statement(proto::statement::Kind::PolicyChange(rules))]);
+    stage.record(&[world::policy(&["registry.example/strict:*"])]);
     let first = stage.record(&[in_repository("strict", "v1", 'a')]);
     stage.record(&[in_repository("strict", "v1", 'b')]);
     assert!(stage.holds(0, &["history", strict]).contains("DENIED"));

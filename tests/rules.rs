@@ -10,7 +10,9 @@
 //! Every test writes through [`World`], which checks each record as a reader, and ends in `check_ledger()`, which recomputes
 //! all histories from the encoded entries alone.
 
-use std::collections::HashMap;
+mod immutable;
+
+use std::collections::{BTreeSet, HashMap};
 use std::convert::Infallible;
 
 use proptest::prelude::*;
@@ -20,13 +22,18 @@ use prost::Message as _;
 use tagledger::ledger::entry::{Body, MAX_ENTRY_LENGTH, SignedEntry, sign_record};
 use tagledger::ledger::names::{Digest, Registry, Repository, Tag};
 use tagledger::ledger::note::Skey;
-use tagledger::ledger::policy::{MAX_PATTERN_LENGTH, Policy};
-use tagledger::ledger::statement::{Kind as Parsed, MAX_STATEMENT_LENGTH, Phase, Statement};
+use tagledger::ledger::policy::{MAX_ID_LENGTH, MAX_TEXT_LENGTH, Policy};
+use tagledger::ledger::referrer::subject_of;
+use tagledger::ledger::statement::{
+    Kind as Parsed, MAX_POLICY_STATEMENT_LENGTH, MAX_STATEMENT_LENGTH, Phase, Statement, TagName,
+};
 use tagledger::ledger::subject::{Effect, Subject, SubjectKey, effect_on, named_by};
 use tagledger::ledger::transition::{Binding, Step, SubjectState, TAGS_PER_ENTRY, View, transition};
 use tagledger::proto;
 use tagledger::proto::statement::Kind;
 use tagledger::proto::{Disposition, Outcome};
+
+use immutable::immutable;
 
 use Disposition::{Happened, Refused, Requested};
 use Outcome::{Applied, Denied, Drift, Failed, Noted, Unchanged, Violation};
@@ -319,7 +326,7 @@ fn a_manifest_with_one_immutable_tag_keeps_all_of_them_or_loses_all_of_them_in_v
         let steps = world.say(delete_manifest("app", A, disposition));
         assert_eq!(steps.len(), 1);
         assert_eq!((steps[0].outcome, names(&steps[0])), (outcome, vec!["", "a", "v1", "z"]));
-        assert_eq!(steps[0].detail.contains("tag \"v1\" is immutable since entry"), disposition != Refused);
+        assert_eq!(steps[0].detail.contains("tag \"v1\" may not be deleted since entry"), disposition != Refused);
         for tag in ["a", "v1", "z"] {
             assert_eq!(world.tag("app", tag).digest().is_none(), disposition == Happened, "{tag}");
         }
@@ -368,41 +375,67 @@ fn a_manifest_with_many_tags_becomes_several_entries_of_256_tags_each() {
     assert_eq!(TAGS_PER_ENTRY, 256);
 }
 
+/// Takes the ten bytes that a number can take at most.
+const LAST: u64 = 1 << 63;
+
 #[test]
 fn the_largest_entry_that_the_rules_can_make_fits_into_the_log() {
-    /// Takes the ten bytes that a number can take at most.
-    const LAST: u64 = 1 << 63;
-    let pattern = format!("r.example/app:{{*,{}}}", "y".repeat(MAX_PATTERN_LENGTH - 18));
-    assert_eq!(pattern.len(), MAX_PATTERN_LENGTH);
-    let mut world = World::new(&[&pattern]);
+    let id = "i".repeat(MAX_ID_LENGTH);
     let sha512: Digest = format!("sha512:{}", "a".repeat(128)).parse().expect("valid");
-    for tag in 0..TAGS_PER_ENTRY {
-        let tag = format!("{tag:03}{}", "x".repeat(125)).parse().expect("valid");
-        let name =
-            Subject::Tag(tagledger::ledger::names::TagRef { registry: registry(), repository: repository("app"), tag });
-        // After as many entries as there can be.
-        let binding = Binding::Bound { digest: sha512.clone(), set_by: LAST };
-        world.subjects.insert(name.key(), (name, SubjectState { count: LAST, binding }));
+    let longest = |number: usize| format!("{number:03}{}", "x".repeat(125));
+    let referrer = |number: usize| format!("sha256-{number:064x}.sbom");
+    let tags: [&dyn Fn(usize) -> String; 2] = [&longest, &referrer];
+    for tag in tags {
+        let mut world = World::under(&format!("exempt_referrers = false\n[[rule]]\nid = '{id}'\n"));
+        for number in 0..TAGS_PER_ENTRY {
+            let tag = tag(number).parse().expect("valid");
+            let name = TagName { registry: registry(), repository: repository("app"), tag };
+            let mut occurred = |subject: Subject, binding| {
+                // After as many entries as there can be.
+                world.subjects.insert(subject.key(), (subject, SubjectState { count: LAST, binding }));
+            };
+            if let Some(digest) = subject_of(&name.tag) {
+                occurred(Subject::Digest(digest), Binding::Never);
+            }
+            occurred(Subject::Tag(name), Binding::Bound { digest: sha512.clone(), set_by: LAST });
+        }
+        let mut statement = proto::Statement {
+            kind: Some(Kind::ManifestDelete(proto::ManifestDelete {
+                registry: REGISTRY.into(),
+                repository: "app".into(),
+                digest: sha512.to_string(),
+                disposition: Requested.into(),
+            })),
+            ..Default::default()
+        };
+        statement.attributes =
+            (0..17).map(|number| proto::Attribute { key: format!("{number:02}"), value: "v".repeat(940) }).collect();
+        let missing = MAX_STATEMENT_LENGTH - statement.encoded_len();
+        statement.attributes[16].value += &"v".repeat(missing);
+        let bytes = statement.encode_to_vec();
+        assert_eq!(bytes.len(), MAX_STATEMENT_LENGTH);
+        let parsed = Statement::parse(&bytes).expect("valid");
+        let steps = transition(&world, &world.policy, &parsed, LAST).unwrap_or_else(|never| match never {});
+        assert_eq!((steps.len(), steps[0].outcome), (1, Denied));
+        assert_within_an_entry(&steps[0], bytes);
     }
-    let mut statement = proto::Statement {
-        kind: Some(Kind::ManifestDelete(proto::ManifestDelete {
-            registry: REGISTRY.into(),
-            repository: "app".into(),
-            digest: sha512.to_string(),
-            disposition: Requested.into(),
-        })),
-        ..Default::default()
-    };
+    let mut statement = statement(policy(&format!("#{}", "p".repeat(MAX_TEXT_LENGTH - 1))));
+    statement.ci_run = "c".repeat(512);
     statement.attributes =
-        (0..17).map(|number| proto::Attribute { key: format!("{number:02}"), value: "v".repeat(940) }).collect();
-    let missing = MAX_STATEMENT_LENGTH - statement.encoded_len();
-    statement.attributes[16].value += &"v".repeat(missing);
+        (0..4).map(|number| proto::Attribute { key: format!("{number:02}"), value: "v".repeat(840) }).collect();
+    let missing = MAX_POLICY_STATEMENT_LENGTH - statement.encoded_len();
+    statement.attributes[3].value += &"v".repeat(missing);
     let bytes = statement.encode_to_vec();
-    assert_eq!(bytes.len(), MAX_STATEMENT_LENGTH);
+    assert_eq!(bytes.len(), MAX_POLICY_STATEMENT_LENGTH);
+    let world = World::new(&[]);
     let parsed = Statement::parse(&bytes).expect("valid");
     let steps = transition(&world, &world.policy, &parsed, LAST).unwrap_or_else(|never| match never {});
-    assert_eq!((steps.len(), steps[0].outcome), (1, Denied));
-    let mut record = record_of(&steps[0], LAST, bytes);
+    assert_within_an_entry(&steps[0], bytes);
+}
+
+/// With the longest names of those who say it.
+fn assert_within_an_entry(step: &Step, statement: Vec<u8>) {
+    let mut record = record_of(step, LAST, statement);
     record.principal = "p".repeat(256);
     record.producer = Some(proto::Producer { key_id: "0123456789abcdef".into(), signature: vec![1; 64] });
     let entry = sign_record(&record, &skey());
@@ -490,7 +523,7 @@ fn a_reader_takes_no_subject_that_the_statement_does_not_have() {
 #[test]
 fn a_policy_change_is_applied_if_the_text_is_another_and_rules_from_the_next_entry_on() {
     let mut world = World::new(&[]);
-    let rule = "immutable = ['r.example/app:v*']";
+    let rule = &*immutable(&["r.example/app:v*"]);
     assert_eq!(world.outcome(push("app", "v1", A, Requested)), Applied);
     assert_eq!(world.outcome(push("app", "v1", B, Requested)), Applied);
     assert_eq!(world.outcome(policy(rule)), Applied);
@@ -764,14 +797,20 @@ fn forbids(repository: usize, tag: usize, pointer: Pointer, to: Option<usize>) -
 struct World {
     policy: Policy,
     subjects: HashMap<SubjectKey, (Subject, SubjectState)>,
+    /// What tags were ever bound to.
+    carried: BTreeSet<(TagName, Digest)>,
     /// By index; `None` where a commitment would be, so that an entry's index is never its number.
     entries: Vec<Option<Vec<u8>>>,
 }
 
 impl World {
-    fn new(immutable: &[&str]) -> Self {
-        let policy = Policy::new(immutable).expect("patterns of the test");
-        Self { policy, subjects: HashMap::new(), entries: vec![None; 3] }
+    fn new(patterns: &[&str]) -> Self {
+        Self::under(&immutable(patterns))
+    }
+
+    fn under(policy: &str) -> Self {
+        let policy = Policy::parse(policy).expect("policy of the test");
+        Self { policy, subjects: HashMap::new(), carried: BTreeSet::new(), entries: vec![None; 3] }
     }
 
     fn next_index(&self) -> u64 {
@@ -803,10 +842,13 @@ impl World {
                 assert_eq!(state.count, touch.version, "versions have no gap: {:?}", touch.subject);
                 assert_eq!(state.binding, touch.before, "{:?}", touch.subject);
                 *state = SubjectState { count: touch.version + 1, binding: touch.after.clone() };
+                if let (Subject::Tag(name), Some(digest)) = (&touch.subject, touch.after.digest()) {
+                    self.carried.insert((name.clone(), digest.clone()));
+                }
             }
             self.entries.push(Some(entry));
         }
-        if let Parsed::PolicyChange { policy } = parsed.kind
+        if let Parsed::PolicyChange { policy, .. } = parsed.kind
             && steps[0].outcome == Applied
         {
             self.policy = policy;
@@ -976,6 +1018,18 @@ impl View for World {
         tags.sort();
         Ok(tags)
     }
+
+    fn tags_ever_bound_to(
+        &self,
+        registry: &Registry,
+        repository: &Repository,
+        digest: &Digest,
+    ) -> Result<Vec<Tag>, Infallible> {
+        let is_here = |(name, carried): &&(TagName, Digest)| {
+            (&name.registry, &name.repository, carried) == (registry, repository, digest)
+        };
+        Ok(self.carried.iter().filter(is_here).map(|(name, _)| name.tag.clone()).collect())
+    }
 }
 
 /// From the bytes alone: every subject is named, and the effect on it explains what the rules made of it.
@@ -1106,7 +1160,7 @@ fn attest(to: char) -> Kind {
 }
 
 fn policy(text: &str) -> Kind {
-    Kind::PolicyChange(proto::PolicyChange { policy: text.into() })
+    Kind::PolicyChange(proto::PolicyChange { policy: text.into(), replaces: String::new() })
 }
 
 fn digest(digit: char) -> Digest {

@@ -3,6 +3,9 @@
 //! Where it says something else than we do, one of the two is wrong, or the specification is. It reads the published vectors,
 //! evidence files one by one, whole logs in a directory, and what a real server serves and the command line saves.
 
+#[cfg(feature = "server")]
+mod immutable;
+
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
@@ -200,6 +203,7 @@ mod real {
     use tagledger::proto::append_service_client::AppendServiceClient;
     use tagledger::proto::{AppendBatchRequest, Disposition, Statement, Submission, TagPush, statement};
 
+    use super::immutable::immutable;
     use super::{REFUSED, stdout, text, verify};
 
     const TAG: &str = "registry.example/team/app:v1";
@@ -274,10 +278,9 @@ mod real {
         /// Tags that begin with v are immutable.
         fn start() -> Self {
             let folder = tempfile::tempdir().expect("a folder");
-            let (data, config) = (folder.path().join("data"), folder.path().join("config.toml"));
-            std::fs::write(&config, "immutable = [\"registry.example/**:v*\"]\n").expect("written");
+            let data = folder.path().join("data");
             let mut process = Command::new(env!("CARGO_BIN_EXE_tagledgerd"))
-                .args(["serve", "--listen", "127.0.0.1:0", "--data-dir", text(&data), "--config", text(&config)])
+                .args(["serve", "--listen", "127.0.0.1:0", "--data-dir", text(&data)])
                 .env_remove("TAGLEDGER_CONFIG")
                 .stdout(Stdio::piped())
                 .spawn()
@@ -288,7 +291,11 @@ mod real {
             // Whatever else it prints must not block it.
             thread::spawn(move || lines.for_each(drop));
             let vkey = std::fs::read_to_string(data.join("ledger.vkey")).expect("a key").trim().to_owned();
-            Self { folder, process, address, vkey }
+            let server = Self { folder, process, address, vkey };
+            std::fs::write(server.path("policy.toml"), immutable(&["registry.example/**:v*"])).expect("written");
+            let token = server.path("data/token");
+            server.run(&["policy", "set", &server.path("policy.toml"), "--token-file", &token], 0);
+            server
         }
 
         /// Records pushes of as many tags, a thousand in a batch.

@@ -71,6 +71,11 @@ impl Principals {
 }
 
 impl Principal {
+    /// Whether it may change what others may do. So far that is the operator with the first token alone.
+    pub fn may_administer(&self) -> bool {
+        self.name == crate::engine::OPERATOR
+    }
+
     /// Checks a statement's signature, and says how far the producer is known.
     pub fn check_signature(
         &self,

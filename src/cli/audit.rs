@@ -110,7 +110,7 @@ impl Audit {
 }
 
 /// How far an audit got, on standard error: a bar on a terminal, elsewhere a line now and then.
-struct Progress {
+pub(super) struct Progress {
     bar: ProgressBar,
     is_drawn: bool,
     told: std::cell::Cell<Instant>,
@@ -118,7 +118,7 @@ struct Progress {
 }
 
 impl Progress {
-    fn new(begin: u64, end: u64) -> Self {
+    pub(super) fn new(begin: u64, end: u64) -> Self {
         let is_drawn = io::stderr().is_terminal();
         let target = if is_drawn { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
         let style = "{bar:30} {human_pos} of {human_len} entries, {eta} left";
@@ -128,7 +128,7 @@ impl Progress {
         Self { bar, is_drawn, told: std::cell::Cell::new(Instant::now()), end }
     }
 
-    fn tell(&self, size: u64) {
+    pub(super) fn tell(&self, size: u64) {
         self.bar.set_position(size);
         if !self.is_drawn && self.told.get().elapsed() >= TELL_EVERY {
             self.told.set(Instant::now());
@@ -136,7 +136,7 @@ impl Progress {
         }
     }
 
-    fn end(&self) {
+    pub(super) fn end(&self) {
         self.bar.finish_and_clear();
     }
 }

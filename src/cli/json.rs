@@ -162,7 +162,7 @@ fn statement(statement: &Statement) -> Value {
         Kind::Deployment { phase, .. } => (None, Some(phase)),
         Kind::TagObserved { .. } | Kind::Attestation { .. } | Kind::PolicyChange { .. } => (None, None),
     };
-    let policy = if let Kind::PolicyChange { policy } = &statement.kind { Some(policy.text()) } else { None };
+    let policy = if let Kind::PolicyChange { policy, .. } = &statement.kind { Some(policy.text()) } else { None };
     json!({
         "repository": place_of(statement).map(|(registry, repository)| repository_words(&registry, &repository)),
         "tag": tag_of(statement).map(|tag| tag.tag.to_string()),

@@ -12,6 +12,7 @@ mod doc;
 mod json;
 mod log;
 mod name;
+mod policy;
 mod record;
 mod run;
 mod show;
@@ -122,6 +123,9 @@ enum Command {
     Verify(check::Verify),
     /// Check the whole log: every signature, every decision, every commitment
     Audit(audit::Audit),
+    /// Show, try, compare and set the rules on which tags may change
+    #[command(subcommand)]
+    Policy(policy::PolicyCommand),
     /// Show the newest checkpoint, once it continues the one remembered
     Checkpoint(log::ShowCheckpoint),
     /// Follow the log as it grows
@@ -237,6 +241,7 @@ async fn run_command(cli: Cli) -> Outcome {
         Command::Prove(prove) => prove.run(&globals).await,
         Command::Verify(verify) => verify.run(&globals),
         Command::Audit(audit) => audit.run(&globals).await,
+        Command::Policy(policy) => policy.run(&globals).await,
         Command::Checkpoint(checkpoint) => checkpoint.run(&globals).await,
         Command::Watch(watch) => watch.run(&globals).await,
         Command::Completions(completions) => completions.run(),

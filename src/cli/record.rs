@@ -166,14 +166,21 @@ struct Common {
     /// Sign the statement with this private key (a file in signed-note form)
     #[arg(long, value_name = "FILE", env = "TAGLEDGER_SIGN_KEY")]
     sign_key: Option<PathBuf>,
+    #[command(flatten)]
+    token: Token,
+    #[command(flatten)]
+    answering: Answering,
+}
+
+/// What lets its holder write.
+#[derive(Debug, Args)]
+pub(super) struct Token {
     /// File with the token for writing [env: TAGLEDGER_TOKEN_FILE, or TAGLEDGER_TOKEN for the token itself]
     #[arg(long, value_name = "FILE")]
     token_file: Option<PathBuf>,
     /// Hidden: on a command line others could read it
     #[arg(long, value_name = "TOKEN", hide = true, conflicts_with = "token_file")]
     token: Option<String>,
-    #[command(flatten)]
-    answering: Answering,
 }
 
 fn attribute(text: &str) -> Result<(String, String), String> {
@@ -281,22 +288,10 @@ impl Common {
     async fn send(self, kind: Kind, globals: &Globals) -> Outcome {
         let statement = self.complete(kind)?;
         let sign_key = self.sign_key.as_deref().map(read_key).transpose()?;
-        let token = self.token()?;
+        let token = self.token.read()?;
         let receipt = globals.open().await?.record(statement, sign_key.as_ref(), token.as_deref()).await?;
         self.answering.keep(&receipt.claimed)?;
         show::receipt(&receipt, &self.answering.output)
-    }
-
-    /// What is typed counts before what the environment says. Not clap's: to it both are given, and would be in conflict.
-    fn token(&self) -> Result<Option<String>, Failure> {
-        if self.token.is_some() {
-            return Ok(self.token.clone());
-        }
-        let file = self.token_file.clone().or_else(|| variable("TAGLEDGER_TOKEN_FILE").map(PathBuf::from));
-        match file {
-            Some(path) => Ok(Some(read(&path)?.trim().to_owned())),
-            None => Ok(variable("TAGLEDGER_TOKEN").map(|token| token.to_string_lossy().into_owned())),
-        }
     }
 
     /// The whole statement, if it is one that a ledger accepts.
@@ -317,12 +312,31 @@ impl Common {
             trace_id: self.trace_id.clone(),
             attributes,
         };
-        match Statement::parse(&statement.encode_to_vec()) {
-            Ok(_) => Ok(statement),
-            Err(violations) => {
-                let words: Vec<String> = violations.iter().map(Violation::to_string).collect();
-                Err(Failure::Usage(words.join("; ")))
-            }
+        complete(statement)
+    }
+}
+
+impl Token {
+    /// What is typed counts before what the environment says. Not clap's: to it both are given, and would be in conflict.
+    pub(super) fn read(&self) -> Result<Option<String>, Failure> {
+        if self.token.is_some() {
+            return Ok(self.token.clone());
+        }
+        let file = self.token_file.clone().or_else(|| variable("TAGLEDGER_TOKEN_FILE").map(PathBuf::from));
+        match file {
+            Some(path) => Ok(Some(read(&path)?.trim().to_owned())),
+            None => Ok(variable("TAGLEDGER_TOKEN").map(|token| token.to_string_lossy().into_owned())),
+        }
+    }
+}
+
+/// A statement, if it is one that a ledger accepts.
+pub(super) fn complete(statement: proto::Statement) -> Result<proto::Statement, Failure> {
+    match Statement::parse(&statement.encode_to_vec()) {
+        Ok(_) => Ok(statement),
+        Err(violations) => {
+            let words: Vec<String> = violations.iter().map(Violation::to_string).collect();
+            Err(Failure::Usage(words.join("; ")))
         }
     }
 }

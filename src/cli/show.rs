@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use super::policy::policy_of;
 use super::table::{Rows, terminal_width, wrap};
 use super::{Ending, Failure, Output, complain, json, print};
 use crate::client::{Receipt, Watched, visible};
@@ -107,6 +108,7 @@ fn is_absent(answer: &Answer) -> bool {
 
 fn found(answer: &Answer) -> String {
     match (&answer.question, &answer.finding) {
+        (Question::PolicyAt { .. }, Finding::State(found)) => policy(found, answer),
         (_, Finding::State(found)) => state(found, answer),
         (Question::RunningAt { .. }, Finding::States(list)) => workloads(&list.items, answer),
         (_, Finding::States(list)) => tags(&list.items, answer),
@@ -162,6 +164,27 @@ fn state(state: &State, answer: &Answer) -> String {
         rows.field("next entry", place(next));
     }
     rows.text()
+}
+
+fn policy(state: &State, answer: &Answer) -> String {
+    let mut rows = Rows::list();
+    rows.field("policy", state.digest().map_or("none was set: no rules", Digest::as_str));
+    rows.field("as of", as_of(answer));
+    if let Some(setting) = &state.setting {
+        rows.field("set by", place_words(&setting.set_by, &answer.entries));
+    }
+    if let Some(next) = &state.next {
+        rows.field("next entry", place_words(next, &answer.entries));
+    }
+    let Some(policy) = policy_of(answer) else { return rows.text() };
+    rows.field("rules", policy.rules().len());
+    // It has no other control characters than line breaks and tabs.
+    let lines: String = policy
+        .text()
+        .lines()
+        .map(|line| format!("  {}", line.replace('\t', "    ")).trim_end().to_owned() + "\n")
+        .collect();
+    rows.text() + if lines.is_empty() { "" } else { "\n" } + &lines
 }
 
 fn tags(states: &[State], answer: &Answer) -> String {
@@ -290,7 +313,7 @@ fn add_record(rows: &mut Rows, record: &proto::Record, statement: &Statement) {
     rows.field("why", &record.detail);
     rows.field("digest", digest_of(statement).map_or("", Digest::as_str));
     rows.field("image", image_in(statement).unwrap_or_default());
-    if let Kind::PolicyChange { policy } = &statement.kind {
+    if let Kind::PolicyChange { policy, .. } = &statement.kind {
         let lines = if policy.text().trim().is_empty() { "no rules" } else { policy.text() };
         for (position, line) in lines.lines().enumerate() {
             rows.add([if position == 0 { "policy" } else { "" }.to_owned(), line.to_owned()]);

@@ -26,6 +26,7 @@ use crate::ledger::merkle::{Hash, Tree};
 use crate::ledger::note::Vkey;
 use crate::ledger::policy::Policy;
 use crate::ledger::replay::state::{self, Loaded, StateError};
+use crate::ledger::replay::what_if::WhatIf;
 use crate::ledger::replay::{CheckpointLie, Counts, Examined, Replay, ReplayError, examine};
 use crate::ledger::time::rfc3339;
 
@@ -208,6 +209,8 @@ pub struct Audited {
     pub subjects: u64,
     /// The policy in force.
     pub policy: Policy,
+    /// What another policy would have made of what this audit replayed, if it was asked.
+    pub what_if: Option<WhatIf>,
 }
 
 impl RemoteLedger {
@@ -253,6 +256,11 @@ impl Audit {
         self.newest.checkpoint.size
     }
 
+    /// Also tells what another policy would have made of the entries it replays.
+    pub fn also_judge_by(&mut self, policy: Policy) {
+        self.replay.also_judge_by(policy);
+    }
+
     /// Audits. Tells how many entries of the log are replayed whenever there are more.
     pub async fn run(self, mut file: StateFile, mut progress: impl FnMut(u64)) -> Result<Audited, AuditError> {
         let Self { channel, newest: Remembered { note, checkpoint }, mut replay, earlier } = self;
@@ -290,6 +298,7 @@ impl Audit {
             counts_before,
             subjects: replay.map_size(),
             policy: replay.policy().clone(),
+            what_if: replay.what_if().cloned(),
         };
         let kept = tokio::task::spawn_blocking({
             let note = audited.note.clone();
@@ -490,7 +499,7 @@ mod tests {
     fn what_is_not_the_state_of_this_log_is_left_as_it_is() {
         let (ledger, vkey, folder) = ledger();
         let path = folder.path().join("notes.txt");
-        std::fs::write(&path, "tagledger audit state 1, said somebody\n").expect("written");
+        std::fs::write(&path, "tagledger audit state 2, said somebody\n").expect("written");
         assert!(matches!(StateFile::at(path, &vkey), Err(AuditError::InTheWay { .. })));
         let path = folder.path().join("other.state");
         let mut file = StateFile::at(path.clone(), &vkey).expect("nothing is there yet");

@@ -15,7 +15,6 @@ mod tops;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use prost::Message as _;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::ledger::entry::SignedEntry;
@@ -23,8 +22,7 @@ use crate::ledger::merkle::multi::multi_proof;
 use crate::ledger::merkle::tree::MemoryNodes;
 use crate::ledger::merkle::{Hash, Nodes};
 use crate::ledger::note::{Skey, Vkey};
-use crate::ledger::policy::Policy;
-use crate::ledger::statement::{Statement, Violation};
+use crate::ledger::statement::Violation;
 use crate::proto;
 pub use crate::store::ReadError;
 use crate::store::Store;
@@ -143,17 +141,6 @@ pub enum AppendError {
     /// They are recorded, but what the answer needs besides can't be read.
     #[error("the statements are recorded, but the answer can't be made: {0}")]
     Unread(ReadError),
-}
-
-/// Why a policy is not in force.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum ChangePolicyError {
-    /// What is in force can't be read.
-    #[error("cannot tell which policy is in force: {0}")]
-    Read(#[from] ReadError),
-    /// The change is not recorded.
-    #[error("cannot record the policy: {0}")]
-    Append(#[from] AppendError),
 }
 
 /// The answer to an append.
@@ -293,27 +280,6 @@ impl Ledger {
         let (reply, answer) = oneshot::channel();
         self.queue.send(Command::Append(Waiting { submissions, reply })).await.map_err(|_| self.stopped_error())?;
         Ok(InQueue { ledger: self.clone(), answer })
-    }
-
-    /// Records that this policy is in force from now on, in the name of the operator, unless it is already.
-    pub async fn change_policy(&self, policy: &Policy) -> Result<(), ChangePolicyError> {
-        let in_force = self.read(|reader| reader.policy())??;
-        if in_force.as_ref().unwrap_or(Policy::default().digest()) == policy.digest() {
-            return Ok(());
-        }
-        let change = proto::PolicyChange { policy: policy.text().to_owned() };
-        let kind = Some(proto::statement::Kind::PolicyChange(change));
-        let bytes = proto::Statement { kind, ..proto::Statement::default() }.encode_to_vec();
-        let submission = Submission {
-            statement: Statement::parse(&bytes).map_err(AppendError::Invalid)?,
-            bytes,
-            principal: OPERATOR.into(),
-            assurance: proto::Assurance::Authenticated,
-            producer: None,
-            only_at_version: None,
-        };
-        self.append(vec![submission]).await?;
-        Ok(())
     }
 
     fn check_shortage(&self) -> Result<(), AppendError> {

@@ -236,7 +236,7 @@ impl<'a> Writer<'a> {
         let steps = transition(&self.overlay, policy, &submission.statement, index)?;
         for step in &steps {
             self.record(submission, step)?;
-            if let (Kind::PolicyChange { policy }, Outcome::Applied) = (&submission.statement.kind, step.outcome) {
+            if let (Kind::PolicyChange { policy, .. }, Outcome::Applied) = (&submission.statement.kind, step.outcome) {
                 // In force from the next entry on.
                 self.policy = Some(policy.clone());
             }
@@ -303,11 +303,11 @@ impl<'a> Writer<'a> {
         }
         let key = |digest: &Digest| (name.registry.clone(), name.repository.clone(), digest.clone(), name.tag.clone());
         if let Some(digest) = touch.before.digest() {
-            rows::delete_bound(&mut self.batch, &name.registry, &name.repository, digest, &name.tag);
+            rows::put_bound(&mut self.batch, (&name.registry, &name.repository), digest, &name.tag, false);
             self.overlay.bound.insert(key(digest), false);
         }
         if let Some(digest) = touch.after.digest() {
-            rows::put_bound(&mut self.batch, &name.registry, &name.repository, digest, &name.tag);
+            rows::put_bound(&mut self.batch, (&name.registry, &name.repository), digest, &name.tag, true);
             self.overlay.bound.insert(key(digest), true);
         }
         Ok(())
@@ -417,6 +417,23 @@ impl Overlay<'_> {
         }
     }
 
+    /// The tags that are or ever were bound to a digest, and whether they are.
+    fn ever_bound(
+        &self,
+        registry: &Registry,
+        repository: &Repository,
+        digest: &Digest,
+    ) -> Result<BTreeMap<Tag, bool>, ReadError> {
+        let mut tags: BTreeMap<Tag, bool> =
+            rows::ever_bound(self.read, registry, repository, digest)?.into_iter().collect();
+        for ((of, within, to, tag), is_bound) in &self.bound {
+            if (of, within, to) == (registry, repository, digest) {
+                tags.insert(tag.clone(), *is_bound);
+            }
+        }
+        Ok(tags)
+    }
+
     fn event(&self, principal: &str, event_id: &str) -> Result<Option<Event>, ReadError> {
         match self.events.get(&(principal.to_owned(), event_id.to_owned())) {
             Some(event) => Ok(Some(event.clone())),
@@ -442,13 +459,16 @@ impl View for Overlay<'_> {
         repository: &Repository,
         digest: &Digest,
     ) -> Result<Vec<Tag>, ReadError> {
-        let committed = rows::bound(self.read, registry, repository, digest)?;
-        let mut tags: BTreeMap<Tag, bool> = committed.into_iter().map(|tag| (tag, true)).collect();
-        for ((of, within, to, tag), is_bound) in &self.bound {
-            if (of, within, to) == (registry, repository, digest) {
-                tags.insert(tag.clone(), *is_bound);
-            }
-        }
+        let tags = self.ever_bound(registry, repository, digest)?;
         Ok(tags.into_iter().filter(|(_, is_bound)| *is_bound).map(|(tag, _)| tag).collect())
+    }
+
+    fn tags_ever_bound_to(
+        &self,
+        registry: &Registry,
+        repository: &Repository,
+        digest: &Digest,
+    ) -> Result<Vec<Tag>, ReadError> {
+        Ok(self.ever_bound(registry, repository, digest)?.into_keys().collect())
     }
 }

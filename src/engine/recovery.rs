@@ -205,7 +205,7 @@ fn policy_in_force(options: &Options) -> Result<Policy, OpenError> {
     };
     let entry = SignedEntry::decode(&rows::entry(store, set_by)?);
     if let Ok(Body::Record(_, statement)) = entry.map(|entry| entry.body)
-        && let Kind::PolicyChange { policy } = statement.kind
+        && let Kind::PolicyChange { policy, .. } = statement.kind
         && *policy.digest() == digest
     {
         return Ok(policy);

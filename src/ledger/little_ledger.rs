@@ -3,7 +3,7 @@
 //! And it lies, if told to: what it is about to sign ([`Draft`]) and the histories it commits to may be changed, and it goes
 //! on from there. `tests/vectors.rs` makes the published test vectors with it, from this same file.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::convert::Infallible;
 
 use prost::Message as _;
@@ -19,7 +19,7 @@ use super::merkle::tree::MemoryNodes;
 use super::merkle::{Hash, Tree};
 use super::names::{Digest, Registry, Repository, Tag};
 use super::note::Skey;
-use super::policy::Policy;
+use super::policy::{Document, Policy, RuleText};
 use super::statement::Statement;
 use super::subject::{Subject, SubjectKey};
 use super::transition::{Binding, SubjectState, Touch, View, transition};
@@ -35,6 +35,8 @@ pub(crate) struct LittleLedger {
     trees: Vec<Tree>,
     pub(crate) states: HashMap<SubjectKey, SubjectState>,
     bound: BTreeMap<(Registry, Repository, Tag), Digest>,
+    /// What tags were ever bound to.
+    carried: BTreeSet<(Registry, Repository, Digest, Tag)>,
     pub(crate) histories: HashMap<SubjectKey, LittleHistory>,
     /// The map's leaves as of each commitment, by its index.
     maps: BTreeMap<u64, BTreeMap<SubjectKey, Leaf>>,
@@ -89,6 +91,17 @@ impl View for LittleLedger {
         let here = self.bound.iter().filter(|((a, b, _), bound)| a == registry && b == repository && *bound == digest);
         Ok(here.map(|((_, _, tag), _)| tag.clone()).collect())
     }
+
+    fn tags_ever_bound_to(
+        &self,
+        registry: &Registry,
+        repository: &Repository,
+        digest: &Digest,
+    ) -> Result<Vec<Tag>, Infallible> {
+        let carried = self.carried.iter();
+        let here = carried.filter(|(a, b, c, _)| (a, b, c) == (registry, repository, digest));
+        Ok(here.map(|(.., tag)| tag.clone()).collect())
+    }
 }
 
 impl LittleLedger {
@@ -102,6 +115,7 @@ impl LittleLedger {
             trees: Vec::new(),
             states: HashMap::new(),
             bound: BTreeMap::new(),
+            carried: BTreeSet::new(),
             histories: HashMap::new(),
             maps: BTreeMap::new(),
             clock_us: first_time_us - step_us,
@@ -112,7 +126,7 @@ impl LittleLedger {
     /// A ledger whose entry 0 will be the first statement's, under a rule that no entry says: enough for tests of proofs.
     pub(crate) fn new(origin: &str, seed: u8) -> Self {
         let skey = Skey::from_seed(origin.parse().expect("an origin"), &[seed; 32]);
-        let policy = Policy::new(&["**:v*"]).expect("a pattern");
+        let policy = Policy::parse(&immutable(&["**:v*"])).expect("a policy");
         Self { policy, ..Self::empty(skey, 1_001_000, 1000) }
     }
 
@@ -177,6 +191,9 @@ impl LittleLedger {
         for touch in touches {
             if let Subject::Tag(tag) = &touch.subject {
                 let key = (tag.registry.clone(), tag.repository.clone(), tag.tag.clone());
+                if let Some(digest) = touch.after.digest() {
+                    self.carried.insert((key.0.clone(), key.1.clone(), digest.clone(), key.2.clone()));
+                }
                 match touch.after.digest() {
                     Some(digest) => self.bound.insert(key, digest.clone()),
                     None => self.bound.remove(&key),
@@ -396,7 +413,7 @@ impl From<proto::Statement> for Submission {
 
 fn policy_of(statement: &[u8]) -> Policy {
     match Statement::parse(statement).expect("own statement").kind {
-        super::statement::Kind::PolicyChange { policy } => policy,
+        super::statement::Kind::PolicyChange { policy, .. } => policy,
         other => panic!("{other:?} changes no policy"),
     }
 }
@@ -466,9 +483,31 @@ pub(crate) fn attest(digit: char) -> proto::statement::Kind {
     })
 }
 
-/// The whole policy, with these patterns.
-pub(crate) fn change_policy(immutable: &[&str]) -> proto::statement::Kind {
-    proto::statement::Kind::PolicyChange(proto::PolicyChange { policy: super::policy::text_of(immutable) })
+/// The whole policy: a rule for each `registry/repository:tag`, which is its id too, that makes such tags immutable.
+pub(crate) fn change_policy(patterns: &[&str]) -> proto::statement::Kind {
+    set_policy(&immutable(patterns))
+}
+
+pub(crate) fn set_policy(text: &str) -> proto::statement::Kind {
+    proto::statement::Kind::PolicyChange(proto::PolicyChange { policy: text.into(), replaces: String::new() })
+}
+
+/// The text of such a policy.
+pub(crate) fn immutable(patterns: &[&str]) -> String {
+    let rule = |pattern: &&str| {
+        let (path, tag) = pattern.rsplit_once(':').expect("registry/repository:tag");
+        let of_one_registry = path.split_once('/').filter(|(registry, _)| *registry != "**");
+        let (registry, repository) = of_one_registry.unwrap_or(("*", path));
+        let list = |pattern: &str| Some(vec![pattern.to_owned()]);
+        RuleText {
+            id: (*pattern).to_owned(),
+            registries: list(registry),
+            repositories: list(repository),
+            tags: list(tag),
+            ..RuleText::default()
+        }
+    };
+    Document { rule: patterns.iter().map(rule).collect(), ..Document::default() }.to_text()
 }
 
 pub(crate) fn deploy(

@@ -7,12 +7,14 @@
 use prost::Message as _;
 
 use super::names::{Digest, NameError, Registry, Repository, Tag};
-use super::policy::Policy;
+use super::policy::{Policy, PolicyError};
 use super::time::{MAX_AHEAD_US, MAX_TIME_US};
 use crate::proto;
 
 /// Longest encoded statement, in bytes. Leaves room in an entry of 65,535 for the tags that a deletion by digest unbinds.
 pub const MAX_STATEMENT_LENGTH: usize = 16_384;
+/// The same of one that changes the policy: it unbinds nothing, and has a whole policy to say.
+pub const MAX_POLICY_STATEMENT_LENGTH: usize = 64_000;
 /// Most attributes.
 pub const MAX_ATTRIBUTES: usize = 32;
 
@@ -129,6 +131,8 @@ pub enum Kind {
     PolicyChange {
         /// All of them.
         policy: Policy,
+        /// Only if the policy in force then has this digest.
+        replaces: Option<Digest>,
     },
 }
 
@@ -179,12 +183,16 @@ impl Statement {
         if bytes.is_empty() {
             return Err(one("REQUIRED", "must not be empty".into()));
         }
-        if bytes.len() > MAX_STATEMENT_LENGTH {
-            let message = format!("is {} bytes long; at most {MAX_STATEMENT_LENGTH} are allowed", bytes.len());
-            return Err(one("TOO_LONG", message));
-        }
+        let check_length = |longest: usize| {
+            let message = || format!("is {} bytes long; at most {longest} are allowed", bytes.len());
+            if bytes.len() > longest { Err(one("TOO_LONG", message())) } else { Ok(()) }
+        };
+        check_length(MAX_POLICY_STATEMENT_LENGTH)?;
         let message = proto::Statement::decode(bytes)
             .map_err(|e| one("INVALID_ENCODING", format!("is not an encoded tagledger.v1.Statement: {e}")))?;
+        if !matches!(message.kind, Some(proto::statement::Kind::PolicyChange(_))) {
+            check_length(MAX_STATEMENT_LENGTH)?;
+        }
         if message.encode_to_vec() != bytes {
             let what =
                 "is not canonically encoded: fields out of order, unknown, repeated, or written at their default";
@@ -286,13 +294,16 @@ impl Check {
                 }
                 Some(Kind::Attestation { digest: digest? })
             }
-            Some(Wire::PolicyChange(change)) => match Policy::parse(&change.policy) {
-                Ok(policy) => Some(Kind::PolicyChange { policy }),
-                Err(error) => {
-                    self.refuse("policy_change.policy", error.reason(), error.to_string());
-                    None
-                }
-            },
+            Some(Wire::PolicyChange(change)) => {
+                let refuse =
+                    |error: PolicyError| self.refuse("policy_change.policy", error.reason(), error.to_string());
+                let policy = Policy::parse(&change.policy).map_err(refuse).ok();
+                let replaces = match change.replaces.as_str() {
+                    "" => Some(None),
+                    digest => self.digest("policy_change.replaces", digest).map(Some),
+                };
+                Some(Kind::PolicyChange { policy: policy?, replaces: replaces? })
+            }
         }
     }
 

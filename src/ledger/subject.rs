@@ -3,6 +3,7 @@
 use sha2::{Digest as _, Sha256};
 
 use super::names::{Digest, Registry, Repository};
+use super::referrer::subject_of;
 use super::statement::{Kind, Phase, Statement, TagName, Workload};
 use crate::proto::{self, Outcome, SubjectKind};
 
@@ -94,6 +95,10 @@ pub fn named_by(statement: &Statement, reference: &proto::Subject) -> Option<Sub
             let (registry, repository) = place?;
             Some(Subject::Tag(TagName { registry, repository, tag: reference.name.parse().ok()? }))
         }
+        // The digest that a referrer tag of the record hangs on, beside the one that the statement names.
+        (SubjectKind::Digest, _) if !reference.name.is_empty() => {
+            Some(Subject::Digest(reference.name.parse().ok().filter(|digest| may_link(statement, digest))?))
+        }
         // Only a deletion by digest leaves a name unsaid.
         _ if !reference.name.is_empty() => None,
         // Its digest is that of a policy, and no image's.
@@ -108,6 +113,18 @@ pub fn named_by(statement: &Statement, reference: &proto::Subject) -> Option<Sub
         (SubjectKind::TagsOf, _) => place.map(|(registry, repository)| Subject::TagsOf(registry, repository)),
         (SubjectKind::Repositories, _) => place.map(|_| Subject::Repositories),
         _ => None,
+    }
+}
+
+/// Whether a record of a statement may belong to this digest for a referrer tag that it is about. Of a deletion by digest any may:
+/// the statement does not say which tags were bound.
+fn may_link(statement: &Statement, digest: &Digest) -> bool {
+    if digest_of(statement) == Some(digest) {
+        return false;
+    }
+    match &statement.kind {
+        Kind::ManifestDelete { .. } => true,
+        _ => tag_of(statement).is_some_and(|tag| subject_of(&tag.tag).as_ref() == Some(digest)),
     }
 }
 
@@ -133,8 +150,10 @@ pub fn effect_on(subject: &Subject, outcome: Outcome, statement: &Statement) -> 
             (_, Outcome::Unchanged) => Effect::Confirms(digest.clone()),
             _ => Effect::Sets(digest.clone()),
         },
-        (Subject::Policy, Kind::PolicyChange { policy }) if changes => Effect::Sets(policy.digest().clone()),
-        (Subject::Policy, Kind::PolicyChange { policy }) => Effect::Confirms(policy.digest().clone()),
+        (Subject::Policy, Kind::PolicyChange { policy, .. }) if changes => Effect::Sets(policy.digest().clone()),
+        (Subject::Policy, Kind::PolicyChange { policy, .. }) if outcome == Outcome::Unchanged => {
+            Effect::Confirms(policy.digest().clone())
+        }
         _ => Effect::Keeps,
     }
 }
@@ -147,7 +166,7 @@ pub fn digest_of(statement: &Statement) -> Option<&Digest> {
         | Kind::Deployment { digest, .. }
         | Kind::Attestation { digest } => Some(digest),
         Kind::TagObserved { digest, .. } => digest.as_ref(),
-        Kind::PolicyChange { policy } => Some(policy.digest()),
+        Kind::PolicyChange { policy, .. } => Some(policy.digest()),
         Kind::TagDelete { .. } => None,
     }
 }

@@ -8,20 +8,21 @@
 //! |---|---|---|
 //! | any, disposition REFUSED | any | FAILED |
 //! | push | bound to the same digest | UNCHANGED |
-//! | push | new, or not immutable | APPLIED |
-//! | push | immutable, bound, or unbound after another digest | DENIED if REQUESTED, VIOLATION if HAPPENED |
-//! | push | immutable, unbound after the same digest | APPLIED |
+//! | push | otherwise, and no rule forbids the change | APPLIED |
+//! | push | otherwise | DENIED if REQUESTED, VIOLATION if HAPPENED |
 //! | delete | unbound | UNCHANGED |
-//! | delete | bound | APPLIED; immutable: DENIED if REQUESTED, VIOLATION if HAPPENED |
+//! | delete | bound | APPLIED; if a rule forbids it DENIED if REQUESTED, VIOLATION if HAPPENED |
 //! | delete of a manifest | none bound to it | UNCHANGED |
 //! | delete of a manifest | some bound to it | as a delete of each, one outcome for all: none is unbound if one may not be |
 //! | observation | as seen | UNCHANGED |
+//! | observation | otherwise, and a rule forbids the change | VIOLATION |
 //! | observation | never bound | APPLIED |
-//! | observation | otherwise | DRIFT; VIOLATION if immutable and a push or delete would be one |
+//! | observation | otherwise | DRIFT |
 //! | deployment naming a tag, not STOPPED | bound once, and now not to that digest | DRIFT |
 //! | deployment | otherwise | UNCHANGED if the workload's state stays, else APPLIED |
 //! | attestation | - | NOTED |
 //! | policy change | (the policy) has this very text | UNCHANGED |
+//! | policy change | (the policy) is not the one to be replaced | DENIED |
 //! | policy change | (the policy) has another text, or was never changed | APPLIED |
 //!
 //! An applied policy change rules from the entry after its own on: whoever calls [`transition`] then calls it with that policy.
@@ -29,7 +30,8 @@
 use std::collections::HashMap;
 
 use super::names::{Digest, Registry, Repository, Tag};
-use super::policy::Policy;
+use super::policy::{Change, Policy};
+use super::referrer;
 use super::statement::{Disposition, Kind, Phase, Statement, TagName, Workload};
 use super::subject::{Subject, SubjectKey};
 use crate::proto::Outcome;
@@ -102,6 +104,14 @@ pub trait View {
         repository: &Repository,
         digest: &Digest,
     ) -> Result<Vec<Tag>, Self::Error>;
+
+    /// The tags of a repository that are or ever were bound to a digest, in byte order.
+    fn tags_ever_bound_to(
+        &self,
+        registry: &Registry,
+        repository: &Repository,
+        digest: &Digest,
+    ) -> Result<Vec<Tag>, Self::Error>;
 }
 
 /// One entry to record.
@@ -140,7 +150,7 @@ pub fn transition<V: View>(
     index: u64,
 ) -> Result<Vec<Step>, V::Error> {
     let mut rules = Rules { view, policy, counts: HashMap::new() };
-    match &statement.kind {
+    let mut steps = match &statement.kind {
         Kind::TagPush { tag, digest, disposition } => rules.push(tag, digest, *disposition, index),
         Kind::TagDelete { tag, disposition } => rules.delete(tag, *disposition, index),
         Kind::ManifestDelete { registry, repository, digest, disposition } => {
@@ -156,8 +166,12 @@ pub fn transition<V: View>(
             let touches = vec![rules.touch_digest(digest)?];
             Ok(vec![Verdict::plain(Outcome::Noted).into_step(touches)])
         }
-        Kind::PolicyChange { policy } => rules.change_policy(policy, index),
+        Kind::PolicyChange { policy, replaces } => rules.change_policy(policy, replaces.as_ref(), index),
+    }?;
+    for step in &mut steps {
+        rules.link(step)?;
     }
+    Ok(steps)
 }
 
 struct Rules<'a, V> {
@@ -195,7 +209,7 @@ impl<V: View> Rules<'_, V> {
             Verdict::plain(Outcome::Failed)
         } else if before.digest() == Some(digest) {
             Verdict::plain(Outcome::Unchanged)
-        } else if let Some((rule, detail)) = self.forbidden(tag, &before, Some(digest)) {
+        } else if let Some((rule, detail)) = self.forbidden(tag, &before, Some(digest))? {
             Verdict::new(against_policy(asked), rule, detail)
         } else {
             Verdict::plain(Outcome::Applied)
@@ -212,7 +226,7 @@ impl<V: View> Rules<'_, V> {
             Verdict::plain(Outcome::Failed)
         } else if before.digest().is_none() {
             Verdict::new(Outcome::Unchanged, "", nothing_bound(&before))
-        } else if let Some((rule, detail)) = self.forbidden(tag, &before, None) {
+        } else if let Some((rule, detail)) = self.forbidden(tag, &before, None)? {
             Verdict::new(against_policy(asked), rule, detail)
         } else {
             Verdict::plain(Outcome::Applied)
@@ -236,7 +250,7 @@ impl<V: View> Rules<'_, V> {
         let mut forbidden = None;
         for tag in &tags {
             let before = self.binding_of(tag)?;
-            forbidden = self.forbidden(tag, &before, None).map(|(rule, detail)| (rule.to_owned(), detail));
+            forbidden = self.forbidden(tag, &before, None)?.map(|(rule, detail)| (rule.to_owned(), detail));
             if forbidden.is_some() {
                 break;
             }
@@ -266,10 +280,10 @@ impl<V: View> Rules<'_, V> {
         let before = self.binding_of(tag)?;
         let verdict = if before.digest() == seen {
             Verdict::plain(Outcome::Unchanged)
+        } else if let Some((rule, detail)) = self.forbidden(tag, &before, seen)? {
+            Verdict::new(Outcome::Violation, rule, detail)
         } else if before == Binding::Never {
             Verdict::plain(Outcome::Applied)
-        } else if let Some((rule, detail)) = self.forbidden(tag, &before, seen) {
-            Verdict::new(Outcome::Violation, rule, detail)
         } else {
             Verdict::new(Outcome::Drift, "", recorded(&before))
         };
@@ -330,28 +344,77 @@ impl<V: View> Rules<'_, V> {
     }
 
     /// What is in force is told by the subject's binding, as for a tag; only the first change finds none, so it is always new.
-    fn change_policy(&mut self, to: &Policy, index: u64) -> Result<Vec<Step>, V::Error> {
+    fn change_policy(&mut self, to: &Policy, replaces: Option<&Digest>, index: u64) -> Result<Vec<Step>, V::Error> {
         let before = self.view.subject(&Subject::Policy.key())?.binding;
-        let outcome = if before.digest() == Some(to.digest()) { Outcome::Unchanged } else { Outcome::Applied };
-        let after = if changes_binding(outcome) { bound(to.digest(), index) } else { before.clone() };
+        let without_rules = Policy::default();
+        let in_force = before.digest().unwrap_or(without_rules.digest());
+        let verdict = match replaces {
+            _ if before.digest() == Some(to.digest()) => Verdict::plain(Outcome::Unchanged),
+            Some(other) if other != in_force => {
+                Verdict::new(Outcome::Denied, "", format!("the policy in force is {in_force}, not {other}"))
+            }
+            _ => Verdict::plain(Outcome::Applied),
+        };
+        let after = if changes_binding(verdict.outcome) { bound(to.digest(), index) } else { before.clone() };
         let touches = vec![self.touch(Subject::Policy, before, after, String::new())?];
-        Ok(vec![Verdict::plain(outcome).into_step(touches)])
+        Ok(vec![verdict.into_step(touches)])
     }
 
-    /// The rule that forbids a tag to go from `before` to `to`, with the reason in words.
-    fn forbidden(&self, tag: &TagName, before: &Binding, to: Option<&Digest>) -> Option<(&str, String)> {
-        let detail = match before {
-            Binding::Never => return None,
-            Binding::Unbound { last, .. } if to == Some(last) => return None,
-            Binding::Bound { digest, set_by } => {
-                format!("tag \"{}\" is immutable since entry {set_by} bound it to {digest}", tag.tag)
-            }
-            Binding::Unbound { last, set_by } => format!(
-                "tag \"{}\" is immutable: it may only come back as {last}, which entry {set_by} unbound",
-                tag.tag
-            ),
+    /// The rule that forbids a tag to go from `before` to `to`, which it is not at already, with the reason in words.
+    fn forbidden(
+        &self,
+        tag: &TagName,
+        before: &Binding,
+        to: Option<&Digest>,
+    ) -> Result<Option<(&str, String)>, V::Error> {
+        let change = match (before, to) {
+            (Binding::Never | Binding::Unbound { .. }, None) => return Ok(None),
+            (Binding::Never, Some(_)) => Change::Create,
+            (Binding::Unbound { last, .. }, Some(digest)) if digest == last => Change::Create,
+            (Binding::Unbound { .. }, Some(_)) => Change::Recreate,
+            (Binding::Bound { .. }, Some(_)) => Change::Overwrite,
+            (Binding::Bound { .. }, None) => Change::Delete,
         };
-        self.policy.immutable(tag).map(|rule| (rule, detail))
+        let carried = || match to {
+            Some(digest) => self.view.tags_ever_bound_to(&tag.registry, &tag.repository, digest),
+            None => Ok(Vec::new()),
+        };
+        let Some(forbidden) = self.policy.forbids(tag, change, carried)? else { return Ok(None) };
+        let name = &tag.tag;
+        let detail = match (before, to) {
+            (_, Some(digest)) if forbidden.lacks_promotion => {
+                format!(
+                    "tag \"{name}\" may not be bound to {digest}: no tag that it is promoted from carried that before"
+                )
+            }
+            (Binding::Bound { digest, set_by }, Some(_)) => {
+                format!("tag \"{name}\" is immutable since entry {set_by} bound it to {digest}")
+            }
+            (Binding::Bound { digest, set_by }, None) => {
+                format!("tag \"{name}\" may not be deleted since entry {set_by} bound it to {digest}")
+            }
+            (Binding::Unbound { last, set_by }, _) if change == Change::Recreate => {
+                format!("tag \"{name}\" is immutable: it may only come back as {last}, which entry {set_by} unbound")
+            }
+            _ => format!("tag \"{name}\" may not be created"),
+        };
+        Ok(Some((forbidden.rule.id(), detail)))
+    }
+
+    /// Adds the digests that referrer tags of the entry hang on, each once, if the entry is not in their history already.
+    fn link(&mut self, step: &mut Step) -> Result<(), V::Error> {
+        let hangs_on = |touch: &Touch| match &touch.subject {
+            Subject::Tag(tag) => referrer::subject_of(&tag.tag).map(Subject::Digest),
+            _ => None,
+        };
+        for subject in step.touches.iter().filter_map(hangs_on).collect::<Vec<_>>() {
+            if !step.touches.iter().any(|touch| touch.subject == subject) {
+                let Subject::Digest(digest) = &subject else { unreachable!("only digests are hung on") };
+                let name = digest.to_string();
+                step.touches.push(self.touch(subject, Binding::Never, Binding::Never, name)?);
+            }
+        }
+        Ok(())
     }
 
     fn binding_of(&self, tag: &TagName) -> Result<Binding, V::Error> {

@@ -13,7 +13,6 @@ use crate::edge::source::{Credentials, RegistryAccess, Secret, SourceConfig};
 use crate::engine::OPERATOR;
 use crate::engine::clock::Bounds;
 use crate::ledger::note::Vkey;
-use crate::ledger::policy::PolicyError;
 use crate::ledger::statement::check_text;
 
 /// What the service does unless told otherwise: 127.0.0.1:7420.
@@ -25,8 +24,6 @@ pub const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std:
 pub struct Config {
     /// Address to listen on.
     pub listen: SocketAddr,
-    /// Patterns of tags that may not move, `registry/repository:tag`.
-    pub immutable: Vec<String>,
     /// Where the newest checkpoint is kept a second time, best on another disk than the database. By default in the data
     /// directory.
     pub high_water: Option<PathBuf>,
@@ -49,7 +46,6 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             listen: DEFAULT_LISTEN,
-            immutable: Vec::new(),
             high_water: None,
             keep_free_mib: 256,
             idle_commitment_seconds: 600,
@@ -147,9 +143,6 @@ pub enum ConfigError {
         /// What is wrong.
         reason: String,
     },
-    /// A pattern.
-    #[error(transparent)]
-    Policy(#[from] PolicyError),
 }
 
 impl Config {

@@ -26,7 +26,6 @@ use crate::edge::metrics::Metrics;
 use crate::edge::webhook::{WebhookConfig, WebhookError, webhook};
 use crate::engine::{self, Ledger, clock};
 use crate::ledger::note::Vkey;
-use crate::ledger::policy::Policy;
 use crate::store::rocks::RocksStore;
 use config::Config;
 use data_dir::{DataDir, DataDirError};
@@ -51,9 +50,6 @@ pub enum ServeError {
     /// What is in the database.
     #[error(transparent)]
     Open(#[from] engine::recovery::OpenError),
-    /// The policy.
-    #[error(transparent)]
-    Policy(#[from] engine::ChangePolicyError),
     /// The address.
     #[error("cannot listen on {address}: {reason}; stop what listens there, or choose another with --listen")]
     Listen {
@@ -90,7 +86,6 @@ pub async fn serve(
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> Result<(), ServeError> {
     let principals = Arc::new(principals(&config, &data_dir)?);
-    let policy = Policy::new(&config.immutable).map_err(config::ConfigError::Policy)?;
     let sources = config.sources()?;
     let store = Arc::new(RocksStore::open(&data_dir.database())?);
     let in_use = store.in_use();
@@ -110,7 +105,6 @@ pub async fn serve(
     let reserve = Reserve::new(&data_dir.database(), config.keep_free_mib);
     reserve.look(&ledger);
     let watching = tokio::spawn(reserve.watch(ledger.clone()));
-    ledger.change_policy(&policy).await?;
     let listener = tokio::net::TcpListener::bind(config.listen)
         .await
         .map_err(|error| ServeError::Listen { address: config.listen, reason: error.to_string() })?;

@@ -19,7 +19,7 @@ use crate::ledger::subject::SubjectKey;
 use crate::ledger::transition::{Binding, SubjectState};
 
 /// The version of everything below. A store with another one is refused.
-pub const FORMAT: u32 = 2;
+pub const FORMAT: u32 = 3;
 
 /// A store was written by older software. There is no conversion: what it lacks was never signed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -372,32 +372,47 @@ fn history_key(key: &SubjectKey, version: u64) -> Vec<u8> {
     bytes
 }
 
-// Tags by digest.
+// Tags by digest. A row stays when its tag is bound to something else: that it once was is what a promotion asks for.
 
-/// Writes that a tag is bound to a digest.
-pub fn put_bound(batch: &mut Batch, registry: &Registry, repository: &Repository, digest: &Digest, tag: &Tag) {
-    batch.put(Table::Bound, [&bound_prefix(registry, repository, digest), tag.as_str().as_bytes()].concat(), []);
+/// Of a tag that is bound to the digest.
+const BOUND: u8 = 1;
+/// Of one that was.
+const WAS_BOUND: u8 = 0;
+
+/// Writes that a tag is bound to a digest, or that it was.
+pub fn put_bound(
+    batch: &mut Batch,
+    (registry, repository): (&Registry, &Repository),
+    digest: &Digest,
+    tag: &Tag,
+    is_bound: bool,
+) {
+    let key = [&bound_prefix(registry, repository, digest), tag.as_str().as_bytes()].concat();
+    batch.put(Table::Bound, key, [if is_bound { BOUND } else { WAS_BOUND }]);
 }
 
-/// Removes that a tag is bound to a digest.
-pub fn delete_bound(batch: &mut Batch, registry: &Registry, repository: &Repository, digest: &Digest, tag: &Tag) {
-    batch.delete(Table::Bound, [&bound_prefix(registry, repository, digest), tag.as_str().as_bytes()].concat());
-}
-
-/// The tags bound to a digest, in byte order.
-pub fn bound(
+/// The tags that are or ever were bound to a digest, in byte order, and whether they are.
+pub fn ever_bound(
     read: &(impl Read + ?Sized),
     registry: &Registry,
     repository: &Repository,
     digest: &Digest,
-) -> Result<Vec<Tag>, ReadError> {
+) -> Result<Vec<(Tag, bool)>, ReadError> {
     let prefix = bound_prefix(registry, repository, digest);
     let mut cursor = read.cursor(Table::Bound, &prefix);
     let mut tags = Vec::new();
     let mut row = cursor.seek(&prefix)?;
-    while let Some((key, _)) = row {
+    while let Some((key, row_of_tag)) = row {
         let tag = std::str::from_utf8(&key[prefix.len()..]).ok().and_then(|text| text.parse().ok());
-        tags.push(tag.ok_or_else(|| damaged(Table::Bound, "a key does not end in a tag"))?);
+        let tag = tag.ok_or_else(|| damaged(Table::Bound, "a key does not end in a tag"))?;
+        tags.push((
+            tag,
+            match row_of_tag {
+                [BOUND] => true,
+                [WAS_BOUND] => false,
+                _ => return Err(damaged(Table::Bound, "a row is neither of a tag that is bound nor of one that was")),
+            },
+        ));
         row = cursor.next()?;
     }
     Ok(tags)

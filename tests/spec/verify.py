@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """A second verifier for tagledger, written from docs/SPEC.md alone.
 
-It shares no code with the project and uses no protobuf library: Python 3.9 or later, its standard library, and
+It shares no code with the project and uses no protobuf library: Python 3.11 or later, its standard library, and
 `cryptography` for the arithmetic of Ed25519. It follows the specification in its order and with its names; the number in
 front of a comment is the section. Whatever breaks a rule raises Refused, and nothing that depends on it counts as checked.
 
@@ -35,10 +35,7 @@ from typing import Any, Callable, Dict, Iterable, Iterator, List, NamedTuple, Op
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-try:
-    import tomllib
-except ImportError:  # before Python 3.11
-    tomllib = None
+from policy import CREATE, DELETE, OVERWRITE, RECREATE, Policy, PolicyRefused, linked_digest, read_policy
 
 
 class Refused(Exception):
@@ -252,7 +249,7 @@ DEPLOYMENT = Message("Deployment", fields((1, "environment", "string"), (2, "clu
                                           (7, "phase", "enum")))
 ATTESTATION = Message("Attestation", fields((1, "digest", "string"), (2, "predicate_type", "string"),
                                             (3, "envelope_digest", "string"), (4, "signer", "string"), (5, "result", "enum")))
-POLICY_CHANGE = Message("PolicyChange", fields((1, "policy", "string")))
+POLICY_CHANGE = Message("PolicyChange", fields((1, "policy", "string"), (2, "replaces", "string")))
 ATTRIBUTE = Message("Attribute", fields((1, "key", "string"), (2, "value", "string")))
 KINDS = (("tag_push", TAG_PUSH), ("tag_delete", TAG_DELETE), ("manifest_delete", MANIFEST_DELETE),
          ("tag_observed", TAG_OBSERVED), ("deployment", DEPLOYMENT), ("attestation", ATTESTATION),
@@ -271,14 +268,16 @@ def check_text(text: str, what: str, least: int, most: int) -> None:
 
 def decode_statement(data: bytes) -> SimpleNamespace:
     """Decodes and checks a statement. Its kind is `.kind`, that member's message `.said`."""
-    require(1 <= len(data) <= 16384, f"a statement of {len(data)} bytes")
+    require(1 <= len(data) <= 64000, f"a statement of {len(data)} bytes")
     s = STATEMENT.decode(data)
     require(s.kind is not None, "a statement without a kind")
+    require(len(data) <= 16384 or s.kind == "policy_change", f"a {s.kind} of {len(data)} bytes")
     said = s.said = getattr(s, s.kind)
     if s.kind == "policy_change":
-        require(len(said.policy.encode()) <= 15000, "policy: above 15,000 bytes")
         require(CONTROL.search(re.sub("[\n\t]", "", said.policy)) is None, "policy: a control character")
         parse_policy(said.policy)
+        if said.replaces:
+            check_digest(said.replaces)
     elif s.kind == "attestation":
         check_digest(said.digest)
         check_text(said.predicate_type, "predicate_type", 1, 256)
@@ -686,6 +685,11 @@ def components(kind: int, statement: SimpleNamespace, name: str) -> Tuple[str, .
     if what == "manifest_delete" and kind == TAG_SUBJECT:
         check_tag(name)
         return said.registry, said.repository, name
+    if kind == DIGEST_SUBJECT and name:  # the digest that a referrer tag hangs on
+        check_digest(name)
+        require(name != getattr(image, "digest", ""), "a subject has a name that its statement gives already")
+        require(what == "manifest_delete" or linked_digest(getattr(image, "tag", "")) == name, "a digest that nothing hangs on")
+        return (name,)
     require(name == "", "a subject has a name that its statement gives already")
     if what in ("tag_push", "tag_delete", "tag_observed") or what == "deployment" and image.tag:
         if kind == TAG_SUBJECT:
@@ -1180,6 +1184,11 @@ class Answer:
         changes, is_cut = self.collect(self.changes(WORKLOAD, members, q["from_us"], t), q["limit"])
         return {"as_of_us": t, "changes": changes, "is_cut": is_cut}
 
+    def policy_at(self, q: Dict[str, Any]) -> Dict[str, Any]:
+        t = self.moment(q["at_us"])
+        state = self.from_one(POLICY, (), t, lambda proof: self.state(proof, t))
+        return {"as_of_us": t, "state": show(POLICY, (), state)}
+
     def entry(self, q: Dict[str, Any]) -> Dict[str, Any]:
         require(q["index"] in self.entries, f"entry {q['index']} is not shown")
         return {"as_of_us": None, "index": q["index"]}
@@ -1211,7 +1220,7 @@ def check_question(q: Dict[str, Any]) -> None:
 
 
 def show(kind: int, parts: Tuple[str, ...], state: StateAt) -> Dict[str, Any]:
-    name = "{}/{}:{}".format(*parts) if kind == TAG_SUBJECT else list(parts)
+    name = "{}/{}:{}".format(*parts) if kind == TAG_SUBJECT else "the policy" if kind == POLICY else list(parts)
     return {"name": name, "digest": state.digest, "set_by": state.set_by, "at": state.at.index if state.at else None,
             "next": state.next.index if state.next else None, "total": state.total}
 
@@ -1227,6 +1236,7 @@ QUESTIONS = {
     "running_at": {"environment": str, "workload": str, "at_us": int, "include_stopped": bool, "limit": int},
     "repository_diff": {"repository": str, "from_us": int, "to_us": int, "limit": int},
     "environment_diff": {"environment": str, "from_us": int, "to_us": int, "limit": int},
+    "policy_at": {"at_us": int},
     "entry": {"index": int},
     "leaf": {"hash": str},
     "inclusion": {"index": int, "tree_size": int},
@@ -1387,6 +1397,7 @@ class Audit:
         self.commitments = 0
         self.tags: Dict[Tuple[str, ...], Binding] = {}
         self.bound: Dict[Tuple[str, str, str], set] = {}  # registry, repository, digest: the tags bound to it
+        self.carried: Dict[Tuple[str, str, str], set] = {}  # the same of tags that are or ever were
         self.workloads: Dict[Tuple[str, ...], str] = {}
         self.policy: Optional[Policy] = None
         self.events: Dict[Tuple[str, str], int] = {}
@@ -1483,6 +1494,7 @@ class Audit:
         if does == "sets":
             self.tags[tag] = Binding(digest, True, index)
             self.bound.setdefault((*tag[:2], digest), set()).add(tag[2])
+            self.carried.setdefault((*tag[:2], digest), set()).add(tag[2])
         else:
             self.tags[tag] = Binding(old.digest if old else "", False, index)
 
@@ -1490,6 +1502,17 @@ class Audit:
 
     def subjects(self, s: SimpleNamespace, tags: Sequence[str]) -> Iterator[Tuple[int, int, str, Tuple[str, ...]]]:
         """Kind, version, name and components of the subjects of the next record."""
+        named = list(self.named_subjects(s, tags))
+        yield from named
+        seen = {parts for kind, _, _, parts in named if kind == DIGEST_SUBJECT}
+        for kind, _, _, parts in named:
+            digest = linked_digest(parts[2]) if kind == TAG_SUBJECT else None
+            if digest and (digest,) not in seen:
+                seen.add((digest,))
+                history = self.histories.get(subject_key(DIGEST_SUBJECT, (digest,)))
+                yield DIGEST_SUBJECT, history.tree.size if history else 0, digest, (digest,)
+
+    def named_subjects(self, s: SimpleNamespace, tags: Sequence[str]) -> Iterator[Tuple[int, int, str, Tuple[str, ...]]]:
 
         def subject(kind: int, name: str = "") -> Tuple[int, int, str, Tuple[str, ...]]:
             parts = components(kind, s, name)
@@ -1530,16 +1553,33 @@ class Audit:
     def decide(self, s: SimpleNamespace) -> Decision:
         return getattr(self, "decide_" + s.kind)(s.said)
 
-    def rule(self, tag: Tuple[str, ...]) -> Optional[str]:
-        """The first pattern of the policy in force that matches the tag."""
-        return self.policy.rule(*tag) if self.policy else None
+    def forbidden(self, tag: Tuple[str, ...], to: str) -> Optional[Tuple[str, str]]:
+        """Rule and detail, if the tag may not go to where it is not at already: a digest, or with "" nothing."""
+        was, name = self.tags.get(tag), tag[2]
+        if was and was.bound:
+            change = OVERWRITE if to else DELETE
+        elif not to:
+            return None
+        else:
+            change = RECREATE if was and was.digest != to else CREATE
+        carried = self.carried.get((*tag[:2], to), ())
+        found = self.policy.forbids(tag, change, carried) if self.policy else None
+        if found is None:
+            return None
+        rule, lacks_promotion = found
+        if lacks_promotion:
+            return rule, f'tag "{name}" may not be bound to {to}: no tag that it is promoted from carried that before'
+        return rule, {
+            CREATE: lambda: f'tag "{name}" may not be created',
+            OVERWRITE: lambda: f'tag "{name}" is immutable since entry {was.by} bound it to {was.digest}',
+            DELETE: lambda: f'tag "{name}" may not be deleted since entry {was.by} bound it to {was.digest}',
+            RECREATE: lambda: f'tag "{name}" is immutable: it may only come back as {was.digest}, '
+                              f"which entry {was.by} unbound",
+        }[change]()
 
     @staticmethod
-    def immutable(outcome: int, rule: str, tag: str, was: Binding, tags: Tuple[str, ...] = ()) -> Decision:
-        if was.bound:
-            return Decision(outcome, rule, f'tag "{tag}" is immutable since entry {was.by} bound it to {was.digest}', tags)
-        return Decision(outcome, rule, f'tag "{tag}" is immutable: it may only come back as {was.digest}, '
-                                       f"which entry {was.by} unbound", tags)
+    def against(said: SimpleNamespace) -> int:
+        return DENIED if said.disposition == REQUESTED else VIOLATION
 
     @staticmethod
     def drift(was: Binding) -> Decision:
@@ -1553,10 +1593,8 @@ class Audit:
             return Decision(FAILED)
         if was and was.bound and was.digest == said.digest:
             return Decision(UNCHANGED)
-        rule = self.rule(tag) if was else None
-        if rule is None or not was.bound and was.digest == said.digest:
-            return Decision(APPLIED)
-        return self.immutable(DENIED if said.disposition == REQUESTED else VIOLATION, rule, said.tag, was)
+        forbidden = self.forbidden(tag, said.digest)
+        return Decision(self.against(said), *forbidden) if forbidden else Decision(APPLIED)
 
     def decide_tag_delete(self, said: SimpleNamespace) -> Decision:
         tag = (said.registry, said.repository, said.tag)
@@ -1567,10 +1605,8 @@ class Audit:
             return Decision(UNCHANGED, "", "never bound")
         if not was.bound:
             return Decision(UNCHANGED, "", f"already unbound by entry {was.by}")
-        rule = self.rule(tag)
-        if rule is None:
-            return Decision(APPLIED)
-        return self.immutable(DENIED if said.disposition == REQUESTED else VIOLATION, rule, said.tag, was)
+        forbidden = self.forbidden(tag, "")
+        return Decision(self.against(said), *forbidden) if forbidden else Decision(APPLIED)
 
     def decide_manifest_delete(self, said: SimpleNamespace) -> Decision:
         tags = tuple(sorted(self.bound.get((said.registry, said.repository, said.digest), ())))
@@ -1579,10 +1615,9 @@ class Audit:
         if not tags:
             return Decision(UNCHANGED, "", "no tag is bound to it")
         for tag in tags:
-            full = (said.registry, said.repository, tag)
-            rule = self.rule(full)
-            if rule is not None:
-                return self.immutable(DENIED if said.disposition == REQUESTED else VIOLATION, rule, tag, self.tags[full], tags)
+            forbidden = self.forbidden((said.registry, said.repository, tag), "")
+            if forbidden:
+                return Decision(self.against(said), *forbidden, tags)
         return Decision(APPLIED, tags=tags)
 
     def decide_tag_observed(self, said: SimpleNamespace) -> Decision:
@@ -1590,12 +1625,10 @@ class Audit:
         was = self.tags.get(tag)
         if (was.digest if was and was.bound else "") == said.digest:
             return Decision(UNCHANGED)
-        if was is None:
-            return Decision(APPLIED)
-        rule = self.rule(tag)
-        if rule is not None and (was.bound or was.digest != said.digest):
-            return self.immutable(VIOLATION, rule, said.tag, was)
-        return self.drift(was)
+        forbidden = self.forbidden(tag, said.digest)
+        if forbidden:
+            return Decision(VIOLATION, *forbidden)
+        return self.drift(was) if was else Decision(APPLIED)
 
     def decide_deployment(self, said: SimpleNamespace) -> Decision:
         image = said.image
@@ -1609,7 +1642,12 @@ class Audit:
         return Decision(NOTED)
 
     def decide_policy_change(self, said: SimpleNamespace) -> Decision:
-        return Decision(UNCHANGED if self.policy and self.policy.text == said.policy else APPLIED)
+        if self.policy and self.policy.text == said.policy:
+            return Decision(UNCHANGED)
+        in_force = "sha256:" + sha256((self.policy.text if self.policy else "").encode()).hex()
+        if said.replaces not in ("", in_force):
+            return Decision(DENIED, "", f"the policy in force is {in_force}, not {said.replaces}")
+        return Decision(APPLIED)
 
 
 def audit(entries: Iterable[bytes], note: str, vkey: VKey) -> Audit:
@@ -1639,6 +1677,17 @@ def against(texts: Sequence[str], vkey: VKey) -> Optional[str]:
     return next(contradictions(pages), None)
 
 
+def tags_of(entry: Entry) -> List[str]:
+    return [components(s.kind, entry.statement, s.name)[2] for s in entry.subjects.values() if s.kind == TAG_SUBJECT]
+
+
+def links_due(entry: Entry) -> set:
+    """The digests that the referrer tags of a record hang on, but for the one that its statement names."""
+    said = entry.statement.said
+    named = (said.image if entry.statement.kind == "deployment" else said)
+    return {linked_digest(tag) for tag in tags_of(entry)} - {None, getattr(named, "digest", "")}
+
+
 def kinds_due(entry: Entry) -> set:
     """The kinds of subjects that section 11 gives a record: those of its statement, and the catalogues of what is new."""
     said, what = entry.statement.said, entry.statement.kind
@@ -1651,6 +1700,8 @@ def kinds_due(entry: Entry) -> set:
         due = due | {TAG_SUBJECT}
     if what == "manifest_delete":  # which tags it concerns, only the record says
         due = due | ({TAG_SUBJECT} & {subject.kind for subject in entry.subjects.values()})
+    if any(linked_digest(tag) for tag in tags_of(entry)):
+        due = due | {DIGEST_SUBJECT}
     for member, catalogue in ((TAG_SUBJECT, TAGS_OF), (TAGS_OF, REPOSITORIES), (WORKLOAD, WORKLOADS_OF),
                               (WORKLOADS_OF, ENVIRONMENTS)):
         if member in first:
@@ -1672,7 +1723,9 @@ def contradictions(pages: Sequence[Page]) -> Iterator[str]:
             yield f"two entries with the index {entry.index}"
     # an entry whose record does not name exactly the subjects that section 11 says
     for entry in entries.values():
-        if entry.record and {subject.kind for subject in entry.subjects.values()} != kinds_due(entry):
+        links = [s.name for s in entry.subjects.values() if s.kind == DIGEST_SUBJECT and s.name] if entry.record else []
+        if entry.record and (sorted(links) != sorted(links_due(entry))
+                             or {subject.kind for subject in entry.subjects.values()} != kinds_due(entry)):
             yield f"entry {entry.index} does not name exactly the subjects that it belongs to"
     # two entries that name one subject with one version, or with versions in the other order than their indexes
     named: Dict[bytes, List[Tuple[int, int]]] = {}
@@ -1721,160 +1774,11 @@ def contradictions(pages: Sequence[Page]) -> Iterator[str]:
 # ---------------------------------------------------------------------------------------------------------------------
 # Appendix B. The policy
 
-def not_slash(c: str) -> bool:
-    return c != "/"
-
-
-class Glob:
-    """A pattern as a machine of states, each with its moves: (test of a character, or None for a free one; next state)."""
-
-    def __init__(self, pattern: str):
-        self.pattern, self.at = pattern, 0
-        self.moves: List[List[Tuple[Optional[Callable[[str], bool]], int]]] = [[]]
-        self.final = self._sequence(0, nested=False)
-
-    def matches(self, text: str) -> bool:
-        states = self._closure({0})
-        for c in text:
-            states = self._closure({after for s in states for test, after in self.moves[s] if test and test(c)})
-        return self.final in states
-
-    def _closure(self, states: set) -> set:
-        todo = list(states)
-        while todo:
-            for test, after in self.moves[todo.pop()]:
-                if test is None and after not in states:
-                    states.add(after)
-                    todo.append(after)
-        return states
-
-    def _move(self, state: int, test: Optional[Callable], after: Optional[int] = None) -> int:
-        if after is None:
-            after = len(self.moves)
-            self.moves.append([])
-        self.moves[state].append((test, after))
-        return after
-
-    def _next(self) -> str:
-        require(self.at < len(self.pattern), f"policy: the pattern part {self.pattern!r} breaks off")
-        self.at += 1
-        return self.pattern[self.at - 1]
-
-    def _sequence(self, state: int, nested: bool) -> int:
-        p = self.pattern
-        while self.at < len(p) and not (nested and p[self.at] in ",}"):
-            whole = (p.startswith("**", self.at) and (self.at == 0 or p[self.at - 1] == "/")
-                     and p[self.at + 2:self.at + 3] in ("", "/"))
-            c = self._next()
-            if whole and self.at + 1 < len(p):  # `**/`: any number of components, each with its slash
-                self.at += 2
-                state = self._move(state, None)
-                component = self._move(state, not_slash)
-                self._move(component, not_slash, component)
-                self._move(component, "/".__eq__, state)
-            elif whole:  # at the end: at least one
-                self.at += 1
-                state = self._move(state, not_slash)
-                self._move(state, lambda c: True, state)
-            elif c == "*":
-                state = self._move(state, None)
-                self._move(state, not_slash, state)
-            elif c == "?":
-                state = self._move(state, not_slash)
-            elif c == "[":
-                state = self._move(state, self._set())
-            elif c == "{":
-                begin, state = state, self._move(state, None)
-                self.moves[begin].pop()  # `state` is where the alternatives meet
-                filled = False
-                while True:
-                    first, at = self._move(begin, None), self.at
-                    last = self._sequence(first, nested=True)
-                    if self.at == at:
-                        self.moves[begin].pop()  # an empty alternative is left out
-                    else:
-                        filled = True
-                        self._move(last, None, state)
-                    if self._next() == "}":
-                        break
-                if not filled:
-                    self._move(begin, None, state)
-            else:
-                require(c not in "}", f"policy: a }} without {{ in {p!r}")
-                state = self._move(state, (self._next() if c == "\\" else c).__eq__)
-        return state
-
-    def _set(self) -> Callable[[str], bool]:
-        negated = self.pattern.startswith(("!", "^"), self.at)
-        self.at += negated
-        ranges: List[Tuple[str, str]] = []
-        while True:
-            c = self._next()
-            if c == "]" and ranges:
-                break
-            low = high = c
-            if self.pattern.startswith("-", self.at) and self.pattern[self.at + 1:self.at + 2] not in ("", "]"):
-                self.at += 1
-                high = self._next()
-                require(low <= high, f"policy: a range is the wrong way round in {self.pattern!r}")
-            ranges.append((low, high))
-        return lambda c: any(low <= c <= high for low, high in ranges) != negated
-
-
-class Policy:
-    def __init__(self, text: str, patterns: Sequence[str]):
-        self.text = text
-        self.patterns: List[Tuple[str, Glob, Glob]] = []
-        self.known: Dict[Tuple[str, str, str], Optional[str]] = {}
-        require(len(patterns) <= 1000, "policy: more than 1,000 patterns")
-        for pattern in patterns:
-            require(len(pattern.encode()) <= 512, "policy: a pattern above 512 bytes")
-            path, colon, tag = pattern.rpartition(":")
-            require(colon == ":" and ("/" in path or path == "**") and "/" not in tag, f"policy: {pattern!r} is not path:tag")
-            self.patterns.append((pattern, Glob(path), Glob(tag)))
-
-    def rule(self, registry: str, repository: str, tag: str) -> Optional[str]:
-        """The first pattern that matches."""
-        name = (registry, repository, tag)
-        if name not in self.known:
-            self.known[name] = next((pattern for pattern, path_glob, tag_glob in self.patterns
-                                     if tag_glob.matches(tag) and path_glob.matches(f"{registry}/{repository}")), None)
-        return self.known[name]
-
-
-@lru_cache(maxsize=256)
 def parse_policy(text: str) -> Policy:
     try:
-        document = tomllib.loads(text) if tomllib else small_toml(text)
-    except (ValueError, RecursionError) as error:
-        raise Refused(f"policy: not TOML: {error}") from None
-    require(not set(document) - {"immutable"}, f"policy: an unknown key in {sorted(document)}")
-    patterns = document.get("immutable", [])
-    require(isinstance(patterns, list) and all(isinstance(p, str) for p in patterns), "policy: immutable is no list of patterns")
-    return Policy(text, patterns)
-
-
-def small_toml(text: str) -> Dict[str, List[str]]:
-    """Of TOML only what a policy needs: nothing, or `immutable = [...]` with strings of one line, and comments."""
-    skip = r"(?:[ \t\n]|\#[^\n]*(?:\n|$))*"
-    basic, literal = r'"(?:[^"\\\n]|\\(?:["\\bfnrt]|u[0-9A-Fa-f]{4}|U[0-9A-Fa-f]{8}))*"', r"'[^'\n]*'"
-    string = f"(?:{basic}|{literal})"
-    line_end = r"[ \t]*(?:\#[^\n]*)?(?:\n|$)"
-    list_ = rf"\[{skip}(?:{string}{skip}(?:,{skip}{string}{skip})*,?{skip})?\]"
-    key = "(?:immutable|\"immutable\"|'immutable')"
-    form = re.fullmatch(rf"{skip}(?:{key}[ \t]*=[ \t]*({list_}){line_end}{skip})?", text)
-    if form is None:
-        raise ValueError("not of the form that this small reader knows")
-    if form.group(1) is None:
-        return {}
-    tokens = re.findall(rf"{string}|\#[^\n]*", form.group(1))
-
-    def value(token: str) -> str:
-        if token[0] == "'":
-            return token[1:-1]
-        return json.loads(re.sub(r"\\U([0-9A-Fa-f]{8})", lambda m: chr(int(m.group(1), 16)), token), strict=False)
-
-    return {"immutable": [value(token) for token in tokens if token[0] != "#"]}
+        return read_policy(text)
+    except PolicyRefused as refused:
+        raise Refused(f"policy: {refused}") from None
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -112,6 +112,7 @@ pub(crate) fn attestation() -> Kind {
 
 /// Other rules.
 pub(crate) fn policy_change() -> Kind {
-    let policy = "# Releases stay.\nimmutable = [\n\t'docker.io/library/**:v*', \"registry.example:5000/**:v*\",\n]\n";
-    Kind::PolicyChange(proto::PolicyChange { policy: policy.into() })
+    let policy = "# Releases stay.\n[[rule]]\nid = \"releases\"\nregistries = [\n\t'docker.io', \"registry.example:5000\",\n]\ntags = ['v*']\n";
+    let replaces = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+    Kind::PolicyChange(proto::PolicyChange { policy: policy.into(), replaces: replaces.into() })
 }

@@ -22,7 +22,8 @@ use tagledger::proto::{self, SubjectKind};
 
 use crate::evidence::subject;
 use crate::ledger::little_ledger::{
-    Draft, LittleLedger, Submission, attest, change_policy, delete, delete_manifest, deployment, digest, observe, push,
+    Draft, LittleLedger, Submission, attest, change_policy, delete, delete_manifest, deployment, digest, immutable,
+    observe, push, set_policy,
 };
 use crate::values::{at, list, number, read, text};
 use crate::{FIRST_TIME_US, LEDGER_SEED, producer, skey};
@@ -117,7 +118,7 @@ fn operator(kind: Kind) -> Submission {
 }
 
 fn policy(text: &str) -> Submission {
-    operator(Kind::PolicyChange(proto::PolicyChange { policy: text.into() }))
+    operator(Kind::PolicyChange(proto::PolicyChange { policy: text.into(), replaces: String::new() }))
 }
 
 fn with_event(kind: Kind, event_id: &str) -> Submission {
@@ -188,7 +189,7 @@ fn honest(cases: &mut Cases) {
 }
 
 fn everything() -> LittleLedger {
-    let rule = "immutable = [\"r/app:v*\"]\n";
+    let rule = &*immutable(&["r/app:v*"]);
     let full = proto::Statement {
         kind: Some(push("v1", 'a', Happened)),
         event_id: "build-1".into(),
@@ -306,19 +307,20 @@ fn policies() -> LittleLedger {
     let texts = [
         ("", Applied),
         ("# nothing\n", Applied),
-        ("immutable = []", Applied),
-        ("immutable = ['r/app:v*']\n", Denied),
-        ("  \"immutable\"\t=[ \"r\\u002Fapp:v*\" , ] # all of them", Denied),
-        ("immutable = [\n\t# none yet\n\t'r/other:*', # one\n\n\t\"r/app:\\u0076?\"\n]\n", Denied),
-        ("immutable = ['''\nr/app:v*''']\n", Denied),
-        ("immutable = [\"r/app:v\\\\*\"]\n", Applied),
-        ("immutable = ['r/app:v\\*']\n", Applied),
+        ("rule = []", Applied),
+        ("exempt_referrers = false", Applied),
+        ("[[rule]]\nid = 'v'\nrepositories = ['app']\ntags = ['v*']\n", Denied),
+        ("[[ \"rule\" ]] # all of them\n  \"id\"\t='v'\ntags=[ \"\\u0076?\" , ]", Denied),
+        ("[['rule']]\nid = '''\nv'''\ntags = [\n\t# none yet\n\t'w*', # one\n\n\t\"v{1,2}\"\n]\n", Denied),
+        ("[[rule]]\nid = \"\"\"\\\n  v\"\"\"\nforbid = ['delete', 'overwrite']", Denied),
+        ("[[rule]]\nid = \"v\"\ntags = [\"v\\\\*\"]\n", Applied),
+        ("[[rule]]\nid = 'v'\ntags = ['v\\*']\n", Applied),
     ];
     let batch = |((text, outcome), digit): (&(&str, Outcome), char)| {
         vec![(policy(text), Applied), (push("v1", digit, Requested).into(), *outcome)]
     };
     let mut batches = vec![vec![(push("v1", '0', Happened).into(), Applied)]];
-    batches.extend(texts.iter().zip('1'..).map(batch));
+    batches.extend(texts.iter().zip("123456789abcdef".chars()).map(batch));
     // The first text again is another than the last.
     batches.push(vec![(policy(""), Applied), (policy(""), Unchanged)]);
     written(batches)
@@ -337,7 +339,7 @@ fn patterns() -> LittleLedger {
         "**/eight:[-_]",
         "r/el[!x]even:*",
         "r/nine{,/a}:{,v}1",
-        "r/t\\en:\\v1",
+        "r/t\\.en:v\\-1",
         "**:immutable",
         "**:imm*",
     ];
@@ -371,7 +373,7 @@ fn patterns() -> LittleLedger {
         ("r/nine/a", "v1", Denied),
         ("r/nine", "1", Applied),
         ("r/nine", "v1", Applied),
-        ("r/ten", "v1", Denied),
+        ("r/t.en", "v-1", Denied),
         ("x/y/z", "immutable", Denied),
         ("x/y/z", "immoveable", Denied),
         ("x/y/z", "v1", Applied),
@@ -399,10 +401,7 @@ fn many_tags() -> LittleLedger {
 /// 1 policy, 2 push v1 a; 4 push latest b, 5 push v1 b: DENIED; 7 start prod/web v1 a. Entry 9 is next.
 fn beginning() -> LittleLedger {
     let ledger = written(vec![
-        vec![
-            (policy("immutable = [\"r/app:v*\"]\n"), Applied),
-            (with_event(push("v1", 'a', Happened), "build-1"), Applied),
-        ],
+        vec![(policy(&immutable(&["r/app:v*"])), Applied), (with_event(push("v1", 'a', Happened), "build-1"), Applied)],
         vec![(push("latest", 'b', Happened).into(), Applied), (push("v1", 'b', Requested).into(), Denied)],
         vec![(deploys("prod", "web", "v1", 'a', Started).into(), Applied)],
     ]);
@@ -619,9 +618,9 @@ fn lying_about_policy(cases: &mut Cases) {
     let other = change_policy(&["r/app:w*"]);
     cases.lie_about(name, "the text is another", outcome, other, judged(Unchanged));
     let name = "policy with the same rules that is said to be the same";
-    let spelt = Kind::PolicyChange(proto::PolicyChange { policy: "immutable = ['r/app:v*']\n".into() });
+    let spelt = set_policy(&format!("{} # the same\n", immutable(&["r/app:v*"])));
     cases.lie_about(name, "the text is another", outcome, spelt, judged(Unchanged));
-    let same = Kind::PolicyChange(proto::PolicyChange { policy: "immutable = [\"r/app:v*\"]\n".into() });
+    let same = set_policy(&immutable(&["r/app:v*"]));
     cases.lie_about("policy that is said to be another", "the text is the same", outcome, same, judged(Applied));
     let mut first = empty();
     first.commit();

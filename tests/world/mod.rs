@@ -2,7 +2,7 @@
 
 #![allow(dead_code, unreachable_pub, reason = "each test file uses its own part of this")]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -14,7 +14,7 @@ use tagledger::ledger::evidence::VerifiedEntries;
 use tagledger::ledger::history::{history_leaf, map_leaf};
 use tagledger::ledger::map;
 use tagledger::ledger::merkle::Tree;
-use tagledger::ledger::names::{Digest, Registry, Repository, Tag};
+use tagledger::ledger::names::{Digest, Registry, Repository, Tag, TagRef};
 use tagledger::ledger::note::Vkey;
 use tagledger::ledger::policy::Policy;
 use tagledger::ledger::statement::{Kind, Statement};
@@ -32,6 +32,10 @@ use tokio::sync::oneshot;
 use tonic::transport::Channel;
 use tonic::{Request, Status};
 
+#[path = "../immutable/mod.rs"]
+mod immutable;
+pub(crate) use immutable::immutable;
+
 /// A running service.
 pub struct World {
     pub address: SocketAddr,
@@ -39,7 +43,6 @@ pub struct World {
     pub data_dir: PathBuf,
     pub token: String,
     pub channel: Channel,
-    immutable: Vec<String>,
     stop: Option<oneshot::Sender<()>>,
     ended: tokio::task::JoinHandle<()>,
     _folder: Option<tempfile::TempDir>,
@@ -55,21 +58,22 @@ impl World {
     pub async fn with_rules(immutable: &[&str]) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let path = folder.path().join("ledger");
-        let mut world = Self::open(&path, immutable).await;
+        let mut world = Self::open(&path).await;
         world._folder = Some(folder);
+        if !immutable.is_empty() {
+            world.recorded(&policy(immutable)).await;
+        }
         world
     }
 
     /// The ledger in a directory.
-    pub async fn open(path: &Path, immutable: &[&str]) -> Self {
-        let immutable = immutable.iter().map(|&pattern| pattern.to_owned()).collect();
-        Self::open_with(path, Config { immutable, ..Config::default() }).await
+    pub async fn open(path: &Path) -> Self {
+        Self::open_with(path, Config::default()).await
     }
 
     /// The same, with other settings; on a free port all the same.
     pub async fn open_with(path: &Path, config: Config) -> Self {
         let config = Config { listen: "127.0.0.1:0".parse().expect("an address"), ..config };
-        let immutable = config.immutable.clone();
         let data_dir = DataDir::open(path, None).expect("a data directory");
         let (stop, stopped) = oneshot::channel();
         let (started, running) = oneshot::channel();
@@ -85,17 +89,7 @@ impl World {
         let (address, vkey) = running.await.expect("it starts");
         let token = std::fs::read_to_string(path.join("token")).expect("the first token").trim().to_owned();
         let channel = Channel::from_shared(format!("http://{address}")).expect("an address").connect_lazy();
-        Self {
-            address,
-            vkey,
-            data_dir: path.to_owned(),
-            token,
-            channel,
-            immutable,
-            stop: Some(stop),
-            ended,
-            _folder: None,
-        }
+        Self { address, vkey, data_dir: path.to_owned(), token, channel, stop: Some(stop), ended, _folder: None }
     }
 
     /// Stops it, and waits until it is gone.
@@ -177,7 +171,8 @@ impl World {
         let entries = self.entries().await;
         assert_eq!(u64::try_from(entries.len()), Ok(checkpoint.size), "the checkpoint covers every entry");
         let policy = check_log(&entries, &checkpoint, &self.vkey);
-        assert_eq!(policy, Policy::new(&self.immutable).expect("patterns"), "what is configured is in force");
+        let said = self.query().get_policy(proto::GetPolicyRequest::default()).await.expect("answered").into_inner();
+        assert_eq!(policy.text(), said.text, "what is said to be in force is");
         entries
     }
 }
@@ -216,10 +211,14 @@ pub fn check_log(entries: &[Vec<u8>], checkpoint: &Checkpoint, vkey: &Vkey) -> P
                 let named: Vec<_> = step.touches.iter().map(|touch| (touch.version, touch.name.clone())).collect();
                 let stated: Vec<_> = record.subjects.iter().map(|s| (s.version, s.name.clone())).collect();
                 assert_eq!(stated, named, "entry {index}: subjects");
-                if let (Kind::PolicyChange { policy: changed }, Outcome::Applied) = (&statement.kind, step.outcome) {
+                if let (Kind::PolicyChange { policy: changed, .. }, Outcome::Applied) = (&statement.kind, step.outcome)
+                {
                     policy = changed.clone();
                 }
                 for touch in step.touches {
+                    if let (Subject::Tag(name), Some(digest)) = (&touch.subject, touch.after.digest()) {
+                        replay.1.insert((name.clone(), digest.clone()));
+                    }
                     let leaf = history_leaf(index, &entry_hash(bytes), touch.after.effective());
                     let known = replay.0.entry(touch.subject.key());
                     let known = known.or_insert_with(|| (touch.subject, SubjectState::default(), Tree::default()));
@@ -240,7 +239,7 @@ pub fn check_log(entries: &[Vec<u8>], checkpoint: &Checkpoint, vkey: &Vkey) -> P
 
 /// The states and histories of all subjects, from the log alone.
 #[derive(Default)]
-struct Replay(BTreeMap<SubjectKey, (Subject, SubjectState, Tree)>);
+struct Replay(BTreeMap<SubjectKey, (Subject, SubjectState, Tree)>, BTreeSet<(TagRef, Digest)>);
 
 impl Replay {
     fn leaves(&self) -> Vec<map::Leaf> {
@@ -276,6 +275,19 @@ impl View for Replay {
             .collect();
         tags.sort();
         Ok(tags)
+    }
+
+    fn tags_ever_bound_to(
+        &self,
+        registry: &Registry,
+        repository: &Repository,
+        digest: &Digest,
+    ) -> Result<Vec<Tag>, Infallible> {
+        let here = self
+            .1
+            .iter()
+            .filter(|(name, carried)| (&name.registry, &name.repository, carried) == (registry, repository, digest));
+        Ok(here.map(|(name, _)| name.tag.clone()).collect())
     }
 }
 
@@ -414,8 +426,13 @@ pub fn delete_manifest(digest: &str) -> proto::Statement {
 }
 
 pub fn policy(immutable: &[&str]) -> proto::Statement {
-    let policy = Policy::new(immutable).expect("patterns").text().to_owned();
-    statement(proto::statement::Kind::PolicyChange(proto::PolicyChange { policy }))
+    set_policy(&self::immutable(immutable))
+}
+
+/// These rules and no others.
+pub fn set_policy(text: &str) -> proto::Statement {
+    let change = proto::PolicyChange { policy: text.to_owned(), replaces: String::new() };
+    statement(proto::statement::Kind::PolicyChange(change))
 }
 
 pub fn deploy(environment: &str, workload: &str, tag: &str, digest: &str) -> proto::Statement {

@@ -10,6 +10,7 @@ use std::collections::{BTreeMap, HashSet};
 use super::proven::Proven;
 use super::verdict::subject_words;
 use crate::ledger::entry::Body;
+use crate::ledger::referrer::subject_of;
 use crate::ledger::statement::{Kind, Statement};
 use crate::ledger::subject::{Subject, SubjectKey, digest_of, named_by, tag_of};
 use crate::ledger::subject_proof::ProvenSubject;
@@ -166,8 +167,8 @@ impl Proven {
     }
 }
 
-/// The subjects that a record belongs to: those of its statement, and the catalogues of what it is the first about (docs/SPEC.md,
-/// "Subjects"). Which tags a deletion by digest unbinds only the record says.
+/// The subjects that a record belongs to: those of its statement, the digests that referrer tags among them hang on, and the
+/// catalogues of what it is the first about (docs/SPEC.md, "Subjects"). Which tags a deletion by digest unbinds only the record says.
 fn subjects_due(statement: &Statement, named: &[(Subject, u64)]) -> Vec<Subject> {
     let (tag, digest) = (tag_of(statement).map(Subject::Tag), digest_of(statement).cloned().map(Subject::Digest));
     let mut due = Vec::with_capacity(named.len());
@@ -183,6 +184,11 @@ fn subjects_due(statement: &Statement, named: &[(Subject, u64)]) -> Vec<Subject>
         }
         _ => due.extend(tag.into_iter().chain(digest)),
     }
+    let hung_on = |subject: &Subject| match subject {
+        Subject::Tag(tag) => subject_of(&tag.tag).map(Subject::Digest),
+        _ => None,
+    };
+    due.extend(due.iter().filter_map(hung_on).collect::<Vec<_>>());
     let firsts = named.iter().filter(|(_, version)| *version == 0);
     due.extend(firsts.filter_map(|(subject, _)| catalogue_of(subject)));
     due

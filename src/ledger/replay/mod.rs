@@ -21,12 +21,14 @@ pub mod state;
 mod subjects;
 #[cfg(test)]
 mod tests;
+pub mod what_if;
 
 use std::collections::{BTreeMap, HashSet, VecDeque};
 
 use sha2::{Digest as _, Sha256};
 
 use self::subjects::{Kept, Subjects};
+use self::what_if::WhatIf;
 use super::answer::subject_words;
 use super::checkpoint::Checkpoint;
 use super::entry::{Body, EntryError, SignedEntry, entry_hash};
@@ -248,6 +250,7 @@ pub struct Replay {
     events: HashSet<[u8; 32]>,
     unfinished: Option<Unfinished>,
     counts: Counts,
+    what_if: Option<WhatIf>,
 }
 
 /// The entries that a statement still has to get.
@@ -282,7 +285,18 @@ impl Replay {
             events: HashSet::new(),
             unfinished: None,
             counts: Counts::default(),
+            what_if: None,
         }
+    }
+
+    /// Also tells from now on what another policy would have made of it.
+    pub fn also_judge_by(&mut self, policy: Policy) {
+        self.what_if = Some(WhatIf::new(policy));
+    }
+
+    /// What that policy would have made of what was replayed since.
+    pub fn what_if(&self) -> Option<&WhatIf> {
+        self.what_if.as_ref()
     }
 
     /// The key of the log.
@@ -394,13 +408,16 @@ impl Replay {
         let step = self.next_step(&record, statement)?;
         compare(&record, statement, &step)?;
         for touch in &step.touches {
+            if let Some(what_if) = &mut self.what_if {
+                what_if.touch(touch);
+            }
             let key = touch.subject.key();
             let leaf = history_leaf(record.index, &hash, touch.after.effective());
             let is_new = self.subjects.touch(key, touch, leaf);
             // A subject that is new stays so until the next commitment.
             *self.changed.entry(key).or_default() |= is_new;
         }
-        if let Kind::PolicyChange { policy } = &statement.kind
+        if let Kind::PolicyChange { policy, .. } = &statement.kind
             && step.outcome == Outcome::Applied
         {
             self.policy = policy.clone();
@@ -427,6 +444,13 @@ impl Replay {
         }
         let steps = transition(&self.subjects, &self.policy, statement, record.index);
         let mut steps = VecDeque::from(steps.unwrap_or_else(|never| match never {}));
+        if let Some(what_if) = &mut self.what_if {
+            let others = transition(&self.subjects, &what_if.policy, statement, record.index);
+            let others = others.unwrap_or_else(|never| match never {});
+            if let (Some(was), Some(would_be)) = (steps.front(), others.first()) {
+                what_if.compare(record, statement, was, would_be);
+            }
+        }
         let total = u64::try_from(steps.len()).expect("a statement becomes a bounded number of entries");
         let first = steps.pop_front().expect("every statement becomes at least one entry");
         if !steps.is_empty() {

@@ -1,12 +1,12 @@
 //! A replay saved, so that the next audit goes on where this one ended.
 //!
 //! ```text
-//! tagledger audit state 1\n
+//! tagledger audit state 2\n
 //! header, one line of JSON\n
 //! each subject, by rising key:   key (32) || u64 BE count || its history's right edge (32 for each bit of count)
 //!                                || 0: never bound
 //!                                   or 1 bound, 2 unbound || u8 length || digest || u64 BE set by
-//! each bound tag, rising:        place (32) || u8 length || tag
+//! each tag ever bound, rising:    place (32) || u8 length || tag || 1 if it is bound, 0 if it was
 //! each event id in use, rising:  hash (32)
 //! SHA-256 of all before (32)
 //! ```
@@ -34,7 +34,7 @@ use crate::ledger::policy::{Policy, PolicyError};
 use crate::ledger::subject::SubjectKey;
 use crate::ledger::transition::Binding;
 
-const MAGIC: &str = "tagledger audit state 1";
+const MAGIC: &str = "tagledger audit state 2";
 /// Longest header: a policy, a note, an entry, and the rest.
 const MAX_HEADER_LENGTH: u64 = 512 * 1024;
 
@@ -132,9 +132,10 @@ pub fn save(replay: &Replay, note: &str, to: impl Write) -> io::Result<()> {
     for (key, row) in rows {
         put_row(&mut out, key, row)?;
     }
-    for (place, tag) in bound {
+    for ((place, tag), is_bound) in bound {
         out.write_all(place)?;
         put_short(&mut out, tag.as_bytes())?;
+        out.write_all(&[u8::from(*is_bound)])?;
     }
     let mut events: Vec<&Hash> = replay.events.iter().collect();
     events.sort_unstable();
@@ -175,7 +176,12 @@ pub fn load(from: impl Read, vkey: &Vkey) -> Result<Loaded, StateError> {
         let place = array(&mut from)?;
         let tag = String::from_utf8(short(&mut from)?).ok().filter(|tag| tag.parse::<Tag>().is_ok());
         let tag = tag.ok_or(StateError::Damaged("a tag in it is none"))?;
-        replay.subjects.bound.insert((place, tag.into_boxed_str()));
+        let is_bound = match array(&mut from)? {
+            [0] => false,
+            [1] => true,
+            _ => return Err(StateError::Damaged("a tag in it is neither bound nor was")),
+        };
+        replay.subjects.bound.insert((place, tag.into_boxed_str()), is_bound);
     }
     for _ in 0..header.events {
         replay.events.insert(array(&mut from)?);

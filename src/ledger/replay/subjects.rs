@@ -1,6 +1,6 @@
 //! What a replay keeps of every subject, as small as it can be: a log has millions of them.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::convert::Infallible;
 
 use sha2::{Digest as _, Sha256};
@@ -17,8 +17,9 @@ use crate::ledger::transition::{Binding, SubjectState, Touch, View};
 pub(super) struct Subjects {
     /// In the order of the map.
     pub(super) rows: BTreeMap<SubjectKey, Row>,
-    /// Which tags are bound to a digest: what stands for the digest in its repository ([`place_hash`]), and a tag.
-    pub(super) bound: BTreeSet<(Hash, Box<str>)>,
+    /// Which tags are or ever were bound to a digest, and whether they are: by what stands for the digest in its repository
+    /// ([`place_hash`]), and the tag.
+    pub(super) bound: BTreeMap<(Hash, Box<str>), bool>,
 }
 
 /// One of them.
@@ -56,6 +57,18 @@ impl Subjects {
         self.rows.iter().map(|(key, row)| row.leaf(*key))
     }
 
+    /// The tags that are or ever were bound to a digest, in byte order, and whether they are.
+    fn ever_bound(
+        &self,
+        registry: &Registry,
+        repository: &Repository,
+        digest: &Digest,
+    ) -> impl Iterator<Item = (Tag, bool)> {
+        let place = place_hash(registry, repository, digest);
+        let here = self.bound.range((place, Box::from(""))..).take_while(move |((other, _), _)| *other == place);
+        here.map(|((_, tag), is_bound)| (tag.parse().expect("it was a tag when it was bound"), *is_bound))
+    }
+
     /// Puts an entry into a subject's history, and its binding in force. Returns whether it is the first.
     pub(super) fn touch(&mut self, key: SubjectKey, touch: &Touch, leaf: Hash) -> bool {
         let row = self.rows.entry(key).or_default();
@@ -75,10 +88,10 @@ impl Subjects {
                 (place_hash(&name.registry, &name.repository, digest), name.tag.as_str().to_owned().into_boxed_str())
             };
             if let Some(digest) = touch.before.digest() {
-                self.bound.remove(&place(digest));
+                self.bound.insert(place(digest), false);
             }
             if let Some(digest) = touch.after.digest() {
-                self.bound.insert(place(digest));
+                self.bound.insert(place(digest), true);
             }
         }
         is_new
@@ -99,9 +112,20 @@ impl View for Subjects {
         repository: &Repository,
         digest: &Digest,
     ) -> Result<Vec<Tag>, Infallible> {
-        let place = place_hash(registry, repository, digest);
-        let here = self.bound.range((place, Box::from(""))..).take_while(|(other, _)| *other == place);
-        Ok(here.map(|(_, tag)| tag.parse().expect("it was a tag when it was bound")).collect())
+        Ok(self
+            .ever_bound(registry, repository, digest)
+            .filter(|(_, is_bound)| *is_bound)
+            .map(|(tag, _)| tag)
+            .collect())
+    }
+
+    fn tags_ever_bound_to(
+        &self,
+        registry: &Registry,
+        repository: &Repository,
+        digest: &Digest,
+    ) -> Result<Vec<Tag>, Infallible> {
+        Ok(self.ever_bound(registry, repository, digest).map(|(tag, _)| tag).collect())
     }
 }
 

@@ -1,6 +1,6 @@
 //! A log that an honest ledger wrote passes; each lie is found, and named with its index.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::convert::Infallible;
 
 use proptest::prelude::*;
@@ -30,6 +30,8 @@ struct Writer {
     time_us: u64,
     states: HashMap<SubjectKey, SubjectState>,
     bound: BTreeMap<(Registry, Repository, Tag), Digest>,
+    /// What tags were ever bound to.
+    carried: BTreeSet<(Registry, Repository, Digest, Tag)>,
     histories: BTreeMap<SubjectKey, Tree>,
 }
 
@@ -49,6 +51,17 @@ impl View for Writer {
         let here = self.bound.iter().filter(|((a, b, _), bound)| a == registry && b == repository && *bound == digest);
         Ok(here.map(|((_, _, tag), _)| tag.clone()).collect())
     }
+
+    fn tags_ever_bound_to(
+        &self,
+        registry: &Registry,
+        repository: &Repository,
+        digest: &Digest,
+    ) -> Result<Vec<Tag>, Infallible> {
+        let carried = self.carried.iter();
+        let here = carried.filter(|(a, b, c, _)| (a, b, c) == (registry, repository, digest));
+        Ok(here.map(|(.., tag)| tag.clone()).collect())
+    }
 }
 
 impl Writer {
@@ -62,6 +75,7 @@ impl Writer {
             time_us: 1_000_000,
             states: HashMap::new(),
             bound: BTreeMap::new(),
+            carried: BTreeSet::new(),
             histories: BTreeMap::new(),
         };
         writer.commit();
@@ -117,6 +131,9 @@ impl Writer {
             for touch in step.touches {
                 if let Subject::Tag(tag) = &touch.subject {
                     let key = (tag.registry.clone(), tag.repository.clone(), tag.tag.clone());
+                    if let Some(digest) = touch.after.digest() {
+                        self.carried.insert((key.0.clone(), key.1.clone(), digest.clone(), key.2.clone()));
+                    }
                     match touch.after.digest() {
                         Some(digest) => self.bound.insert(key, digest.clone()),
                         None => self.bound.remove(&key),
@@ -127,7 +144,7 @@ impl Writer {
                 self.histories.entry(key).or_default().append(leaf, |_| {});
                 self.states.insert(key, SubjectState { count: touch.version + 1, binding: touch.after });
             }
-            if let Kind::PolicyChange { policy } = &statement.kind
+            if let Kind::PolicyChange { policy, .. } = &statement.kind
                 && step.outcome == Outcome::Applied
             {
                 self.policy = policy.clone();
@@ -181,7 +198,7 @@ impl Writer {
 }
 
 fn policy(text: &str) -> Said {
-    Said::PolicyChange(proto::PolicyChange { policy: text.into() })
+    Said::PolicyChange(proto::PolicyChange { policy: text.into(), replaces: String::new() })
 }
 
 fn delete_manifest(digit: char) -> Said {
@@ -203,7 +220,7 @@ fn observe(tag: &str, digit: Option<char>) -> Said {
     })
 }
 
-const RULE: &str = "immutable = [\"r/app:v*\"]\n";
+const RULE: &str = "[[rule]]\nid = \"r/app:v*\"\nregistries = [\"r\"]\nrepositories = [\"app\"]\ntags = [\"v*\"]\n";
 
 /// A policy, a tag that it keeps, one that it doesn't, and a denied attempt.
 fn story() -> Writer {
@@ -527,7 +544,7 @@ fn a_history_that_skips_an_entry_is_found_at_the_commitment() {
 fn a_policy_that_is_not_followed_is_found() {
     // It says that the rules are other ones now, and goes on by the old ones.
     let mut writer = story();
-    writer.say(policy("immutable = ['r/app:*']"));
+    writer.say(policy("[[rule]]\nid = 'all'\nrepositories = ['app']\n"));
     writer.policy = Policy::parse(RULE).expect("a policy");
     let index = writer.say(push("latest", 'b', Requested));
     let caught = writer.caught();
@@ -679,7 +696,7 @@ fn a_state_that_was_changed_or_cut_short_or_is_of_another_log_is_refused() {
         let other = Skey::from_seed(other.parse().expect("an origin"), &[2; 32]).vkey();
         assert!(matches!(state::load(bytes.as_slice(), &other), Err(StateError::OtherLog { .. })));
     }
-    assert!(matches!(state::load(b"tagledger audit state 2\n{}\n".as_slice(), &vkey), Err(StateError::Magic)));
+    assert!(matches!(state::load(b"tagledger audit state 1\n{}\n".as_slice(), &vkey), Err(StateError::Magic)));
 }
 
 /// Puts the right checksum under a changed state.
@@ -727,7 +744,7 @@ fn said() -> impl Strategy<Value = Said> {
     let digit = || prop::sample::select(vec!['a', 'b', 'c']);
     let asked = || prop::sample::select(vec![Requested, Happened, proto::Disposition::Refused]);
     let phase = prop::sample::select(vec![Phase::Started, Phase::Stopped, Phase::Observed]);
-    let rules = ["", RULE, "immutable = ['**:*']", "immutable = []"];
+    let rules = ["", RULE, "[[rule]]\nid = 'all'\n", "[[rule]]\nid = 'p'\ntags = ['v*']\npromoted_from = ['la*']\n"];
     prop_oneof![
         8 => (tag(), digit(), asked()).prop_map(|(tag, digit, asked)| push(&tag, digit, asked)),
         3 => tag().prop_map(|tag| delete(&tag)),

@@ -1,0 +1,417 @@
+"""What a policy says to a change of a tag: docs/SPEC.md, appendix B. Part of verify.py.
+
+Nothing is handed to Python's `re`: patterns and regular expressions become machines of states that are stepped through character by
+character, so no expression runs away, and none means here what Python rather than the specification makes of it.
+"""
+from __future__ import annotations
+
+import re
+import string
+import tomllib
+from functools import lru_cache
+from typing import Any, Callable, Dict, FrozenSet, Iterable, List, Optional, Tuple
+
+MAX_TEXT, MAX_RULES, MAX_PATTERN, MAX_ID, MAX_NESTING, MAX_REPETITIONS = 60000, 1000, 512, 128, 16, 1000
+MAX_REGEX, MAX_REGEXES = 1000, 10000
+CREATE, OVERWRITE, RECREATE, DELETE = CHANGES = ("create", "overwrite", "recreate", "delete")
+REFERRER = re.compile(r"(sha256|sha512)-([0-9a-f]{64})(|\.sig|\.att|\.sbom)")
+ASCII = frozenset(map(chr, range(128)))
+DIGITS = frozenset(string.digits)
+WORDS = frozenset(string.ascii_letters + string.digits + "_")
+
+
+class PolicyRefused(Exception):
+    """The text is not that of a policy."""
+
+
+def require(condition: bool, reason: str) -> None:
+    if not condition:
+        raise PolicyRefused(reason)
+
+
+def check_characters(text: str) -> None:
+    require(1 <= len(text) <= MAX_PATTERN, f"{text!r} is empty or above {MAX_PATTERN} bytes")
+    require(all("!" <= c <= "~" for c in text), f"{text!r} has a character that no name has")
+
+
+def linked_digest(tag: str) -> Optional[str]:
+    """The digest that a referrer tag hangs on, where its name has all of it."""
+    form = REFERRER.fullmatch(tag)
+    return f"sha256:{form.group(2)}" if form and form.group(1) == "sha256" else None
+
+
+def not_slash(c: str) -> bool:
+    return c != "/"
+
+
+class Glob:
+    """A pattern as a machine of states, each with its moves: (test of a character, or None for a free one; next state)."""
+
+    def __init__(self, pattern: str):
+        check_characters(pattern)
+        self.pattern, self.at, self.depth = pattern, 0, 0
+        self.moves: List[List[Tuple[Optional[Callable[[str], bool]], int]]] = [[]]
+        self.final = self._sequence(0, nested=False)
+
+    def matches(self, text: str) -> bool:
+        states = self._closure({0})
+        for c in text:
+            states = self._closure({after for s in states for test, after in self.moves[s] if test and test(c)})
+        return self.final in states
+
+    def _closure(self, states: set) -> set:
+        todo = list(states)
+        while todo:
+            for test, after in self.moves[todo.pop()]:
+                if test is None and after not in states:
+                    states.add(after)
+                    todo.append(after)
+        return states
+
+    def _move(self, state: int, test: Optional[Callable], after: Optional[int] = None) -> int:
+        if after is None:
+            after = len(self.moves)
+            self.moves.append([])
+        self.moves[state].append((test, after))
+        return after
+
+    def _next(self) -> str:
+        require(self.at < len(self.pattern), f"the pattern {self.pattern!r} breaks off")
+        self.at += 1
+        return self.pattern[self.at - 1]
+
+    def _sequence(self, state: int, nested: bool) -> int:
+        p = self.pattern
+        while self.at < len(p) and not (nested and p[self.at] in ",}"):
+            whole = (p.startswith("**", self.at) and (self.at == 0 or p[self.at - 1] == "/")
+                     and p[self.at + 2:self.at + 3] in ("", "/"))
+            c = self._next()
+            if whole and self.at + 1 < len(p):  # `**/`: any number of components, each with its slash
+                self.at += 2
+                state = self._move(state, None)
+                component = self._move(state, not_slash)
+                self._move(component, not_slash, component)
+                self._move(component, "/".__eq__, state)
+            elif whole:  # at the end: at least one
+                self.at += 1
+                state = self._move(state, not_slash)
+                self._move(state, lambda c: True, state)
+            elif c == "*":
+                state = self._move(state, None)
+                self._move(state, not_slash, state)
+            elif c == "?":
+                state = self._move(state, not_slash)
+            elif c == "[":
+                state = self._move(state, self._set())
+            elif c == "{":
+                self.depth += 1
+                require(self.depth <= MAX_NESTING, f"{p!r} has alternatives nested too deep")
+                begin, state = state, self._move(state, None)
+                self.moves[begin].pop()  # `state` is where the alternatives meet
+                filled = False
+                while True:
+                    first, at = self._move(begin, None), self.at
+                    last = self._sequence(first, nested=True)
+                    if self.at == at:
+                        self.moves[begin].pop()  # an empty alternative is left out
+                    else:
+                        filled = True
+                        self._move(last, None, state)
+                    if self._next() == "}":
+                        break
+                if not filled:
+                    self._move(begin, None, state)
+                self.depth -= 1
+            else:
+                require(c not in "}", f"a }} without {{ in {p!r}")
+                if c == "\\":
+                    c = self._next()
+                    require(not c.isalnum(), f"{p!r} escapes a letter or a digit")
+                state = self._move(state, c.__eq__)
+        return state
+
+    def _set(self) -> Callable[[str], bool]:
+        negated = self.pattern.startswith(("!", "^"), self.at)
+        self.at += negated
+        ranges: List[Tuple[str, str]] = []
+        while True:
+            c = self._next()
+            if c == "]" and ranges:
+                break
+            low = high = c
+            if self.pattern.startswith("-", self.at) and self.pattern[self.at + 1:self.at + 2] not in ("", "]"):
+                self.at += 1
+                high = self._next()
+                require(low <= high, f"a range is the wrong way round in {self.pattern!r}")
+            ranges.append((low, high))
+        return lambda c: any(low <= c <= high for low, high in ranges) != negated
+
+
+class Regex:
+    """A regular expression, as a machine of states; `^` and `$` are moves that only an end of the text lets through."""
+
+    def __init__(self, text: str):
+        check_characters(text)
+        self.text, self.at, self.depth = text, 0, 0
+        tree, self.size = self._alternatives()
+        require(self.at == len(text), f"{text!r} has a ) that closes nothing")
+        self.moves: List[List[Tuple[Any, int]]] = [[]]
+        self.final = self._build(tree, 0)
+
+    def matches(self, name: str) -> bool:
+        """Whether there is a match anywhere in the name."""
+        states: set = set()
+        for at in range(len(name) + 1):
+            states = self._closure(states | {0}, at == 0, at == len(name))
+            if self.final in states:
+                return True
+            if at < len(name):
+                moves = (move for state in states for move in self.moves[state])
+                states = {after for test, after in moves if isinstance(test, frozenset) and name[at] in test}
+        return False
+
+    def _closure(self, states: set, begin: bool, end: bool) -> set:
+        open_ = {None} | ({"^"} if begin else set()) | ({"$"} if end else set())
+        states, todo = set(states), list(states)
+        while todo:
+            for test, after in self.moves[todo.pop()]:
+                if not isinstance(test, frozenset) and test in open_ and after not in states:
+                    states.add(after)
+                    todo.append(after)
+        return states
+
+    # A tree is a set of characters, "^", "$", or a tuple: ("or", trees), ("then", trees), ("times", tree, least, most or None).
+
+    def _peek(self) -> str:
+        return self.text[self.at:self.at + 1]
+
+    def _take(self) -> str:
+        require(self.at < len(self.text), f"{self.text!r} breaks off")
+        self.at += 1
+        return self.text[self.at - 1]
+
+    def _alternatives(self) -> Tuple[Any, int]:
+        branches: List[List[Any]] = [[]]
+        size = 1
+        while self._peek() not in ("", ")"):
+            if self._peek() == "|":
+                self.at += 1
+                branches.append([])
+                size += 1
+                continue
+            piece, its_size = self._piece()
+            branches[-1].append(piece)
+            size += its_size
+            require(size <= MAX_REGEX, f"{self.text!r} is too large once its repetitions are written out")
+        return ("or", [("then", pieces) for pieces in branches]), size
+
+    def _piece(self) -> Tuple[Any, int]:
+        tree, size = self._atom()
+        sign = self._peek()
+        if sign == "" or sign not in "*+?{":
+            return tree, size
+        self.at += 1
+        least, most = {"*": (0, None), "+": (1, None), "?": (0, 1)}.get(sign) or self._counts()
+        if self._peek() == "?":  # as little as possible: no matter for whether there is a match
+            self.at += 1
+        require(self._peek() == "" or self._peek() not in "*+?{", f"{self.text!r} repeats a repetition")
+        return ("times", tree, least, most), size * max(1, least + 1 if most is None else most)
+
+    def _counts(self) -> Tuple[int, Optional[int]]:
+        form = re.compile(r"(0|[1-9][0-9]*)(,(0|[1-9][0-9]*)?)?\}").match(self.text, self.at)
+        require(form is not None, f"{self.text!r} has a {{ that begins no repetition")
+        self.at = form.end()
+        least = int(form.group(1))
+        most = least if form.group(2) is None else None if form.group(3) is None else int(form.group(3))
+        require(max(least, most or 0) <= MAX_REPETITIONS, f"{self.text!r} repeats too often")
+        require(most is None or least <= most, f"{self.text!r} asks for more than it allows")
+        return least, most
+
+    def _atom(self) -> Tuple[Any, int]:
+        c = self._take()
+        if c == "(":
+            self.depth += 1
+            require(self.depth <= MAX_NESTING, f"{self.text!r} has groups nested too deep")
+            if self._peek() == "?":
+                require(self.text.startswith("?:", self.at), f"{self.text!r} has a group with an option")
+                self.at += 2
+            tree, size = self._alternatives()
+            require(self._peek() == ")", f"{self.text!r} has a group that does not end")
+            self.at += 1
+            self.depth -= 1
+            return tree, size
+        if c in "^$":
+            return c, 1
+        if c == ".":
+            return ASCII, 1
+        if c == "[":
+            return self._set(), 1
+        if c == "\\":
+            return self._escape(), 1
+        require(c not in "*+?{]}", f"{self.text!r} has a {c} that has to be escaped")
+        return frozenset(c), 1
+
+    def _escape(self) -> FrozenSet[str]:
+        c = self._take()
+        known = {"d": DIGITS, "D": ASCII - DIGITS, "w": WORDS, "W": ASCII - WORDS}
+        require(c in known or c in string.punctuation, f"{self.text!r} has \\{c}")
+        return known.get(c) or frozenset(c)
+
+    def _set(self) -> FrozenSet[str]:
+        negated = self._peek() == "^"
+        self.at += negated
+        members: FrozenSet[str] = frozenset()
+        while self._peek() != "]" or not members:
+            first = self._member()
+            if self._peek() == "-" and self.text[self.at + 1:self.at + 2] not in ("", "]"):
+                self.at += 1
+                last = self._member()
+                require(len(first) == 1 and len(last) == 1, f"{self.text!r} has a range of more than characters")
+                (low,), (high,) = first, last
+                require(low <= high, f"{self.text!r} has a range that falls")
+                first = frozenset(map(chr, range(ord(low), ord(high) + 1)))
+            members |= first
+        self.at += 1
+        return ASCII - members if negated else members
+
+    def _member(self) -> FrozenSet[str]:
+        c = self._take()
+        require(c not in "[]", f"{self.text!r} has a {c} in a set that has to be escaped")
+        return self._escape() if c == "\\" else frozenset(c)
+
+    def _new(self) -> int:
+        self.moves.append([])
+        return len(self.moves) - 1
+
+    def _build(self, tree: Any, state: int) -> int:
+        """Adds the machine of a tree behind a state, and returns the state in which it has matched."""
+        if not isinstance(tree, tuple):
+            end = self._new()
+            self.moves[state].append((tree, end))
+            return end
+        if tree[0] == "then":
+            for part in tree[1]:
+                state = self._build(part, state)
+            return state
+        if tree[0] == "or":
+            end = self._new()
+            for part in tree[1]:
+                begin = self._new()
+                self.moves[state].append((None, begin))
+                self.moves[self._build(part, begin)].append((None, end))
+            return end
+        _, part, least, most = tree
+        for _ in range(least):
+            state = self._build(part, state)
+        end = self._new()
+        for _ in range((most or 0) - least):
+            self.moves[state].append((None, end))
+            state = self._build(part, state)
+        if most is None:
+            begin = self._new()
+            self.moves[state].append((None, begin))
+            self.moves[self._build(part, begin)].append((None, begin))
+            state = begin
+        self.moves[state].append((None, end))
+        return end
+
+
+class Names:
+    """Which names of one kind a rule means."""
+
+    def __init__(self, rule: Dict[str, Any], field: str, has_regexes: bool = True):
+        kinds: List[Tuple[str, Callable]] = [(field, Glob), (f"{field}_excluding", Glob)]
+        if has_regexes:
+            kinds += [(f"{field}_regex", Regex), (f"{field}_excluding_regex", Regex)]
+        lists = {name: [kind(text) for text in rule.get(name, [])] for name, kind in kinds}
+        self.including = lists[field] + lists.get(f"{field}_regex", [])
+        self.excluding = lists[f"{field}_excluding"] + lists.get(f"{field}_excluding_regex", [])
+
+    def has(self, name: str) -> bool:
+        return (not self.including or any(one.matches(name) for one in self.including)) \
+            and not any(one.matches(name) for one in self.excluding)
+
+    def regex_size(self) -> int:
+        return sum(one.size for one in self.including + self.excluding if isinstance(one, Regex))
+
+
+LISTS = [f"{field}{which}" for field, kinds in (("registries", ("", "_excluding")),
+                                               ("repositories", ("", "_regex", "_excluding", "_excluding_regex")),
+                                               ("tags", ("", "_regex", "_excluding", "_excluding_regex")))
+         for which in kinds] + ["forbid", "allow", "promoted_from"]
+
+
+class Rule:
+    def __init__(self, rule: Any):
+        require(isinstance(rule, dict), "a rule is no table")
+        require(not set(rule) - {"id", *LISTS}, f"an unknown key in {sorted(rule)}")
+        self.id = rule.get("id")
+        require(isinstance(self.id, str) and 1 <= len(self.id) <= MAX_ID and all("!" <= c <= "~" for c in self.id),
+                f"{self.id!r} is no id")
+        for name in LISTS:
+            found = rule.get(name, ["any"])
+            require(isinstance(found, list) and found and all(isinstance(text, str) for text in found),
+                    f"{name} is no list of strings, or empty")
+        says = [name for name in ("forbid", "allow", "promoted_from") if name in rule]
+        require(len(says) <= 1, f"rule {self.id} says several things")
+        self.says = says[0] if says else "forbid"
+        self.changes = rule.get(self.says, [OVERWRITE, RECREATE, DELETE])
+        self.sources = [Glob(text) for text in rule.get("promoted_from", [])]
+        require(self.says == "promoted_from" or not set(self.changes) - set(CHANGES), f"{self.changes} has no such change")
+        self.registries = Names(rule, "registries", has_regexes=False)
+        self.repositories, self.tags = Names(rule, "repositories"), Names(rule, "tags")
+
+    def is_about(self, registry: str, repository: str, tag: str) -> bool:
+        return self.tags.has(tag) and self.repositories.has(repository) and self.registries.has(registry)
+
+
+class Policy:
+    def __init__(self, text: str, exempt_referrers: bool, rules: List[Rule]):
+        self.text, self.exempt_referrers, self.rules = text, exempt_referrers, rules
+        self.known: Dict[Tuple[str, str, str], List[Rule]] = {}
+
+    def about(self, tag: Tuple[str, str, str]) -> List[Rule]:
+        if tag not in self.known:
+            exempt = self.exempt_referrers and REFERRER.fullmatch(tag[2])
+            self.known[tag] = [] if exempt else [rule for rule in self.rules if rule.is_about(*tag)]
+        return self.known[tag]
+
+    def forbids(self, tag: Tuple[str, str, str], change: str, carried: Iterable[str]) -> Optional[Tuple[str, bool]]:
+        """The rule that forbids the change, and whether for want of a promotion. `carried` has the tags of the repository that were
+        ever bound to the digest that the tag is to be bound to."""
+        for rule in self.about(tag):
+            if rule.says == "promoted_from":
+                if change != DELETE and not any(source.matches(other) for other in carried for source in rule.sources):
+                    return rule.id, True
+            elif change in rule.changes:
+                return (rule.id, False) if rule.says == "forbid" else None
+        return None
+
+
+def check_toml_1_0(text: str) -> None:
+    """Refuses what TOML 1.1 has and 1.0 has not: inline tables altogether, and two escapes."""
+    token = re.compile(r'''(?s)"""(?:\\.|[^\\])*?"""+|\'{3}.*?\'{3}\'*|"(?:\\.|[^"\\\n])*"|\'[^\'\n]*\'|\#[^\n]*|\{''')
+    for found in token.finditer(text):
+        part = found.group()
+        require(part != "{", "an inline table")
+        escapes = re.findall(r"(?s)\\(.)", part) if part.startswith('"') else []
+        require(not set(escapes) & {"e", "x"}, "an escape that TOML 1.0 does not know")
+
+
+@lru_cache(maxsize=256)
+def read_policy(text: str) -> Policy:
+    require(len(text.encode()) <= MAX_TEXT, f"above {MAX_TEXT} bytes")
+    try:
+        document = tomllib.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise PolicyRefused(f"not TOML: {error}") from None
+    check_toml_1_0(text)
+    require(not set(document) - {"exempt_referrers", "rule"}, f"an unknown key in {sorted(document)}")
+    exempt, rules = document.get("exempt_referrers", True), document.get("rule", [])
+    require(isinstance(exempt, bool), "exempt_referrers is no boolean")
+    require(isinstance(rules, list) and len(rules) <= MAX_RULES, f"rule is no list, or has more than {MAX_RULES}")
+    rules = [Rule(rule) for rule in rules]
+    require(len({rule.id for rule in rules}) == len(rules), "an id that is there twice")
+    size = sum(names.regex_size() for rule in rules for names in (rule.repositories, rule.tags))
+    require(size <= MAX_REGEXES, "regular expressions too large together")
+    return Policy(text, exempt, rules)
