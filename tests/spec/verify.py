@@ -1183,6 +1183,11 @@ class Answer:
         changes, is_cut = self.collect(self.changes(WORKLOAD, members, q["from_us"], t), q["limit"])
         return {"as_of_us": t, "changes": changes, "is_cut": is_cut}
 
+    def policy_at(self, q: Dict[str, Any]) -> Dict[str, Any]:
+        t = self.moment(q["at_us"])
+        state = self.from_one(POLICY, (), t, lambda proof: self.state(proof, t))
+        return {"as_of_us": t, "state": show(POLICY, (), state)}
+
     def entry(self, q: Dict[str, Any]) -> Dict[str, Any]:
         require(q["index"] in self.entries, f"entry {q['index']} is not shown")
         return {"as_of_us": None, "index": q["index"]}
@@ -1214,7 +1219,7 @@ def check_question(q: Dict[str, Any]) -> None:
 
 
 def show(kind: int, parts: Tuple[str, ...], state: StateAt) -> Dict[str, Any]:
-    name = "{}/{}:{}".format(*parts) if kind == TAG_SUBJECT else list(parts)
+    name = "{}/{}:{}".format(*parts) if kind == TAG_SUBJECT else "the policy" if kind == POLICY else list(parts)
     return {"name": name, "digest": state.digest, "set_by": state.set_by, "at": state.at.index if state.at else None,
             "next": state.next.index if state.next else None, "total": state.total}
 
@@ -1230,6 +1235,7 @@ QUESTIONS = {
     "running_at": {"environment": str, "workload": str, "at_us": int, "include_stopped": bool, "limit": int},
     "repository_diff": {"repository": str, "from_us": int, "to_us": int, "limit": int},
     "environment_diff": {"environment": str, "from_us": int, "to_us": int, "limit": int},
+    "policy_at": {"at_us": int},
     "entry": {"index": int},
     "leaf": {"hash": str},
     "inclusion": {"index": int, "tree_size": int},
