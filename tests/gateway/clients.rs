@@ -1,0 +1,1 @@
+//! Real clients with a real registry.
