@@ -164,7 +164,7 @@ async fn what_the_registry_refuses_is_failed_and_what_it_does_not_say_is_looked_
 async fn a_registry_that_is_not_there_is_told_and_nothing_came_about() {
     let stage = Stage::new().await;
     stage.push("latest", "one").await;
-    stage.registry.stop();
+    stage.registry.stop().await;
     let (status, body) = stage.push("latest", "two").await;
     assert_eq!(status, StatusCode::BAD_GATEWAY, "{body}");
     assert_eq!(stage.log().await.last().map(String::as_str), Some("latest push REFUSED: FAILED"));
@@ -182,6 +182,20 @@ async fn a_client_that_hangs_up_leaves_nothing_half_done() {
             stage.log().await.last().is_some_and(|last| last == "latest push HAPPENED: APPLIED")
         })
         .await;
+    stage.agrees().await;
+}
+
+#[tokio::test]
+async fn a_gateway_that_is_asked_to_stop_finishes_what_it_began() {
+    let stage = Stage::new().await;
+    stage.registry.set(Mode::DoesSlowly);
+    let other = stage.another_gateway().await;
+    let url = format!("http://{}/v2/team/app/manifests/latest", other.address);
+    let pushing = tokio::spawn(stage.client.put(url).body("one").send());
+    stage.until("it is under way", async |stage| !stage.log().await.is_empty()).await;
+    other.stop().await;
+    assert_eq!(pushing.await.expect("ran").expect("answered").status(), StatusCode::CREATED);
+    assert_eq!(stage.log().await, ["latest push INTENDED: NOTED", "latest push HAPPENED: APPLIED"]);
     stage.agrees().await;
 }
 

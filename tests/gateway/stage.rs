@@ -15,7 +15,7 @@ use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 use tagledger::ledger::entry::{Body as EntryBody, SignedEntry};
 use tagledger::ledger::statement::{Kind, Statement};
-use tagledger::ledger::subject::tag_of;
+use tagledger::ledger::subject::{place_of, tag_of};
 use tagledger::proto::{self, Disposition};
 use tagledger::server::gateway::{Settings, serve};
 use tokio::sync::oneshot;
@@ -80,25 +80,29 @@ impl Stage {
     pub(crate) async fn before(world: World, ledger: &str, change: impl FnOnce(&mut Settings)) -> Self {
         let registry = Registry::start().await;
         let folder = tempfile::tempdir().expect("a folder");
-        let mut settings = Settings {
+        let mut settings = Self::settings(&world, &registry.address.to_string(), folder.path());
+        settings.ledger = ledger.to_owned();
+        settings.idle_timeout_ms = 1_000;
+        change(&mut settings);
+        let gateway = Running::start(settings.clone()).await;
+        Self { world, registry, gateway, client: client(), folder, settings }
+    }
+
+    /// Of a gateway before the registry at an address, that keeps what it keeps in a folder.
+    pub(crate) fn settings(world: &World, registry: &str, folder: &std::path::Path) -> Settings {
+        Settings {
             listen: "127.0.0.1:0".parse().expect("an address"),
-            upstream: Some(format!("http://{}", registry.address)),
+            upstream: Some(format!("http://{registry}")),
             registry: Some(world::REGISTRY.to_owned()),
-            ledger: ledger.to_owned(),
+            ledger: format!("http://{}", world.address),
             token_file: Some(world.data_dir.join("token")),
-            trust: Some(folder.path().join("trust")),
-            journal: folder.path().join("journal"),
-            idle_timeout_ms: 1_000,
+            trust: Some(folder.join("trust")),
+            journal: folder.join("journal"),
             look_pause_ms: 50,
             policy_every_ms: 200,
             ledger_timeout_ms: 2_000,
             ..Settings::default()
-        };
-        change(&mut settings);
-        let gateway = Running::start(settings.clone()).await;
-        let client = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).no_proxy();
-        let client = client.tls_certs_only([]).build().expect("a client");
-        Self { world, registry, gateway, client, folder, settings }
+        }
     }
 
     /// Another gateway before the same registry, to the same ledger.
@@ -106,12 +110,6 @@ impl Stage {
         let journal = self.folder.path().join("other-journal");
         let trust = Some(self.folder.path().join("other-trust"));
         Running::start(Settings { journal, trust, name: "other".into(), ..self.settings.clone() }).await
-    }
-
-    pub(crate) async fn restart_gateway(&mut self) {
-        let again =
-            Running::start(Settings { journal: self.folder.path().join("next-journal"), ..self.settings.clone() });
-        std::mem::replace(&mut self.gateway, again.await).stop().await;
     }
 
     pub(crate) fn url(&self, path: &str) -> String {
@@ -150,38 +148,31 @@ impl Stage {
 
     /// What a tag is in the ledger; empty: nothing.
     pub(crate) async fn bound(&self, tag: &str) -> String {
-        let request = proto::ResolveTagRequest {
-            registry: world::REGISTRY.into(),
-            repository: world::REPOSITORY.into(),
-            tag: tag.into(),
-            at_us: 0,
-            without_evidence: true,
-        };
-        self.world.query().resolve_tag(request).await.expect("answered").into_inner().digest
+        bound(&self.world, world::REPOSITORY, tag).await
     }
 
     /// Every record about a tag, in short: "v1 push INTENDED: NOTED".
     pub(crate) async fn log(&self) -> Vec<String> {
-        self.lines().await.into_iter().map(|(_, line)| line).collect()
+        lines(&self.world).await.into_iter().map(|line| line.text).collect()
     }
 
     /// Index of the last record that reads so.
     pub(crate) async fn entry(&self, line: &str) -> u64 {
-        let lines = self.lines().await;
-        let found = lines.iter().rev().find(|(_, found)| found == line);
-        found.unwrap_or_else(|| panic!("no {line:?} among {lines:#?}")).0
-    }
-
-    async fn lines(&self) -> Vec<(u64, String)> {
-        let entries = self.world.entries().await;
-        let decoded = entries.iter().map(|bytes| SignedEntry::decode(bytes).expect("an entry"));
-        decoded.enumerate().filter_map(|(index, entry)| Some((index as u64, line_of(entry)?))).collect()
+        let lines = lines(&self.world).await;
+        let found = lines.iter().rev().find(|found| found.text == line);
+        found.unwrap_or_else(|| panic!("no {line:?} among {lines:#?}")).index
     }
 
     /// Ledger and registry say the same of every tag; the log holds.
     pub(crate) async fn agrees(&self) {
-        let mut tags: std::collections::BTreeSet<String> =
-            self.log().await.iter().filter_map(|line| line.split(' ').next()).map(str::to_owned).collect();
+        let mut tags: std::collections::BTreeSet<String> = self
+            .log()
+            .await
+            .iter()
+            .filter_map(|line| line.split(' ').next())
+            .flat_map(|tags| tags.split('+'))
+            .map(str::to_owned)
+            .collect();
         tags.extend(self.registry.tags(world::REPOSITORY));
         for tag in tags.iter().filter(|tag| tag.as_str() != "-") {
             let there = self.registry.digest_of(world::REPOSITORY, tag).unwrap_or_default();
@@ -204,7 +195,41 @@ impl Stage {
     }
 }
 
-fn line_of(entry: SignedEntry) -> Option<String> {
+pub(crate) fn client() -> reqwest::Client {
+    let client = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).no_proxy();
+    client.tls_certs_only([]).build().expect("a client")
+}
+
+/// What a tag is in a ledger; empty: nothing.
+pub(crate) async fn bound(world: &World, repository: &str, tag: &str) -> String {
+    let request = proto::ResolveTagRequest {
+        registry: world::REGISTRY.into(),
+        repository: repository.into(),
+        tag: tag.into(),
+        at_us: 0,
+        without_evidence: true,
+    };
+    world.query().resolve_tag(request).await.expect("answered").into_inner().digest
+}
+
+/// A record about tags.
+#[derive(Debug)]
+pub(crate) struct Line {
+    pub(crate) index: u64,
+    pub(crate) repository: String,
+    /// Empty if it is about several.
+    pub(crate) tag: String,
+    pub(crate) text: String,
+}
+
+/// All of them.
+pub(crate) async fn lines(world: &World) -> Vec<Line> {
+    let entries = world.entries().await;
+    let decoded = entries.iter().map(|bytes| SignedEntry::decode(bytes).expect("an entry"));
+    decoded.zip(0..).filter_map(|(entry, index)| line_of(entry, index)).collect()
+}
+
+fn line_of(entry: SignedEntry, index: u64) -> Option<Line> {
     let EntryBody::Record(record, statement) = entry.body else { return None };
     let outcome = record.outcome().as_str_name().trim_start_matches("OUTCOME_").to_owned();
     let (tag, disposition) = match &statement.kind {
@@ -220,7 +245,9 @@ fn line_of(entry: SignedEntry) -> Option<String> {
         _ => (named(&statement), None),
     };
     let disposition = disposition.map(|disposition| format!(" {disposition:?}").to_uppercase()).unwrap_or_default();
-    Some(format!("{tag} {}{disposition}: {outcome}", statement.verb()))
+    let text = format!("{tag} {}{disposition}: {outcome}", statement.verb());
+    let repository = place_of(&statement).map(|(_, repository)| repository.to_string()).unwrap_or_default();
+    Some(Line { index, repository, tag: named(&statement), text })
 }
 
 fn named(statement: &Statement) -> String {
@@ -289,14 +316,14 @@ impl Registry {
         registry
     }
 
-    pub(crate) fn stop(&self) {
+    pub(crate) async fn stop(&self) {
         self.stop.notify_one();
         // The port is given up at once; connections that were kept alive are refused from now on.
         self.set(Mode::Breaks);
         let deadline = std::time::Instant::now() + PATIENCE;
-        while std::net::TcpStream::connect(self.address).is_ok() {
+        while tokio::net::TcpStream::connect(self.address).await.is_ok() {
             assert!(std::time::Instant::now() < deadline, "it stops");
-            std::thread::sleep(Duration::from_millis(10));
+            tokio::time::sleep(Duration::from_millis(10)).await;
         }
     }
 
