@@ -163,12 +163,14 @@ async fn what_the_registry_refuses_is_failed_and_what_it_does_not_say_is_looked_
 #[tokio::test]
 async fn a_registry_that_is_not_there_is_told_and_nothing_came_about() {
     let stage = Stage::new().await;
-    stage.push("latest", "one").await;
     stage.registry.stop().await;
-    let (status, body) = stage.push("latest", "two").await;
+    let (status, body) = stage.push("latest", "one").await;
     assert_eq!(status, StatusCode::BAD_GATEWAY, "{body}");
-    assert_eq!(stage.log().await.last().map(String::as_str), Some("latest push REFUSED: FAILED"));
-    assert_eq!(stage.bound("latest").await, stage::digest("one"));
+    assert_eq!(stage.log().await, ["latest push INTENDED: NOTED", "latest push REFUSED: FAILED"]);
+    // Of a protected tag it is not even known whether it is there.
+    assert_eq!(stage.push("v1", "one").await.0, StatusCode::BAD_GATEWAY);
+    assert_eq!(stage.log().await[2..], ["v1 push INTENDED: NOTED", "v1 push REFUSED: FAILED"]);
+    assert_eq!((stage.bound("latest").await, stage.bound("v1").await), (String::new(), String::new()));
 }
 
 #[tokio::test]

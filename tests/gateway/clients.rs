@@ -90,11 +90,15 @@ async fn a_real_registry_has_ranges_mounts_and_deletes_by_digest_only() {
     let real = Real::start().await;
     real.skopeo(&["copy", &real.image("one"), &format!("{}:v1", real.reference("team/app"))]).succeeds();
     let url = |path: &str| format!("http://{}{path}", real.gateway.address);
-    let layer = digest_of(&tar("hello.txt", b"I am image one."));
+    // skopeo has compressed it.
+    let manifest =
+        real.client.get(url("/v2/team/app/manifests/v1")).header("accept", IMAGE).send().await.expect("answered");
+    let manifest: serde_json::Value = serde_json::from_str(&manifest.text().await.expect("text")).expect("a manifest");
+    let layer = manifest["layers"][0]["digest"].as_str().expect("a digest").to_owned();
     let blob = real.client.get(url(&format!("/v2/team/app/blobs/{layer}"))).header("range", "bytes=0-8");
     let part = blob.send().await.expect("answered");
     assert_eq!(part.status(), 206);
-    assert_eq!(part.text().await.expect("text"), "hello.txt");
+    assert_eq!(part.bytes().await.expect("read").len(), 9);
     let mount = real.client.post(url(&format!("/v2/team/mounted/blobs/uploads/?mount={layer}&from=team/app")));
     let mounted = mount.send().await.expect("answered");
     assert_eq!(mounted.status(), 201);
@@ -138,7 +142,7 @@ impl Ran {
     /// What it printed for its user. Clients escape quotes in their own way.
     fn fails(self) -> String {
         assert!(!self.0.status.success(), "{} succeeded", self.1);
-        String::from_utf8_lossy(&self.0.stderr).replace("\\\\", "\\").replace("\\\"", "\"")
+        String::from_utf8_lossy(&self.0.stderr).replace('\\', "")
     }
 }
 
@@ -173,6 +177,7 @@ impl Real {
             assert!(Instant::now() < deadline, "docker-registry listens");
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
+        std::fs::write(folder.path().join("auth.json"), "{}").expect("written");
         let world = World::with_rules(&[RULE]).await;
         let settings = Stage::settings(&world, &registry.to_string(), folder.path());
         let gateway = Running::start(settings).await;
