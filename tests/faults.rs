@@ -186,7 +186,7 @@ fn strikes(fault: &Fault, words: &str) {
     server.stop();
     // The cause is gone.
     runtime.block_on(async {
-        let world = World::open(&data_dir, &[]).await;
+        let world = World::open(&data_dir).await;
         world.recorded(&happened("after", &digest('b'))).await;
         let entries = world.check_ledger().await;
         for (index, bytes) in &acknowledged {

@@ -90,11 +90,11 @@ impl World {
         let (registry, repository, tag) = (registry.to_string(), repository.to_string(), tag.to_string());
         let disposition = Disposition::Requested.into();
         let kind = match to {
-            "-" => Kind::TagDelete(proto::TagDelete { registry, repository, tag, disposition }),
+            "-" => Kind::TagDelete(proto::TagDelete { registry, repository, tag, disposition, settles: 0 }),
             digit => {
                 let digest = format!("sha256:{}", digit.to_lowercase().repeat(64));
                 let media_type = String::new();
-                Kind::TagPush(proto::TagPush { registry, repository, tag, digest, media_type, disposition })
+                Kind::TagPush(proto::TagPush { registry, repository, tag, digest, media_type, disposition, settles: 0 })
             }
         };
         let bytes = proto::Statement { kind: Some(kind), ..proto::Statement::default() }.encode_to_vec();
@@ -105,7 +105,8 @@ impl World {
             if let (Subject::Tag(name), Some(digest)) = (&touch.subject, touch.after.digest()) {
                 self.carried.insert((name.clone(), digest.clone()));
             }
-            let state = SubjectState { count: touch.version + 1, binding: touch.after.clone() };
+            let state =
+                SubjectState { count: touch.version + 1, binding: touch.after.clone(), hold: touch.hold.clone() };
             self.subjects.insert(touch.subject.key(), state);
         }
         (steps[0].outcome, steps[0].rule.clone())

@@ -21,7 +21,7 @@ fn runtime() -> tokio::runtime::Runtime {
 /// Appends so many entries, and stops.
 fn append(data_dir: &Path, tags: std::ops::Range<usize>) {
     runtime().block_on(async {
-        let world = World::open(data_dir, &[]).await;
+        let world = World::open(data_dir).await;
         for number in tags {
             world.recorded(&happened(&format!("t{number}"), &digest('a'))).await;
         }
@@ -134,7 +134,7 @@ fn the_mark_is_at_most_a_second_behind_and_up_to_date_after_a_stop() {
     let folder = tempfile::tempdir().expect("a folder");
     let data_dir = folder.path().join("ledger");
     runtime().block_on(async {
-        let world = World::open(&data_dir, &[]).await;
+        let world = World::open(&data_dir).await;
         // Before the first request is answered it is there.
         let begun = mark(&data_dir).1.size;
         let receipt = world.recorded(&happened("v1", &digest('a'))).await;

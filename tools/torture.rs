@@ -533,7 +533,7 @@ impl Writer {
             proto::Disposition::Requested.into()
         };
         match self.random.below(10) {
-            0 => Kind::TagDelete(proto::TagDelete { registry, repository, tag, disposition }),
+            0 => Kind::TagDelete(proto::TagDelete { registry, repository, tag, disposition, settles: 0 }),
             1 => Kind::TagObserved(proto::TagObserved { registry, repository, tag, digest, checks_entry: 0 }),
             2 | 3 => Kind::Deployment(proto::Deployment {
                 environment: format!("env{}", self.random.below(3)),

@@ -8,6 +8,7 @@ use clap::{Args, Parser, Subcommand};
 use tagledger::ledger::note::Origin;
 use tagledger::server::config::Config;
 use tagledger::server::data_dir::DataDir;
+use tagledger::server::gateway::{self, Settings};
 use tagledger::server::{Running, ServeError, serve};
 
 /// tagledgerd serves an append-only ledger of container tags.
@@ -40,11 +41,71 @@ enum Command {
         #[arg(long)]
         log_json: bool,
     },
+    /// Stand in front of a registry: no tag changes without the ledger's word, and every attempt is recorded.
+    ///
+    /// Clients use the gateway's address instead of the registry's; nobody but the gateway may write to the registry. Before
+    /// it lets a push or delete through, it records the intent in the ledger, which decides by its policy; afterwards, what
+    /// became of it. A denied change is answered with 409 and the reason, which docker, podman, buildah and skopeo print.
+    #[command(
+        after_help = "Example, with a registry on port 5000 and a ledger on port 7420 of this machine:\n  tagledgerd gateway --upstream http://127.0.0.1:5000 --registry registry.example --ledger 127.0.0.1:7420 \\\n    --token-file ./ledger/token --trust ./gateway-trust --listen 127.0.0.1:7430\n  skopeo copy --dest-tls-verify=false dir:./image docker://127.0.0.1:7430/team/app:v1\n  tagledger history registry.example/team/app:v1\n\nThe same in a file, for --config; more settings are in docs/OPERATIONS.md:\n  upstream = \"http://127.0.0.1:5000\"\n  registry = \"registry.example\"\n  token_file = \"ledger/token\"\n  trust = \"gateway-trust\"\n  when_ledger_unreachable = \"protect\"    # or \"refuse\", \"pass\""
+    )]
+    Gateway(GatewayFlags),
     /// Make a data directory with origin, keys and first token, and print the verifier key.
     Init {
         #[command(flatten)]
         place: Place,
     },
+}
+
+#[derive(Args)]
+struct GatewayFlags {
+    /// Configuration file (TOML); what is given as a flag wins over it
+    #[arg(long, value_name = "FILE", env = "TAGLEDGER_GATEWAY_CONFIG")]
+    config: Option<PathBuf>,
+    /// Base URL of the registry behind the gateway
+    #[arg(long, value_name = "URL")]
+    upstream: Option<String>,
+    /// What the registry is called in entries: the host that clients name, "registry.example"
+    #[arg(long, value_name = "NAME")]
+    registry: Option<String>,
+    /// Where the ledger is served [default: http://127.0.0.1:7420]
+    #[arg(long, value_name = "URL", env = "TAGLEDGER_SERVER")]
+    ledger: Option<String>,
+    /// Address to listen on [default: 127.0.0.1:7430]
+    #[arg(long, value_name = "ADDR")]
+    listen: Option<SocketAddr>,
+    /// File that holds the token to write to the ledger with
+    #[arg(long, value_name = "FILE", env = "TAGLEDGER_TOKEN_FILE")]
+    token_file: Option<PathBuf>,
+    /// Folder where the ledger's key and newest checkpoint are pinned
+    #[arg(long, value_name = "DIR", env = "TAGLEDGER_TRUST")]
+    trust: Option<PathBuf>,
+    /// The ledger's verifier key [default: pinned at the first contact]
+    #[arg(long, value_name = "VKEY")]
+    vkey: Option<String>,
+    /// File where what is under way is kept over a crash [default: tagledger-gateway.journal]
+    #[arg(long, value_name = "FILE")]
+    journal: Option<PathBuf>,
+    /// Write logs as JSON, one object a line
+    #[arg(long)]
+    log_json: bool,
+}
+
+impl GatewayFlags {
+    fn settings(self) -> Result<Settings, ServeError> {
+        let mut settings = self.config.map_or_else(|| Ok(Settings::default()), |path| Settings::read(&path))?;
+        // A path in a file starts from the file's folder, one on the command line from here.
+        let here = |path: PathBuf| std::path::absolute(&path).unwrap_or(path);
+        settings.upstream = self.upstream.or(settings.upstream);
+        settings.registry = self.registry.or(settings.registry);
+        settings.ledger = self.ledger.unwrap_or(settings.ledger);
+        settings.listen = self.listen.unwrap_or(settings.listen);
+        settings.token_file = self.token_file.map(here).or(settings.token_file);
+        settings.trust = self.trust.map(here).or(settings.trust);
+        settings.vkey = self.vkey.or(settings.vkey);
+        settings.journal = self.journal.map(here).unwrap_or(settings.journal);
+        Ok(settings)
+    }
 }
 
 #[derive(Args)]
@@ -81,6 +142,14 @@ fn run(command: Command) -> Result<(), ServeError> {
             println!("{} {state}", data_dir.path().display());
             println!("{}", data_dir.take_key().vkey());
             Ok(())
+        }
+        Command::Gateway(flags) => {
+            log_to_stderr(flags.log_json);
+            let settings = flags.settings()?;
+            let runtime =
+                tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(ServeError::Runtime)?;
+            let started = |address| println!("tagledgerd {} gateway on http://{address}", env!("CARGO_PKG_VERSION"));
+            Ok(runtime.block_on(gateway::serve(settings, started, terminated()))?)
         }
         Command::Serve { place, listen, config, log_json } => {
             log_to_stderr(log_json);

@@ -1,11 +1,12 @@
 //! The port through which the edge speaks to the ledger.
 //!
-//! Small on purpose: record what a source claims, ask what a tag is. The service implements it in process; a gateway on
-//! another machine can implement it over gRPC.
+//! Small on purpose: record what a source claims, ask what a tag is. The service implements [`LedgerPort`] in process for its
+//! webhooks, and [`GatewayPort`] over gRPC for a gateway, which may run on another machine.
 
 use std::future::Future;
 
 use crate::ledger::names::{Digest, TagRef};
+use crate::ledger::policy::Policy;
 use crate::proto;
 
 /// What the edge needs of a ledger.
@@ -16,6 +17,32 @@ pub trait LedgerPort: Send + Sync + 'static {
 
     /// What the ledger holds about a tag now.
     fn tag(&self, tag: &TagRef) -> impl Future<Output = Result<TagView, PortError>> + Send;
+}
+
+/// What a gateway needs of a ledger.
+pub trait GatewayPort: Send + Sync + 'static {
+    /// Records a statement in the gateway's own name, and returns once it is durable and proven. One whose event id is known
+    /// already is answered with its first entry.
+    fn record(&self, statement: proto::Statement) -> impl Future<Output = Result<Recorded, PortError>> + Send;
+
+    /// The policy in force.
+    fn policy(&self) -> impl Future<Output = Result<Policy, PortError>> + Send;
+
+    /// When an entry was recorded, microseconds since the Unix epoch.
+    fn recorded_at(&self, index: u64) -> impl Future<Output = Result<u64, PortError>> + Send;
+}
+
+/// What became of a statement.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Recorded {
+    /// Index of its entry; of the first, where it became several.
+    pub index: u64,
+    /// What the ledger made of it.
+    pub outcome: proto::Outcome,
+    /// The rule that decided; empty if none did.
+    pub rule: String,
+    /// Why, in words.
+    pub detail: String,
 }
 
 /// A statement and who vouches for it.
@@ -57,7 +84,18 @@ pub enum PortError {
     /// The tag has new entries since the caller looked.
     #[error("the tag changed in the meantime")]
     Changed,
-    /// The ledger cannot write now. Ask again later.
+    /// Somebody is about to change the tag, and nobody has said yet what became of it. Ask again later, or settle it.
+    #[error("tag {tag} is held by the intent in entry {index}")]
+    Held {
+        /// Which tag.
+        tag: String,
+        /// Index of the intent.
+        index: u64,
+    },
+    /// What the ledger answered does not verify under its pinned key: it is not to be trusted, whatever it says.
+    #[error("the ledger's answer does not verify: {0}")]
+    Untrusted(String),
+    /// The ledger cannot write now, or nobody can reach it. Ask again later.
     #[error("the ledger is unavailable: {0}")]
     Unavailable(String),
 }

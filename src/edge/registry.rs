@@ -7,12 +7,12 @@
 
 use std::time::Duration;
 
-use reqwest::header::{ACCEPT, HeaderMap, HeaderValue};
+use reqwest::header::{ACCEPT, AUTHORIZATION, HeaderMap, HeaderValue};
 use reqwest::{Method, Response, StatusCode, redirect};
 use sha2::{Digest as _, Sha256, Sha512};
 
 use super::source::RegistryAccess;
-use crate::ledger::names::{Digest, TagRef};
+use crate::ledger::names::{Digest, Repository, TagRef};
 
 /// Everything a tag may be: with one missing, a registry answers 404 for a tag that exists.
 const MANIFEST_TYPES: [&str; 4] = [
@@ -33,6 +33,14 @@ pub(super) enum AskError {
     Unreachable(String),
     /// It will say the same again.
     Refused(String),
+}
+
+impl std::fmt::Display for AskError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Unreachable(reason) | Self::Refused(reason) => f.write_str(reason),
+        }
+    }
 }
 
 /// A registry that can be asked.
@@ -72,14 +80,27 @@ impl Registry {
     ///
     /// `recorded` only tells which algorithm to hash with where the registry names no digest.
     pub(super) async fn ask(&self, tag: &TagRef, recorded: Option<&Digest>) -> Result<Option<Digest>, AskError> {
-        let head = self.request(Method::HEAD, tag).await?;
+        self.ask_as(&tag.repository, tag.tag.as_str(), recorded, None).await
+    }
+
+    /// What a reference, a tag or a digest, points to. Where no credentials are configured, `authorization` is sent: somebody
+    /// who is already talking to this registry lent it.
+    pub(super) async fn ask_as(
+        &self,
+        repository: &Repository,
+        reference: &str,
+        recorded: Option<&Digest>,
+        authorization: Option<&HeaderValue>,
+    ) -> Result<Option<Digest>, AskError> {
+        let url = self.access.base.manifest(repository.as_str(), reference);
+        let head = self.request(Method::HEAD, &url, authorization).await?;
         match (head.status(), named_digest(head.headers())) {
             (StatusCode::OK, Some(digest)) => return Ok(Some(digest)),
             // No digest, no HEAD, or no tag: the body has to tell.
             (StatusCode::OK | StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED, _) => {}
             (status, _) => return Err(unusable(status)),
         }
-        let response = self.request(Method::GET, tag).await?;
+        let response = self.request(Method::GET, &url, authorization).await?;
         match (response.status(), named_digest(response.headers())) {
             (StatusCode::OK, Some(digest)) => Ok(Some(digest)),
             (StatusCode::OK, None) => Ok(Some(hashed(&read(response).await?, recorded))),
@@ -91,8 +112,12 @@ impl Registry {
         }
     }
 
-    async fn request(&self, method: Method, tag: &TagRef) -> Result<Response, AskError> {
-        let url = self.access.base.manifest(tag.repository.as_str(), tag.tag.as_str());
+    async fn request(
+        &self,
+        method: Method,
+        url: &str,
+        authorization: Option<&HeaderValue>,
+    ) -> Result<Response, AskError> {
         let mut accept = HeaderMap::new();
         for media_type in MANIFEST_TYPES {
             accept.append(ACCEPT, HeaderValue::from_static(media_type));
@@ -100,6 +125,8 @@ impl Registry {
         let mut request = self.client.request(method, url).headers(accept);
         if let Some(credentials) = &self.access.credentials {
             request = request.basic_auth(&credentials.user, Some(credentials.password.as_str()));
+        } else if let Some(authorization) = authorization {
+            request = request.header(AUTHORIZATION, authorization);
         }
         request.send().await.map_err(unreachable)
     }

@@ -5,9 +5,11 @@
 
 pub mod config;
 pub mod data_dir;
+pub mod gateway;
 pub mod high_water;
 pub mod in_process;
 pub mod listen;
+pub mod over_grpc;
 pub mod space;
 
 use std::future::Future;
@@ -31,6 +33,8 @@ use config::Config;
 use data_dir::{DataDir, DataDirError};
 use high_water::{HighWater, HighWaterError};
 use space::Reserve;
+
+const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// Why the service does not start, or ends.
 #[derive(Debug, thiserror::Error)]
@@ -61,6 +65,9 @@ pub enum ServeError {
     /// The webhooks.
     #[error(transparent)]
     Webhook(#[from] WebhookError),
+    /// The gateway.
+    #[error(transparent)]
+    Gateway(#[from] gateway::GatewayServeError),
     /// The system gives no threads.
     #[error("cannot start the runtime: {0}")]
     Runtime(std::io::Error),

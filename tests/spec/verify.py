@@ -231,15 +231,17 @@ def fields(*names_and_types: Tuple[int, str, Any]) -> Dict[int, Field]:
 # ---------------------------------------------------------------------------------------------------------------------
 # 4. Statements
 
-REQUESTED, HAPPENED, REFUSED = 1, 2, 3  # Disposition
+REQUESTED, HAPPENED, REFUSED, INTENDED = 1, 2, 3, 4  # Disposition
 STARTED, STOPPED, OBSERVED = 1, 2, 3  # Phase
 
 TAG_PUSH = Message("TagPush", fields((1, "registry", "string"), (2, "repository", "string"), (3, "tag", "string"),
-                                     (4, "digest", "string"), (5, "media_type", "string"), (6, "disposition", "enum")))
+                                     (4, "digest", "string"), (5, "media_type", "string"), (6, "disposition", "enum"),
+                                     (7, "settles", "uint")))
 TAG_DELETE = Message("TagDelete", fields((1, "registry", "string"), (2, "repository", "string"), (3, "tag", "string"),
-                                         (4, "disposition", "enum")))
+                                         (4, "disposition", "enum"), (5, "settles", "uint")))
 MANIFEST_DELETE = Message("ManifestDelete", fields((1, "registry", "string"), (2, "repository", "string"),
-                                                   (3, "digest", "string"), (4, "disposition", "enum")))
+                                                   (3, "digest", "string"), (4, "disposition", "enum"),
+                                                   (5, "settles", "uint")))
 TAG_OBSERVED = Message("TagObserved", fields((1, "registry", "string"), (2, "repository", "string"), (3, "tag", "string"),
                                              (4, "digest", "string"), (5, "checks_entry", "uint")))
 IMAGE = Message("Image", fields((1, "registry", "string"), (2, "repository", "string"), (3, "tag", "string"),
@@ -299,7 +301,8 @@ def decode_statement(data: bytes) -> SimpleNamespace:
         if s.kind not in ("tag_delete", "tag_observed") or s.kind == "tag_observed" and named.digest:
             check_digest(named.digest)
         if s.kind in ("tag_push", "tag_delete", "manifest_delete"):
-            require(1 <= said.disposition <= 3, f"disposition: {said.disposition} is unknown")
+            require(1 <= said.disposition <= 4, f"disposition: {said.disposition} is unknown")
+            require(said.settles == 0 or said.disposition in (HAPPENED, REFUSED), "settles: of what neither happened nor was refused")
         if s.kind == "tag_push":
             check_text(said.media_type, "media_type", 0, 256)
     for name, most in (("event_id", 128), ("actor", 256), ("source", 256), ("ci_run", 512), ("trace_id", 64)):
@@ -1386,6 +1389,21 @@ class History:
 TAGS_PER_ENTRY = 256
 
 
+class Hold(NamedTuple):
+    """Who is about to change a tag: the first entry of the intent, the kind of its statement, and the digest it is to have."""
+    by: int
+    kind: str
+    digest: str  # empty: the tag is to go
+
+
+def allowed(said: SimpleNamespace) -> int:
+    return NOTED if said.disposition == INTENDED else APPLIED
+
+
+def forbidden(said: SimpleNamespace) -> int:
+    return DENIED if said.disposition in (REQUESTED, INTENDED) else VIOLATION
+
+
 class Audit:
     """Reads a log from its first entry and does again what the ledger did."""
 
@@ -1398,6 +1416,7 @@ class Audit:
         self.tags: Dict[Tuple[str, ...], Binding] = {}
         self.bound: Dict[Tuple[str, str, str], set] = {}  # registry, repository, digest: the tags bound to it
         self.carried: Dict[Tuple[str, str, str], set] = {}  # the same of tags that are or ever were
+        self.holds: Dict[Tuple[str, ...], Hold] = {}  # section 12
         self.workloads: Dict[Tuple[str, ...], str] = {}
         self.policy: Optional[Policy] = None
         self.events: Dict[Tuple[str, str], int] = {}
@@ -1453,7 +1472,9 @@ class Audit:
             data, decision = self.rest.pop(0)
             require((r.statement, r.principal, r.assurance, r.producer) == data, "the rest of a ManifestDelete is missing")
         else:
+            self.must_not_wait(s)
             decision = self.decide(s)
+            self.first = entry.index
             if s.event_id:
                 first = self.events.setdefault((r.principal, s.event_id), entry.index)
                 require(first == entry.index, f"{r.principal!r} used event id {s.event_id!r} in entry {first} already")
@@ -1477,6 +1498,7 @@ class Audit:
             history.tree.append(history_leaf(entry.index, entry.leaf, history.effective))
             self.dirty.add(key)
             if kind == TAG_SUBJECT:
+                self.hold_tag(parts, s, r.outcome)
                 self.bind_tag(parts, does, digest, entry.index)
             elif kind == WORKLOAD and does == "sets":
                 self.workloads[parts] = digest
@@ -1497,6 +1519,38 @@ class Audit:
             self.carried.setdefault((*tag[:2], digest), set()).add(tag[2])
         else:
             self.tags[tag] = Binding(old.digest if old else "", False, index)
+
+    # 12. Holds
+
+    def must_not_wait(self, s: SimpleNamespace) -> None:
+        """Nothing is asked or intended about a tag that is held."""
+        said = s.said
+        if s.kind not in ("tag_push", "tag_delete", "manifest_delete") or said.disposition not in (REQUESTED, INTENDED):
+            return
+        tags = self.bound.get((said.registry, said.repository, said.digest), ()) if s.kind == "manifest_delete" else (said.tag,)
+        for tag in sorted(tags):
+            hold = self.holds.get((said.registry, said.repository, tag))
+            require(hold is None, f'it asks about the tag "{tag}", which an intent held')
+
+    def settled(self, tag: Tuple[str, ...], kind: str, said: SimpleNamespace) -> bool:
+        """Whether a push or a delete says what became of the intent that holds the tag."""
+        hold = self.holds.get(tag)
+        return hold is not None and hold == Hold(said.settles - 1, kind, said.digest if kind == "tag_push" else "")
+
+    def hold_tag(self, tag: Tuple[str, ...], s: SimpleNamespace, outcome: int) -> None:
+        hold, said, was = self.holds.get(tag), s.said, self.tags.get(tag)
+        if s.kind == "tag_observed":
+            if hold and hold.by == said.checks_entry - 1:
+                del self.holds[tag]
+        elif s.kind in ("tag_push", "tag_delete", "manifest_delete"):
+            if outcome == NOTED:
+                self.holds[tag] = Hold(self.first, s.kind, said.digest if s.kind == "tag_push" else "")
+            elif self.settled(tag, s.kind, said):
+                del self.holds[tag]
+        hold = self.holds.get(tag)
+        does, digest = effect(TAG_SUBJECT, s, outcome)
+        if hold and hold.kind == "manifest_delete" and does in ("sets", "clears"):
+            del self.holds[tag]
 
     # 11. Which subjects, in which order
 
@@ -1578,10 +1632,6 @@ class Audit:
         }[change]()
 
     @staticmethod
-    def against(said: SimpleNamespace) -> int:
-        return DENIED if said.disposition == REQUESTED else VIOLATION
-
-    @staticmethod
     def drift(was: Binding) -> Decision:
         return Decision(DRIFT, "", f"recorded is {was.digest}, by entry {was.by}" if was.bound
                         else f"recorded is no binding, since entry {was.by}")
@@ -1593,8 +1643,10 @@ class Audit:
             return Decision(FAILED)
         if was and was.bound and was.digest == said.digest:
             return Decision(UNCHANGED)
-        forbidden = self.forbidden(tag, said.digest)
-        return Decision(self.against(said), *forbidden) if forbidden else Decision(APPLIED)
+        if self.settled(tag, "tag_push", said):
+            return Decision(allowed(said))
+        rule = self.forbidden(tag, said.digest)
+        return Decision(forbidden(said), *rule) if rule else Decision(allowed(said))
 
     def decide_tag_delete(self, said: SimpleNamespace) -> Decision:
         tag = (said.registry, said.repository, said.tag)
@@ -1605,8 +1657,10 @@ class Audit:
             return Decision(UNCHANGED, "", "never bound")
         if not was.bound:
             return Decision(UNCHANGED, "", f"already unbound by entry {was.by}")
-        forbidden = self.forbidden(tag, "")
-        return Decision(self.against(said), *forbidden) if forbidden else Decision(APPLIED)
+        if self.settled(tag, "tag_delete", said):
+            return Decision(allowed(said))
+        rule = self.forbidden(tag, "")
+        return Decision(forbidden(said), *rule) if rule else Decision(allowed(said))
 
     def decide_manifest_delete(self, said: SimpleNamespace) -> Decision:
         tags = tuple(sorted(self.bound.get((said.registry, said.repository, said.digest), ())))
@@ -1615,19 +1669,23 @@ class Audit:
         if not tags:
             return Decision(UNCHANGED, "", "no tag is bound to it")
         for tag in tags:
-            forbidden = self.forbidden((said.registry, said.repository, tag), "")
-            if forbidden:
-                return Decision(self.against(said), *forbidden, tags)
-        return Decision(APPLIED, tags=tags)
+            full = (said.registry, said.repository, tag)
+            rule = None if self.settled(full, "manifest_delete", said) else self.forbidden(full, "")
+            if rule:
+                return Decision(forbidden(said), *rule, tags)
+        return Decision(allowed(said), tags=tags)
 
     def decide_tag_observed(self, said: SimpleNamespace) -> Decision:
         tag = (said.registry, said.repository, said.tag)
         was = self.tags.get(tag)
         if (was.digest if was and was.bound else "") == said.digest:
             return Decision(UNCHANGED)
-        forbidden = self.forbidden(tag, said.digest)
-        if forbidden:
-            return Decision(VIOLATION, *forbidden)
+        hold = self.holds.get(tag)
+        if hold and hold.digest == said.digest:
+            return Decision(APPLIED)
+        rule = self.forbidden(tag, said.digest)
+        if rule:
+            return Decision(VIOLATION, *rule)
         return self.drift(was) if was else Decision(APPLIED)
 
     def decide_deployment(self, said: SimpleNamespace) -> Decision:
