@@ -245,7 +245,6 @@ class Demo:
         registry = [str(self.options.registry), "serve", str(self.folder / "registry.yml")]
         self.start_process("docker-registry", registry, "/v2/", self.registry)
         note(f"tagledgerd on {self.server}, with the key {(data / 'ledger.vkey').read_text().strip()}")
-        note(f"docker-registry on {self.registry}; by the ledger's rule, {self.registry}/locked/**:v* may not move")
         (self.folder / "policy.toml").write_text(
             "[[rule]]\n"
             'id = "locked"\n'
@@ -253,7 +252,8 @@ class Demo:
             'repositories = ["locked/**"]\n'
             'tags = ["v*"]\n'
         )
-        MARK
+        self.cli("policy", "set", str(self.folder / "policy.toml"), *self.token())
+        note(f"docker-registry on {self.registry}; by the ledger's rule, {self.registry}/locked/**:v* may not move")
         self.remember("before anything happened")
 
     def start_process(self, name: str, command: list[str], path: str, address: str) -> None:
