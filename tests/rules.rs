@@ -229,7 +229,7 @@ fn what_becomes_of_an_intent_is_recorded_as_the_table_says_whatever_the_policy_i
             assert_eq!(world.outcome(statement_of(intent, Intended)), Noted, "{case}");
             assert_eq!(shown(&world.tag("app", "v1")), "bound A", "{case}");
             if is_immutable {
-                world.say(policy("immutable = ['r.example/app:*']"));
+                world.say(policy(&immutable(&["r.example/app:*"])));
             }
             let kind = statement_of(then, Happened);
             let step = world.say(if names_it { naming(kind, holder) } else { kind }).remove(0);
@@ -302,7 +302,7 @@ fn the_deletion_of_a_manifest_under_many_tags_holds_all_of_them_for_its_first_en
     assert_eq!(held(&world, "other"), None);
     // The rules change in between; what was allowed goes through, and takes with it what came under the digest meanwhile only
     // as what it is, a violation.
-    world.say(policy("immutable = ['r.example/app:*']"));
+    world.say(policy(&immutable(&["r.example/app:*"])));
     let steps = world.say(naming(delete_manifest("app", A, Happened), holder));
     assert_eq!(steps.iter().map(|step| step.outcome).collect::<Vec<_>>(), [Applied, Applied]);
     assert!(tags.iter().all(|tag| held(&world, tag).is_none() && world.tag("app", tag).digest().is_none()));
@@ -312,7 +312,7 @@ fn the_deletion_of_a_manifest_under_many_tags_holds_all_of_them_for_its_first_en
     let holder = world.next_index();
     world.say(delete_manifest("app", A, Intended));
     world.say(push("app", "b", A, Happened));
-    world.say(policy("immutable = ['r.example/app:*']"));
+    world.say(policy(&immutable(&["r.example/app:*"])));
     assert_eq!(world.outcome(naming(delete_manifest("app", A, Happened), holder)), Violation);
     assert_eq!((world.tag("app", "a").digest(), world.tag("app", "b").digest()), (None, None));
     world.check_ledger();

@@ -42,6 +42,7 @@ fn it_notices_vectors_that_are_not_so() {
         ("evidence.json", "\"valid\": true", "\"valid\": false, \"why\": \"no reason\""),
         ("evidence.json", "\"contradiction\": true", "\"contradiction\": false"),
         ("replay.json", "\"index\": 9", "\"index\": 8"),
+        ("policy.json", "\"rule\": \"all\"", "\"rule\": \"none\""),
     ] {
         let folder = tempfile::tempdir().expect("a folder");
         for copied in ["keys.json", file] {

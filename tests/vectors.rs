@@ -17,6 +17,8 @@ mod ledger;
 mod log;
 #[path = "vectors/page.rs"]
 mod page;
+#[path = "vectors/policy.rs"]
+mod policy;
 #[path = "vectors/refused.rs"]
 mod refused;
 #[path = "vectors/replay.rs"]
@@ -61,6 +63,7 @@ fn the_files_are_what_this_program_writes() {
         ("merkle.json", merkle()),
         ("subjects.json", subjects()),
         ("statements.json", statements()),
+        ("policy.json", policy::policy()),
         ("log.json", log::log()),
         ("tiles.json", tiles()),
         ("evidence.json", evidence::evidence()),

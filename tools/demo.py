@@ -215,7 +215,6 @@ class Demo:
         secret = os.urandom(32).hex()
         write_secret(self.folder / "secret", secret)
         (self.folder / "ledger.toml").write_text(
-            f'immutable = ["{self.registry}/locked/**:v*"]\n\n'
             "[webhooks.demo]\n"
             f'registry = "{self.registry}"\n'
             f'secret_file = "{self.folder}/secret"\n'
@@ -246,6 +245,14 @@ class Demo:
         registry = [str(self.options.registry), "serve", str(self.folder / "registry.yml")]
         self.start_process("docker-registry", registry, "/v2/", self.registry)
         note(f"tagledgerd on {self.server}, with the key {(data / 'ledger.vkey').read_text().strip()}")
+        (self.folder / "policy.toml").write_text(
+            "[[rule]]\n"
+            'id = "locked"\n'
+            f'registries = ["{self.registry}"]\n'
+            'repositories = ["locked/**"]\n'
+            'tags = ["v*"]\n'
+        )
+        self.cli("policy", "set", str(self.folder / "policy.toml"), *self.token())
         note(f"docker-registry on {self.registry}; by the ledger's rule, {self.registry}/locked/**:v* may not move")
         self.remember("before anything happened")
 

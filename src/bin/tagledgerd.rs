@@ -34,7 +34,7 @@ enum Command {
         /// Address to listen on [default: 127.0.0.1:7420, or what the configuration says]
         #[arg(long, value_name = "ADDR", env = "TAGLEDGER_LISTEN")]
         listen: Option<SocketAddr>,
-        /// Configuration file (TOML): immutable tags, principals, webhooks, commitments when idle, clock. None is needed.
+        /// Configuration file (TOML): principals, webhooks, commitments when idle, clock. None is needed.
         #[arg(long, value_name = "FILE", env = "TAGLEDGER_CONFIG")]
         config: Option<PathBuf>,
         /// Write logs as JSON, one object a line

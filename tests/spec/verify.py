@@ -1889,7 +1889,7 @@ class Vectors:
 
     def run(self) -> bool:
         fine = True
-        for name in ("keys", "merkle", "subjects", "statements", "log", "tiles", "evidence", "replay"):
+        for name in ("keys", "merkle", "subjects", "statements", "policy", "log", "tiles", "evidence", "replay"):
             if not os.path.exists(os.path.join(self.directory, name + ".json")):
                 print(f"{name}.json: not there")
                 continue
@@ -1917,6 +1917,19 @@ class Vectors:
         self.cases += 1
         if not refuses(check):
             self.wrong.append(f"{what}: not refused")
+
+    def policy(self, file: Dict[str, Any]) -> None:
+        for case in file["policies"]:
+            policy = self.valid(case["name"], lambda: parse_policy(case["text"]))
+            if policy is None:
+                continue
+            self.same(f"{case['name']}: digest", "sha256:" + sha256(case["text"].encode()).hex(), case["digest"])
+            for decision in case["decisions"]:
+                found = policy.forbids(split_tag(decision["tag"]), decision["change"], decision["carried"])
+                expected = (decision["rule"], decision["lacks_promotion"])
+                self.same(f"{case['name']}: {decision['change']} {decision['tag']}", found or (None, False), expected)
+        for case in file["refused"]:
+            self.refused(case["name"], lambda: parse_policy(case["text"]))
 
     def keys(self, file: Dict[str, Any]) -> None:
         ledger, producer = file["ledger"], file["producer"]

@@ -424,14 +424,14 @@ fn intents() -> LittleLedger {
         }
         ledger.commit();
     };
-    let immutable = "immutable = [\"r/app:v*\"]\n";
+    let rule = immutable(&["r/app:v*"]);
     batch(push("v1", 'a', Intended).into(), Unchanged, &[(&|_| push("v1", 'a', Requested).into(), Unchanged)]);
     // Allowed, then forbidden, then done all the same: it was allowed.
     batch(
         push("v1", 'b', Intended).into(),
         Noted,
         &[
-            (&|_| policy(immutable), Applied),
+            (&|_| policy(&rule), Applied),
             (&|intent| naming(push("v1", 'b', Happened), intent), Applied),
             (&|intent| naming(push("v1", 'a', Happened), intent), Violation),
         ],
@@ -446,7 +446,7 @@ fn intents() -> LittleLedger {
         push("v1", 'c', Intended).into(),
         Noted,
         &[
-            (&|_| policy(immutable), Applied),
+            (&|_| policy(&rule), Applied),
             (&|intent| naming(push("v1", 'd', Refused), intent), Failed),
             (&|intent| naming(push("v1", 'c', Refused), intent + 1), Failed),
             (&|intent| naming(push("v1", 'd', Happened), intent), Violation),
@@ -476,7 +476,7 @@ fn intents() -> LittleLedger {
         delete_manifest('a', Intended).into(),
         Noted,
         &[
-            (&|_| policy("immutable = ['r/app:*']"), Applied),
+            (&|_| policy(&immutable(&["r/app:*"])), Applied),
             (&|intent| naming(delete_manifest('a', Happened), intent), Applied),
             (&|_| policy(""), Applied),
             (&|_| push("latest", 'a', Requested).into(), Applied),
@@ -809,12 +809,12 @@ fn lying_about_intents(cases: &mut Cases) {
     }
     cases.lie("the outcome of an intent is judged anew", "what was allowed is no violation", 11, "outcome", |ledger| {
         let intent = intend(ledger);
-        ledger.add(&policy("immutable = ['r/app:*']"));
+        ledger.add(&policy(&immutable(&["r/app:*"])));
         ledger.add_but(&naming(push("latest", 'c', Happened), intent), |_, draft| judged(Violation)(draft));
     });
     cases.lie("what settles another intent passes for allowed", "it names none of the tag", 11, "outcome", |ledger| {
         let intent = intend(ledger);
-        ledger.add(&policy("immutable = ['r/app:*']"));
+        ledger.add(&policy(&immutable(&["r/app:*"])));
         ledger.add_but(&naming(push("latest", 'c', Happened), intent - 1), |_, draft| judged(Applied)(draft));
     });
     cases.lie("a look that sees what is intended is called drift", "somebody was about to", 10, "outcome", |ledger| {

@@ -73,8 +73,8 @@ impl Policy {
 
     /// The rules that are about a tag and say something about the change, in order, with their positions.
     fn about(&self, tag: &TagName, change: Change) -> impl Iterator<Item = (usize, &Rule)> {
-        let is_judged = !self.rules().is_empty() && !(self.exempts_referrers() && referrer::is_referrer(&tag.tag));
-        let positions = is_judged.then(|| self.index().of(tag, change));
+        let is_exempt = self.exempts_referrers() && referrer::is_referrer(&tag.tag);
+        let positions = (!self.rules().is_empty() && !is_exempt).then(|| self.index().of(tag, change));
         positions.into_iter().flatten().map(|position| (position, &self.rules()[position]))
     }
 }

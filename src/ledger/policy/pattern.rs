@@ -14,7 +14,8 @@ pub(super) fn glob(text: &str) -> Result<Glob, String> {
     while let Some(character) = characters.next() {
         match character {
             '\\' => {
-                if characters.next().is_some_and(|escaped| escaped.is_ascii_alphanumeric()) {
+                let escaped = characters.next();
+                if escaped.is_some_and(|escaped| escaped.is_ascii_alphanumeric()) {
                     return Err("only signs may be escaped, not letters and digits".to_owned());
                 }
             }

@@ -47,7 +47,7 @@ pub(super) fn import(json: &str, _place: &Place) -> Result<Imported, ImportError
             }
             filters.push(filter.clone());
         }
-        let mut rule = rule(format!("ecr/{name}"), registry, &[name.clone()]);
+        let mut rule = rule(format!("ecr/{name}"), registry, std::slice::from_ref(name));
         rule.forbid = words(&["overwrite"]);
         match (image_tag_mutability.as_str(), filters.is_empty()) {
             ("MUTABLE", true) => {

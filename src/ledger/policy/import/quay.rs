@@ -34,7 +34,7 @@ pub(super) fn import(json: &str, place: &Place) -> Result<Imported, ImportError>
     let repositories = if under.contains('/') { under.to_owned() } else { format!("{under}/**") };
     let Policies { policies } = parse(json, EXPECTED)?;
     let rules = policies.into_iter().map(|policy| {
-        let mut rule = rule(format!("quay/{}", policy.uuid), &registry, &[repositories.clone()]);
+        let mut rule = rule(format!("quay/{}", policy.uuid), &registry, std::slice::from_ref(&repositories));
         let tags = Some(vec![format!("^(?:{})", policy.tag_pattern)]);
         if policy.tag_pattern_matches {
             rule.tags_regex = tags

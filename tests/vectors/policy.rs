@@ -1,0 +1,256 @@
+//! `policy.json`: texts of policies with what they decide, and texts that are none.
+
+use std::convert::Infallible;
+
+use serde_json::{Value, json};
+
+use tagledger::ledger::names::{Tag, TagRef};
+use tagledger::ledger::policy::{Change, Policy};
+
+use crate::values::{list, read, text};
+
+const HEX: &str = "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
+
+/// A name, the text, and decisions: tag, change, and the tags that carried the digest before.
+type Case<'a> = (&'a str, String, Vec<(String, Change, &'a [&'a str])>);
+
+/// The file.
+pub(crate) fn policy() -> Value {
+    let policies = cases().into_iter().map(|(name, text, decisions)| {
+        let policy = Policy::parse(&text).unwrap_or_else(|error| panic!("{name}: {error}"));
+        let decisions = decisions.into_iter().map(|(tag, change, carried)| {
+            let (rule, lacks_promotion) = decide(&policy, &tag, change, carried);
+            json!({ "tag": tag, "change": change.word(), "carried": carried, "rule": rule, "lacks_promotion": lacks_promotion })
+        });
+        json!({ "name": name, "text": text, "digest": policy.digest().as_str(), "decisions": decisions.collect::<Vec<_>>() })
+    });
+    let refused = refused().into_iter().map(|(name, text)| json!({ "name": name, "text": text }));
+    json!({ "policies": policies.collect::<Vec<_>>(), "refused": refused.collect::<Vec<_>>() })
+}
+
+fn decide(policy: &Policy, tag: &str, change: Change, carried: &[&str]) -> (Option<String>, bool) {
+    let tag: TagRef = tag.parse().expect("a reference");
+    let carried = || Ok::<_, Infallible>(carried.iter().map(|tag| tag.parse::<Tag>().expect("a tag")).collect());
+    let Ok(found) = policy.forbids(&tag, change, carried);
+    (found.map(|found| found.rule.id().to_owned()), found.is_some_and(|found| found.lacks_promotion))
+}
+
+fn rule(id: &str, rest: &str) -> String {
+    format!("[[rule]]\nid = '{id}'\n{rest}\n")
+}
+
+fn cases() -> Vec<Case<'static>> {
+    use Change::{Create, Delete, Overwrite, Recreate};
+    let all =
+        |tag: &str| [Create, Overwrite, Recreate, Delete].map(|change| (tag.to_owned(), change, &[][..])).to_vec();
+    let over = |tags: &[&str]| tags.iter().map(|tag| ((*tag).to_owned(), Overwrite, &[][..])).collect::<Vec<_>>();
+    let tags = |rest: &str, tags: &[&str]| {
+        let names: Vec<String> = tags.iter().map(|tag| format!("r/app:{tag}")).collect();
+        (rule("one", rest), over(&names.iter().map(String::as_str).collect::<Vec<_>>()))
+    };
+    let mut cases = vec![
+        ("nothing is said", String::new(), all("r/app:v1")),
+        ("a rule without anything", rule("all", ""), all("r/app:v1")),
+        (
+            "each change by itself",
+            rule("c", "forbid = ['create']") + &rule("d", "forbid = ['delete']"),
+            all("r/app:v1"),
+        ),
+        (
+            "an exception before a rule",
+            rule("alias", "tags = ['latest']\nallow = ['overwrite']") + &rule("all", ""),
+            [all("r/app:latest"), all("r/app:v1")].concat(),
+        ),
+        (
+            "an exception after a rule",
+            rule("all", "") + &rule("alias", "tags = ['latest']\nallow = ['overwrite', 'create']"),
+            all("r/app:latest"),
+        ),
+        (
+            "names of every kind, with exclusions",
+            rule(
+                "one",
+                "registries = ['r', 'r.example*']\nregistries_excluding = ['r.example:5000']\nrepositories = ['team/**', 'x']\n\
+                 repositories_excluding = ['team/sandbox/**']\ntags = ['v*']\ntags_excluding = ['*-rc*']",
+            ),
+            over(&[
+                "r/team/app:v1",
+                "r/x:v1",
+                "r.example/team/app:v1",
+                "r.example:5000/team/app:v1",
+                "r.example:5001/team/app:v1",
+                "other/team/app:v1",
+                "r/team:v1",
+                "r/team/sandbox:v1",
+                "r/team/sandbox/a:v1",
+                "r/team/app:v1-rc1",
+                "r/team/app:w1",
+            ]),
+        ),
+        (
+            "expressions beside patterns",
+            rule(
+                "one",
+                "repositories = ['app']\nrepositories_regex = ['^t.*[0-9]$']\nrepositories_excluding_regex = ['9']",
+            ),
+            over(&["r/app:v1", "r/team/7:v1", "r/team/79:v1", "r/team/a:v1", "r/at7:v1"]),
+        ),
+        (
+            "promotion",
+            rule("canary", "tags = ['prod-*']\npromoted_from = ['canary-*', 'beta']")
+                + &rule("kept", "forbid = ['delete']"),
+            vec![
+                ("r/app:prod-1".to_owned(), Create, &[][..]),
+                ("r/app:prod-1".to_owned(), Create, &["canary-1"][..]),
+                ("r/app:prod-1".to_owned(), Overwrite, &["beta", "x"][..]),
+                ("r/app:prod-1".to_owned(), Recreate, &["canary", "prod-1"][..]),
+                ("r/app:prod-1".to_owned(), Delete, &["canary-1"][..]),
+                ("r/app:other".to_owned(), Create, &[][..]),
+            ],
+        ),
+    ];
+    let referrers: Vec<String> = [
+        "sha256-HEX",
+        "sha256-HEX.sig",
+        "sha512-HEX.sbom",
+        "sha256-HEX.asc",
+        "sha256-a.sig",
+        "xsha256-HEX",
+        "sha384-HEX",
+    ]
+    .map(|tag| format!("r/app:{}", tag.replace("HEX", HEX)))
+    .to_vec();
+    let asked = over(&referrers.iter().map(String::as_str).collect::<Vec<_>>());
+    cases.push(("referrer tags are exempt", rule("all", ""), asked.clone()));
+    cases.push(("referrer tags are not exempt", format!("exempt_referrers = false\n{}", rule("all", "")), asked));
+    for (name, rest, names) in [
+        (
+            "stars and signs in tags",
+            r"tags = ['v*.?', '[a-c]x[!y]', '{p,q{1,2}}-z', 'l\.*']",
+            &["v1.0", "v.", "bx0", "bxy", "p-z", "q2-z", "q-z", "l.x", "lax"][..],
+        ),
+        ("empty alternatives", "tags = ['{a,}b', '{}c']", &["ab", "b", "c"]),
+        ("an expression is found anywhere", "tags_regex = ['1.0']", &["v1.0", "110", "10"]),
+        (
+            "an expression tied to the ends",
+            "tags_regex = ['^v[0-9]+$', '^x|y$']",
+            &["v1", "v1a", "av1", "x1", "1y", "1x"],
+        ),
+        (
+            "repetitions",
+            "tags_regex = ['^a{2}b{1,2}c{1,}d?e*$', '^(ab){0}x$']",
+            &["aabc", "aabbccde", "abc", "aabbbc", "x", "abx"],
+        ),
+        ("groups", "tags_regex = ['^(a|b|)(?:c|d)$', '^((x|y)*z)+$']", &["ac", "d", "abc", "xyzz", "zx"]),
+        (
+            "sets",
+            r"tags_regex = ['^[\w.]+[^a-z]$', '^x[a-]b[-c]$', '^y[+--]d$']",
+            &["v.1", "v.a", "x-b-", "xab-", "xbb-", "y-d"],
+        ),
+        ("classes", r"tags_regex = ['^\d\D\w\W$']", &["1a_.", "1a__", "aa_.", "11_-"]),
+        ("ends in the middle", "tags_regex = ['a^b', 'a$b', '^^a$$', 'c$?d']", &["ab", "a", "cd"]),
+        ("lazy repetitions", "tags_regex = ['^a+?b{1,2}?$']", &["ab", "aabb", "aabbb"]),
+        (
+            "what takes long elsewhere",
+            "tags_regex = ['^(a*)*(a|aa)+b$']",
+            &["aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaac", "aab"],
+        ),
+        ("an empty branch matches all", "tags_regex = ['x||y']", &["z"]),
+    ] {
+        let (text, decisions) = tags(rest, names);
+        cases.push((name, text, decisions));
+    }
+    cases
+}
+
+fn refused() -> Vec<(&'static str, String)> {
+    let one = |rest: &str| rule("one", rest);
+    let regex = |expression: &str| one(&format!("tags_regex = ['{expression}']"));
+    let glob = |pattern: &str| one(&format!("tags = ['{pattern}']"));
+    let nested = |depth: usize, open: &str, close: &str| format!("{}a{}", open.repeat(depth), close.repeat(depth));
+    vec![
+        ("not TOML", "rule".into()),
+        ("a key that nobody knows", "immutable = ['r/app:v*']".into()),
+        ("a rule with a key that nobody knows", one("tag = ['v1']")),
+        ("a rule that is no array", "[rule]\nid = 'a'\n".into()),
+        ("rules that are numbers", "rule = [1]".into()),
+        ("an exemption that is a text", "exempt_referrers = 'no'".into()),
+        ("no id", "[[rule]]\ntags = ['a']\n".into()),
+        ("an empty id", rule("", "")),
+        ("an id with a space", rule("a b", "")),
+        ("an id that is a number", "[[rule]]\nid = 1\n".into()),
+        ("an id of 129 characters", rule(&"a".repeat(129), "")),
+        ("an id twice", rule("a", "") + &rule("a", "tags = ['b']")),
+        ("an empty list", one("tags = []")),
+        ("a list that is a text", one("tags = 'v*'")),
+        ("a list with a number", one("tags = ['a', 1]")),
+        ("nothing forbidden", one("forbid = []")),
+        ("a change that nobody knows", one("forbid = ['push']")),
+        ("forbidden and allowed", one("forbid = ['delete']\nallow = ['create']")),
+        ("promoted and forbidden", one("promoted_from = ['a']\nforbid = ['delete']")),
+        ("an inline table", "rule = [{id = 'a'}]".into()),
+        ("an inline table over two lines", "rule = [{id = 'a',\n}]".into()),
+        ("an escape of TOML 1.1", "[[rule]]\nid = \"\\e\"\n".into()),
+        ("another escape of TOML 1.1", "[[rule]]\nid = \"\\x41\"\n".into()),
+        ("an empty pattern", glob("")),
+        ("a pattern of 513 bytes", glob(&"a".repeat(513))),
+        ("a pattern with a space", glob("a b")),
+        ("a pattern with a letter beyond ASCII", glob("é")),
+        ("a set that does not end", glob("[a")),
+        ("an empty set", glob("[]")),
+        ("a range that falls", glob("[b-a]")),
+        ("alternatives that do not end", glob("{a,b")),
+        ("a brace that ends nothing", glob("a}")),
+        ("alternatives too deep", glob(&nested(17, "{", "}"))),
+        ("a backslash before nothing", glob("a\\")),
+        ("a backslash before a letter", glob("\\v1")),
+        ("an expression that repeats nothing", regex("*a")),
+        ("a repetition repeated", regex("a+*")),
+        ("a repetition without its least", regex("a{,2}")),
+        ("a repetition that falls", regex("a{3,2}")),
+        ("a repetition with a leading zero", regex("a{02}")),
+        ("a repetition above 1,000", regex("a{1001}")),
+        ("a brace that begins no repetition", regex("a{x}")),
+        ("a bracket that closes nothing", regex("a]")),
+        ("a group that does not end", regex("(a")),
+        ("a group that does not begin", regex("a)")),
+        ("an option", regex("(?i)a")),
+        ("a look ahead", regex("a(?=b)")),
+        ("a named group", regex("(?P<a>b)")),
+        ("a reference", regex("(a)\\1")),
+        ("a border of a word", regex("\\ba")),
+        ("a class of Unicode", regex("\\pL")),
+        ("a class of POSIX", regex("[[:alpha:]]")),
+        ("a set in an expression that does not end", regex("[a")),
+        ("a bracket first in a set", regex("[]a]")),
+        ("a range of an expression that falls", regex("[b-a]")),
+        ("a range of classes", regex("[\\d-z]")),
+        ("groups too deep", regex(&nested(17, "(", ")"))),
+        ("an expression too large", regex("(a{100}){10}")),
+        ("nothing, too often", regex("((){1000}){1000}")),
+        ("expressions too large together", (0..11).map(|n| rule(&n.to_string(), "tags_regex = ['a{990}']")).collect()),
+        ("1,001 rules", (0..1001).map(|n| rule(&n.to_string(), "")).collect()),
+    ]
+}
+
+#[test]
+fn the_policies_decide_as_they_are_said_to_and_the_others_are_refused() {
+    let file = read("policy.json");
+    for case in list(&file["policies"]) {
+        let policy = Policy::parse(text(&case["text"])).expect("a policy");
+        for decision in list(&case["decisions"]) {
+            let change = Change::ALL.into_iter().find(|change| decision["change"] == change.word()).expect("a change");
+            let carried: Vec<&str> = list(&decision["carried"]).iter().map(text).collect();
+            let (rule, lacks_promotion) = decide(&policy, text(&decision["tag"]), change, &carried);
+            assert_eq!(
+                (json!(rule), json!(lacks_promotion)),
+                (decision["rule"].clone(), decision["lacks_promotion"].clone()),
+                "{}: {decision}",
+                case["name"]
+            );
+        }
+    }
+    for case in list(&file["refused"]) {
+        assert!(Policy::parse(text(&case["text"])).is_err(), "{}", case["name"]);
+    }
+}
