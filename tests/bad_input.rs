@@ -315,8 +315,8 @@ fn enums_without_or_with_an_unknown_value_are_refused() {
         let mut statement = statement_with(path);
         match statement.kind.as_mut().expect("set") {
             Kind::TagPush(push) => push.disposition = value,
-            Kind::TagDelete(delete) => delete.disposition = value,
-            Kind::ManifestDelete(delete) => delete.disposition = value,
+            Kind::TagDelete(delete) => (delete.disposition, delete.settles) = (value, 0),
+            Kind::ManifestDelete(delete) => (delete.disposition, delete.settles) = (value, 0),
             Kind::Deployment(deployment) => deployment.phase = value,
             Kind::Attestation(attestation) => attestation.result = value,
             Kind::TagObserved(_) | Kind::PolicyChange(_) => unreachable!("has no enum"),
@@ -324,18 +324,19 @@ fn enums_without_or_with_an_unknown_value_are_refused() {
         violations(&statement)
     };
     for (path, allowed) in [
-        ("tag_push.disposition", "1 (REQUESTED), 2 (HAPPENED) or 3 (REFUSED)"),
-        ("tag_delete.disposition", "1 (REQUESTED), 2 (HAPPENED) or 3 (REFUSED)"),
-        ("manifest_delete.disposition", "1 (REQUESTED), 2 (HAPPENED) or 3 (REFUSED)"),
+        ("tag_push.disposition", "1 (REQUESTED), 2 (HAPPENED), 3 (REFUSED) or 4 (INTENDED)"),
+        ("tag_delete.disposition", "1 (REQUESTED), 2 (HAPPENED), 3 (REFUSED) or 4 (INTENDED)"),
+        ("manifest_delete.disposition", "1 (REQUESTED), 2 (HAPPENED), 3 (REFUSED) or 4 (INTENDED)"),
         ("deployment.phase", "1 to 3"),
         ("attestation.result", "1 to 3"),
     ] {
-        for value in 1..=3 {
+        let last = if path.ends_with("disposition") { 4 } else { 3 };
+        for value in 1..=last {
             assert_eq!(set_enum(path, value), vec![], "{path} {value}");
         }
         let words = |value: i32| format!("is {value}; it must be {allowed}");
         assert_eq!(set_enum(path, 0), vec![Violation::new(path, "REQUIRED", words(0))]);
-        for value in [4, 5, 100, -1, i32::MAX, i32::MIN] {
+        for value in [last + 1, 5, 100, -1, i32::MAX, i32::MIN] {
             assert_eq!(set_enum(path, value), vec![Violation::new(path, "UNKNOWN_VALUE", words(value))]);
         }
     }

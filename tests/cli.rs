@@ -528,6 +528,7 @@ impl Stage {
                 digest: digest('A'),
                 media_type: String::new(),
                 disposition: proto::Disposition::Happened.into(),
+                settles: 0,
             };
             let kind = Some(proto::statement::Kind::TagPush(push));
             let statement = proto::Statement { kind, ..proto::Statement::default() }.encode_to_vec();

@@ -84,7 +84,7 @@ fn a_statement_written_in_any_other_way_is_refused_as_not_canonical() {
         ("unknown number", [&bytes[..], &number(1000, 1)].concat()),
         ("reserved for the principal change", [&bytes[..], &delimited(8, b"")].concat()),
         ("unknown group", [&bytes[..], &varint(100 << 3 | 3), &varint(100 << 3 | 4)].concat()),
-        ("unknown field inside", with_inner(&[inner, &delimited(7, b"x")].concat())),
+        ("unknown field inside", with_inner(&[inner, &delimited(8, b"x")].concat())),
         ("fields out of order", [&event[..], &bytes].concat()),
         ("fields out of order inside", with_inner(&[&inner[inner.len() - 2..], &inner[..inner.len() - 2]].concat())),
         ("explicit default text", [&bytes[..], &delimited(16, b"")].concat()),

@@ -173,6 +173,7 @@ fn push(n: u16) -> Statement {
         digest: format!("sha256:{n:064x}"),
         media_type: String::new(),
         disposition: Disposition::Happened.into(),
+        settles: 0,
     };
     Statement { kind: Some(statement::Kind::TagPush(pushed)), ..Statement::default() }
 }

@@ -1110,6 +1110,44 @@ fn a_server_records_its_policy_when_it_is_another_one_and_clients_may_not() {
 }
 
 #[test]
+fn the_policy_is_answered_and_proven_for_every_moment() {
+    runtime().block_on(async {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("ledger");
+        let rules = ["registry.example/team/app:v*"];
+        World::open(&path, &[]).await.stop().await;
+        World::open(&path, &rules).await.stop().await;
+        let world = World::open(&path, &[]).await;
+        let ask = |at_us: u64| proto::GetPolicyRequest { at_us: time(at_us), without_evidence: false };
+        let (first, second) = (1, 3);
+        let mut times = Vec::new();
+        for index in [0, first, second] {
+            let entry = world.log().get_entry(proto::GetEntryRequest { by: Some(By::Index(index)) }).await;
+            let evidence = entry.expect("an entry").into_inner().evidence.expect("evidence");
+            let body = tagledger::ledger::entry::SignedEntry::decode(&evidence.entries[0].entry).expect("valid").body;
+            times.push(body.recorded_at_us());
+        }
+        let text = tagledger::ledger::policy::text_of(&rules);
+        for (at_us, set_by, text) in [
+            (times[0], 0, ""),
+            (times[1] - 1, 0, ""),
+            (times[1], first, &*text),
+            (times[2] - 1, first, &*text),
+            (times[2], second, ""),
+            (0, second, ""),
+        ] {
+            let answer = world.query().get_policy(ask(at_us)).await.expect("answered").into_inner();
+            assert_eq!((answer.set_by, answer.text.as_str()), (set_by, text), "at {at_us}");
+            let proven = prove(answer.evidence.as_ref().expect("evidence"), &world.vkey);
+            let moment = if at_us == 0 { answer.as_of_us } else { at_us };
+            proven.check_state(&Subject::Policy, moment, answer.state.as_ref(), &answer.digest);
+            assert_eq!(answer.digest.is_empty(), set_by == 0);
+        }
+        world.stop().await;
+    });
+}
+
+#[test]
 fn health_and_reflection_answer() {
     use tonic_health::pb::health_client::HealthClient;
     use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus};

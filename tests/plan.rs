@@ -14,18 +14,22 @@ use tagledger::engine::clock::Bounds;
 use tagledger::engine::plan::{Accepted, Base, Plan, Rejected, Submission, plan, plan_genesis, plan_idle};
 use tagledger::ledger::checkpoint::Checkpoint;
 use tagledger::ledger::entry::{Body, SignedEntry};
+use tagledger::ledger::hold::asks;
 use tagledger::ledger::map;
 use tagledger::ledger::merkle::multi::{multi_proof, verify_multi};
 use tagledger::ledger::merkle::{Nodes as _, Tree};
 use tagledger::ledger::note::Skey;
 use tagledger::ledger::policy::Policy;
+use tagledger::ledger::statement::Kind as Parsed;
 use tagledger::ledger::statement::Statement;
 use tagledger::proto;
+use tagledger::proto::Disposition::{Happened, Intended};
+use tagledger::proto::statement::Kind;
 use tagledger::store::leaf_pages::LeafPages;
 use tagledger::store::memory::MemoryStore;
 use tagledger::store::rows::{self, StoredHistory, StoredLeaves};
 use tagledger::store::{Read, Store};
-use world::{check_log, delete, delete_manifest, deploy, digest, happened, policy, requested};
+use world::{check_log, delete, delete_manifest, deploy, digest, happened, policy, push, requested};
 
 const RULE: &str = "registry.example/team/**:v*";
 
@@ -38,7 +42,9 @@ fn any_statement() -> impl Strategy<Value = proto::Statement> {
     let tag = prop::sample::select(vec!["v1", "v2", "latest"]);
     let digit = prop::sample::select(vec!['a', 'b', 'c']);
     let id = prop::option::of(prop::sample::select(vec!["e1", "e2", "e3", "e4"]));
-    (0..7u8, tag, digit, id).prop_map(|(kind, tag, digit, id)| {
+    // Of whatever entry, as often as not of an intent.
+    let settles = 3..40u64;
+    (0..11u8, tag, digit, id, settles).prop_map(|(kind, tag, digit, id, settles)| {
         let mut statement = match kind {
             0 | 1 => happened(tag, &digest(digit)),
             2 => requested(tag, &digest(digit)),
@@ -46,7 +52,20 @@ fn any_statement() -> impl Strategy<Value = proto::Statement> {
             4 => delete_manifest(&digest(digit)),
             5 if tag == "latest" => policy(&[]),
             5 => policy(&[&format!("registry.example/team/**:{tag}")]),
-            _ => deploy("prod", "web", tag, &digest(digit)),
+            6 => deploy("prod", "web", tag, &digest(digit)),
+            7 | 8 => push(tag, &digest(digit), Intended),
+            9 => {
+                let mut statement = delete_manifest(&digest(digit));
+                let Some(Kind::ManifestDelete(delete)) = &mut statement.kind else { unreachable!("as made") };
+                delete.disposition = Intended.into();
+                statement
+            }
+            _ => {
+                let mut statement = push(tag, &digest(digit), Happened);
+                let Some(Kind::TagPush(push)) = &mut statement.kind else { unreachable!("as made") };
+                push.settles = settles;
+                statement
+            }
         };
         statement.event_id = id.unwrap_or_default().to_owned();
         statement
@@ -165,6 +184,15 @@ impl Known {
     }
 }
 
+fn asks_for_something(submission: &Submission) -> bool {
+    match submission.statement.kind {
+        Parsed::TagPush { disposition, .. }
+        | Parsed::TagDelete { disposition, .. }
+        | Parsed::ManifestDelete { disposition, .. } => asks(disposition),
+        _ => false,
+    }
+}
+
 /// Goes through a plan's decisions as the model expects them; returns the index after the last entry.
 fn follow(known: &mut Known, mut next: u64, requests: &[Vec<Submission>], plan: &Plan) -> u64 {
     assert_eq!(plan.decisions.len(), requests.len());
@@ -172,6 +200,10 @@ fn follow(known: &mut Known, mut next: u64, requests: &[Vec<Submission>], plan: 
         match (known.conflict(request), decision) {
             (Some(expected), Err(Rejected::Conflict { position, event_id, .. })) => {
                 assert_eq!((*position, event_id), (expected, &request[expected].statement.event_id));
+            }
+            // That it was right to refuse, and to refuse nothing else, is for `check_log` to see.
+            (None, Err(Rejected::Held { index, .. })) => {
+                assert!(*index <= next + 2 && request.iter().any(asks_for_something), "{request:?} waits for {index}");
             }
             (None, Ok(accepted)) => {
                 assert_eq!(accepted.len(), request.len());
@@ -244,7 +276,13 @@ proptest! {
     }
 
     #[test]
-    fn one_batch_or_many_decide_the_same(batches in any_batches()) {
+    fn one_batch_or_many_decide_the_same(mut batches in any_batches()) {
+        // Which entry an index names depends on how they were cut.
+        for (statement, _) in batches.iter_mut().flatten().flatten() {
+            if let Some(Kind::TagPush(push)) = &mut statement.kind {
+                push.settles = 0;
+            }
+        }
         let requests: Vec<Vec<_>> =
             batches.iter().flatten().map(|request| request.iter().map(submission).collect()).collect();
         let (mut together, mut apart) = (Log::new(), Log::new());
@@ -262,6 +300,44 @@ proptest! {
         together.check();
         apart.check();
     }
+}
+
+#[test]
+fn a_request_with_something_that_has_to_wait_is_refused_whole_and_a_repetition_never_waits() {
+    let with_id = |id: &str, statement: proto::Statement| proto::Statement { event_id: id.into(), ..statement };
+    let one = |statement: &proto::Statement| vec![submission(&(statement.clone(), true))];
+    let intent = with_id("intent", push("latest", &digest('a'), Intended));
+    let mut log = Log::new();
+    let plan = log.plan(&[one(&intent)]);
+    let holder = log.tree.size();
+    log.commit(plan);
+    let held = |tag: &str, index| Err(Rejected::Held { tag: format!("registry.example/team/app:{tag}"), index });
+    // In the same batch, and in a later one.
+    let asked = push("latest", &digest('b'), proto::Disposition::Requested);
+    let with_other = [one(&happened("other", &digest('c'))), one(&asked)].concat();
+    let plan = log.plan(&[one(&asked), one(&intent), with_other.clone()]);
+    assert_eq!(plan.decisions[0], held("latest", holder));
+    assert!(matches!(&plan.decisions[1], Ok(accepted) if matches!(accepted[0], Accepted::Duplicate(_))));
+    assert_eq!(plan.decisions[2], held("latest", holder));
+    assert!(plan.entries.is_empty(), "all or none");
+    // What is intended and settled in one request leaves nothing to wait for; what is intended twice does.
+    let (first, second) = (push("x", &digest('a'), Intended), push("x", &digest('b'), Intended));
+    let mut settled = push("x", &digest('a'), Happened);
+    let Some(Kind::TagPush(message)) = &mut settled.kind else { unreachable!("as made") };
+    message.settles = log.tree.size() + 1;
+    let twice = [one(&first), one(&second)].concat();
+    assert_eq!(log.plan(&[twice]).decisions, [held("x", log.tree.size())]);
+    let settling = [one(&first), one(&settled), one(&second)].concat();
+    let plan = log.plan(&[settling]);
+    assert_eq!(plan.decisions[0].as_ref().expect("accepted").len(), 3);
+    log.commit(plan);
+    // A manifest to be deleted whose tag a statement before it binds while it is held.
+    let mut gone = delete_manifest(&digest('d'));
+    let Some(Kind::ManifestDelete(delete)) = &mut gone.kind else { unreachable!("as made") };
+    delete.disposition = Intended.into();
+    let bound_first = [one(&happened("latest", &digest('d'))), one(&gone)].concat();
+    assert_eq!(log.plan(&[bound_first]).decisions, [held("latest", holder)]);
+    log.check();
 }
 
 #[test]

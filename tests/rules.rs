@@ -18,6 +18,7 @@ use proptest::test_runner::{Config, RngSeed, TestRunner};
 use prost::Message as _;
 
 use tagledger::ledger::entry::{Body, MAX_ENTRY_LENGTH, SignedEntry, sign_record};
+use tagledger::ledger::hold::{self, Held, must_wait};
 use tagledger::ledger::names::{Digest, Registry, Repository, Tag};
 use tagledger::ledger::note::Skey;
 use tagledger::ledger::policy::{MAX_PATTERN_LENGTH, Policy};
@@ -28,7 +29,7 @@ use tagledger::proto;
 use tagledger::proto::statement::Kind;
 use tagledger::proto::{Disposition, Outcome};
 
-use Disposition::{Happened, Refused, Requested};
+use Disposition::{Happened, Intended, Refused, Requested};
 use Outcome::{Applied, Denied, Drift, Failed, Noted, Unchanged, Violation};
 
 const REGISTRY: &str = "r.example";
@@ -81,6 +82,8 @@ fn every_statement_about_a_tag_in_every_state_does_what_the_table_says() {
             (true, Requested),
             (true, Happened),
             (true, Refused),
+            (false, Intended),
+            (true, Intended),
         ] {
             let is_observation = statement.starts_with("observe");
             if is_observation && disposition != Happened {
@@ -88,8 +91,10 @@ fn every_statement_about_a_tag_in_every_state_does_what_the_table_says() {
             }
             let expected = match (immutable, disposition) {
                 (_, Refused) => Failed,
+                (false, Intended) if free == Applied => Noted,
                 (false, _) => free,
-                (true, Requested) => asked,
+                (true, Intended) if asked == Applied => Noted,
+                (true, Requested | Intended) => asked,
                 (true, _) => told,
             };
             let case = format!("{state}, {statement}, {disposition:?}, immutable: {immutable}");
@@ -104,6 +109,14 @@ fn every_statement_about_a_tag_in_every_state_does_what_the_table_says() {
 
             let changes = matches!(expected, Applied | Violation | Drift);
             let binding = world.tag("app", "v1");
+            let aim = match statement {
+                "push A" => hold::Aim::Push(digest(A)),
+                "push B" => hold::Aim::Push(digest(B)),
+                "delete" => hold::Aim::Delete,
+                _ => hold::Aim::DeleteManifest,
+            };
+            let held = (expected == Noted).then_some(hold::Hold { index, aim });
+            assert_eq!(world.hold("app", "v1"), held, "{case}");
             if changes {
                 assert_eq!(shown(&binding), after, "{case}");
                 assert_eq!(set_by(&binding), Some(index), "{case}");
@@ -143,6 +156,7 @@ fn statement_of(text: &str, disposition: Disposition) -> Kind {
         "delete manifest A" => delete_manifest("app", A, disposition),
         "observe A" => observe("app", "v1", Some(A)),
         "observe B" => observe("app", "v1", Some(B)),
+        "observe C" => observe("app", "v1", Some(C)),
         "observe absent" => observe("app", "v1", None),
         _ => panic!("no such statement: {text}"),
     }
@@ -162,6 +176,164 @@ fn set_by(binding: &Binding) -> Option<u64> {
         Binding::Never => None,
         Binding::Bound { set_by, .. } | Binding::Unbound { set_by, .. } => Some(*set_by),
     }
+}
+
+// Holds.
+
+/// The tag is "bound A" and immutable by now, or it is not; somebody intends something, which was allowed at that time; and
+/// then this is said, and this comes of it. What does not settle leaves the hold.
+const SETTLING: [(&str, &str, bool, Outcome, Outcome, &str, bool); 24] = [
+    // intent, then, naming the intent; if free, if immutable; the tag afterwards, and whether it is still held
+    ("push B", "push B", true, Applied, Applied, "bound B", false),
+    ("push B", "push B", false, Applied, Violation, "bound B", true),
+    ("push B", "push A", true, Unchanged, Unchanged, "bound A", true),
+    ("push B", "delete", true, Applied, Violation, "unbound A", true),
+    ("push B", "observe B", true, Applied, Applied, "bound B", false),
+    ("push B", "observe B", false, Applied, Applied, "bound B", true),
+    ("push B", "observe A", true, Unchanged, Unchanged, "bound A", false),
+    ("push B", "observe A", false, Unchanged, Unchanged, "bound A", true),
+    ("push B", "observe C", true, Drift, Violation, "bound C", false),
+    ("push B", "observe C", false, Drift, Violation, "bound C", true),
+    ("push B", "observe absent", true, Drift, Violation, "unbound A", false),
+    ("delete", "delete", true, Applied, Applied, "unbound A", false),
+    ("delete", "delete", false, Applied, Violation, "unbound A", true),
+    ("delete", "delete manifest A", true, Applied, Violation, "unbound A", true),
+    ("delete", "observe absent", true, Applied, Applied, "unbound A", false),
+    ("delete", "observe absent", false, Applied, Applied, "unbound A", true),
+    ("delete", "observe A", true, Unchanged, Unchanged, "bound A", false),
+    ("delete", "observe B", true, Drift, Violation, "bound B", false),
+    ("delete manifest A", "delete manifest A", true, Applied, Applied, "unbound A", false),
+    // What takes the digest from under the tag ends the hold: the deletion of the manifest has nothing to do with it any more.
+    ("delete manifest A", "delete manifest A", false, Applied, Violation, "unbound A", false),
+    ("delete manifest A", "push B", false, Applied, Violation, "bound B", false),
+    ("delete manifest A", "observe absent", false, Applied, Applied, "unbound A", false),
+    ("delete manifest A", "observe absent", true, Applied, Applied, "unbound A", false),
+    ("delete manifest A", "observe A", true, Unchanged, Unchanged, "bound A", false),
+];
+
+#[test]
+fn what_becomes_of_an_intent_is_recorded_as_the_table_says_whatever_the_policy_is_by_then() {
+    for (intent, then, names_it, free, immutable, after, stays_held) in SETTLING {
+        for is_immutable in [false, true] {
+            let case = format!("{intent} intended, {then}, naming it: {names_it}, immutable by then: {is_immutable}");
+            let mut world = World::new(&[]);
+            bring_to(&mut world, "bound A");
+            let holder = world.next_index();
+            assert_eq!(world.outcome(statement_of(intent, Intended)), Noted, "{case}");
+            assert_eq!(shown(&world.tag("app", "v1")), "bound A", "{case}");
+            if is_immutable {
+                world.say(policy("immutable = ['r.example/app:*']"));
+            }
+            let kind = statement_of(then, Happened);
+            let step = world.say(if names_it { naming(kind, holder) } else { kind }).remove(0);
+            assert_eq!(step.outcome, if is_immutable { immutable } else { free }, "{case}: {}", step.detail);
+            assert_eq!(shown(&world.tag("app", "v1")), after, "{case}");
+            assert_eq!(world.hold("app", "v1").map(|hold| hold.index), stays_held.then_some(holder), "{case}");
+            world.check_ledger();
+        }
+    }
+}
+
+#[test]
+fn what_was_refused_upstream_is_failed_and_ends_the_hold_of_its_intent_only() {
+    for intent in ["push B", "delete", "delete manifest A"] {
+        let mut world = World::new(&[]);
+        bring_to(&mut world, "bound A");
+        let holder = world.next_index();
+        world.say(statement_of(intent, Intended));
+        assert_eq!(world.outcome(statement_of(intent, Refused)), Failed);
+        assert_eq!(world.outcome(naming(statement_of(intent, Refused), holder + 1)), Failed);
+        assert_eq!(world.hold("app", "v1").map(|hold| hold.index), Some(holder), "{intent}");
+        assert_eq!(world.outcome(naming(statement_of(intent, Refused), holder)), Failed);
+        assert_eq!(world.hold("app", "v1"), None, "{intent}");
+        assert_eq!(shown(&world.tag("app", "v1")), "bound A");
+        world.check_ledger();
+    }
+}
+
+#[test]
+fn while_a_tag_is_held_whatever_asks_about_it_waits_and_whatever_tells_does_not() {
+    let mut world = World::new(&[]);
+    bring_to(&mut world, "bound A");
+    world.say(push("app", "other", B, Happened));
+    let holder = world.next_index();
+    world.say(statement_of("push B", Intended));
+    for text in ["push A", "push B", "delete", "delete manifest A"] {
+        for (disposition, waits) in [(Requested, true), (Intended, true), (Happened, false), (Refused, false)] {
+            let held = world.must_wait(statement_of(text, disposition));
+            assert_eq!(held.as_ref().map(|held| held.index), waits.then_some(holder), "{text}, {disposition:?}");
+            assert!(held.is_none_or(|held| held.tag.to_string() == "r.example/app:v1"), "{text}");
+        }
+    }
+    for free in [
+        observe("app", "v1", Some(C)),
+        push("app", "other", A, Intended),
+        delete_manifest("app", B, Intended),
+        push("other", "v1", A, Requested),
+        deploy("web", Some("v1"), A, Phase::Started),
+    ] {
+        assert_eq!(world.must_wait(free.clone()), None, "{free:?}");
+    }
+    assert_eq!(world.outcome(naming(push("app", "v1", B, Happened), holder)), Applied);
+    assert_eq!(world.must_wait(push("app", "v1", A, Intended)), None);
+    world.check_ledger();
+}
+
+#[test]
+fn the_deletion_of_a_manifest_under_many_tags_holds_all_of_them_for_its_first_entry() {
+    let mut world = World::new(&[]);
+    let tags: Vec<String> = (0..TAGS_PER_ENTRY + 3).map(|number| format!("t{number:04}")).collect();
+    for tag in &tags {
+        world.say(push("app", tag, A, Happened));
+    }
+    world.say(push("app", "other", B, Happened));
+    let holder = world.next_index();
+    let steps = world.say(delete_manifest("app", A, Intended));
+    assert_eq!(steps.iter().map(|step| step.outcome).collect::<Vec<_>>(), [Noted, Noted]);
+    let held = |world: &World, tag: &str| world.hold("app", tag).map(|hold| hold.index);
+    assert!(tags.iter().all(|tag| held(&world, tag) == Some(holder)));
+    assert_eq!(held(&world, "other"), None);
+    // The rules change in between; what was allowed goes through, and takes with it what came under the digest meanwhile only
+    // as what it is, a violation.
+    world.say(policy("immutable = ['r.example/app:*']"));
+    let steps = world.say(naming(delete_manifest("app", A, Happened), holder));
+    assert_eq!(steps.iter().map(|step| step.outcome).collect::<Vec<_>>(), [Applied, Applied]);
+    assert!(tags.iter().all(|tag| held(&world, tag).is_none() && world.tag("app", tag).digest().is_none()));
+
+    let mut world = World::new(&[]);
+    world.say(push("app", "a", A, Happened));
+    let holder = world.next_index();
+    world.say(delete_manifest("app", A, Intended));
+    world.say(push("app", "b", A, Happened));
+    world.say(policy("immutable = ['r.example/app:*']"));
+    assert_eq!(world.outcome(naming(delete_manifest("app", A, Happened), holder)), Violation);
+    assert_eq!((world.tag("app", "a").digest(), world.tag("app", "b").digest()), (None, None));
+    world.check_ledger();
+}
+
+#[test]
+fn only_what_happened_or_was_refused_settles() {
+    for disposition in [Requested, Intended] {
+        for text in ["push A", "delete", "delete manifest A"] {
+            let kind = naming(statement_of(text, disposition), 6);
+            let refused = Statement::parse(&statement(kind).encode_to_vec()).expect_err("refused");
+            assert_eq!(refused.len(), 1, "{refused:?}");
+            assert_eq!(refused[0].reason, "NOT_ALLOWED");
+            assert!(refused[0].field.ends_with(".settles") && refused[0].message.contains("is 7"), "{}", refused[0]);
+        }
+    }
+}
+
+/// The same, as what became of an intent.
+fn naming(mut kind: Kind, index: u64) -> Kind {
+    match &mut kind {
+        Kind::TagPush(push) => push.settles = index + 1,
+        Kind::TagDelete(delete) => delete.settles = index + 1,
+        Kind::ManifestDelete(delete) => delete.settles = index + 1,
+        Kind::TagObserved(seen) => seen.checks_entry = index + 1,
+        other => panic!("{other:?} settles nothing"),
+    }
+    kind
 }
 
 // Stories.
@@ -382,7 +554,7 @@ fn the_largest_entry_that_the_rules_can_make_fits_into_the_log() {
             Subject::Tag(tagledger::ledger::names::TagRef { registry: registry(), repository: repository("app"), tag });
         // After as many entries as there can be.
         let binding = Binding::Bound { digest: sha512.clone(), set_by: LAST };
-        world.subjects.insert(name.key(), (name, SubjectState { count: LAST, binding }));
+        world.subjects.insert(name.key(), (name, SubjectState { count: LAST, binding, hold: None }));
     }
     let mut statement = proto::Statement {
         kind: Some(Kind::ManifestDelete(proto::ManifestDelete {
@@ -390,6 +562,7 @@ fn the_largest_entry_that_the_rules_can_make_fits_into_the_log() {
             repository: "app".into(),
             digest: sha512.to_string(),
             disposition: Requested.into(),
+            settles: 0,
         })),
         ..Default::default()
     };
@@ -535,13 +708,14 @@ fn a_reader_takes_nothing_but_the_policy_from_a_policy_change() {
 
 // The model.
 
-/// One random statement: over two repositories, three tags, three digests and two workloads.
+/// One random statement: over two repositories, three tags, three digests and two workloads. What ends in a flag names, if it
+/// is set, the intent that holds the tag.
 #[derive(Debug, Clone)]
 enum Said {
-    Push(usize, usize, usize, Disposition),
-    Delete(usize, usize, Disposition),
-    DeleteManifest(usize, usize, Disposition),
-    Observe(usize, usize, Option<usize>),
+    Push(usize, usize, usize, Disposition, bool),
+    Delete(usize, usize, Disposition, bool),
+    DeleteManifest(usize, usize, Disposition, bool),
+    Observe(usize, usize, Option<usize>, bool),
     /// Workload, tag, digest.
     Deploy(usize, Option<(usize, usize)>, usize, Phase),
     Attest(usize),
@@ -564,7 +738,13 @@ fn whatever_is_said_in_whatever_order_the_rules_do_what_the_model_does() {
         let (mut world, mut model) = (World::new(&IMMUTABLE), Model::default());
         for said in said {
             let index = world.next_index();
-            let steps = world.say(said.kind());
+            let kind = said.kind(&model);
+            let waits_for = world.must_wait(kind.clone()).map(|held| held.index);
+            prop_assert_eq!(waits_for, model.waits_for(&said), "{:?}", said);
+            if waits_for.is_some() {
+                continue;
+            }
+            let steps = world.say(kind);
             prop_assert_eq!(steps.len(), 1);
             prop_assert_eq!(steps[0].outcome, model.say(&said, index), "{:?}: {}", said, steps[0].detail);
             model.compare(&world);
@@ -577,31 +757,39 @@ fn whatever_is_said_in_whatever_order_the_rules_do_what_the_model_does() {
 }
 
 fn said() -> impl Strategy<Value = Said> {
-    let disposition = prop_oneof![Just(Requested), Just(Happened), Just(Refused)];
+    let disposition = prop_oneof![1 => Just(Requested), 2 => Just(Happened), 1 => Just(Refused), 2 => Just(Intended)];
+    let names = any::<bool>;
     let phase = prop_oneof![Just(Phase::Started), Just(Phase::Stopped), Just(Phase::Observed)];
     let asked_by = prop::option::of((0..2usize, 0..3usize));
     prop_oneof![
-        4 => (0..2usize, 0..3usize, 0..3usize, disposition.clone()).prop_map(|(r, t, d, a)| Said::Push(r, t, d, a)),
-        2 => (0..2usize, 0..3usize, disposition.clone()).prop_map(|(r, t, a)| Said::Delete(r, t, a)),
-        2 => (0..2usize, 0..3usize, disposition).prop_map(|(r, d, a)| Said::DeleteManifest(r, d, a)),
-        2 => (0..2usize, 0..3usize, prop::option::of(0..3usize)).prop_map(|(r, t, d)| Said::Observe(r, t, d)),
+        4 => (0..2usize, 0..3usize, 0..3usize, disposition.clone(), names())
+            .prop_map(|(r, t, d, a, n)| Said::Push(r, t, d, a, n)),
+        2 => (0..2usize, 0..3usize, disposition.clone(), names()).prop_map(|(r, t, a, n)| Said::Delete(r, t, a, n)),
+        2 => (0..2usize, 0..3usize, disposition, names())
+            .prop_map(|(r, d, a, n)| Said::DeleteManifest(r, d, a, n)),
+        2 => (0..2usize, 0..3usize, prop::option::of(0..3usize), names())
+            .prop_map(|(r, t, d, n)| Said::Observe(r, t, d, n)),
         3 => (0..2usize, asked_by, 0..3usize, phase).prop_map(|(w, t, d, p)| Said::Deploy(w, t, d, p)),
         1 => (0..3usize).prop_map(Said::Attest),
     ]
 }
 
 impl Said {
-    fn kind(&self) -> Kind {
-        match *self {
-            Self::Push(r, t, d, asked) => push(REPOSITORIES[r], TAGS[t], DIGESTS[d], asked),
-            Self::Delete(r, t, asked) => delete(REPOSITORIES[r], TAGS[t], asked),
-            Self::DeleteManifest(r, d, asked) => delete_manifest(REPOSITORIES[r], DIGESTS[d], asked),
-            Self::Observe(r, t, d) => observe(REPOSITORIES[r], TAGS[t], d.map(|d| DIGESTS[d])),
+    fn kind(&self, model: &Model) -> Kind {
+        let kind = match *self {
+            Self::Push(r, t, d, asked, _) => push(REPOSITORIES[r], TAGS[t], DIGESTS[d], asked),
+            Self::Delete(r, t, asked, _) => delete(REPOSITORIES[r], TAGS[t], asked),
+            Self::DeleteManifest(r, d, asked, _) => delete_manifest(REPOSITORIES[r], DIGESTS[d], asked),
+            Self::Observe(r, t, d, _) => observe(REPOSITORIES[r], TAGS[t], d.map(|d| DIGESTS[d])),
             Self::Deploy(w, tag, d, phase) => {
                 let (repository, tag) = tag.map_or(("app", None), |(r, t)| (REPOSITORIES[r], Some(TAGS[t])));
                 deploy_from(repository, WORKLOADS[w], tag, DIGESTS[d], phase)
             }
             Self::Attest(d) => attest(DIGESTS[d]),
+        };
+        match model.names(self) {
+            Some(holder) => naming(kind, holder),
+            None => kind,
         }
     }
 }
@@ -634,36 +822,59 @@ impl Pointer {
 #[derive(Debug, Default)]
 struct Model {
     tags: HashMap<(usize, usize), Pointer>,
+    /// Who holds a tag, and what for.
+    holds: HashMap<(usize, usize), (u64, Intent)>,
     workloads: HashMap<usize, Pointer>,
     members: HashMap<String, Vec<String>>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Intent {
+    Push(usize),
+    Delete,
+    DeleteManifest,
 }
 
 impl Model {
     fn say(&mut self, said: &Said, index: u64) -> Outcome {
         self.appear(said);
         match *said {
-            Said::Push(_, _, _, Refused) | Said::Delete(_, _, Refused) | Said::DeleteManifest(_, _, Refused) => Failed,
-            Said::Push(r, t, d, asked) => {
-                let forbids = forbids(r, t, self.pointer(r, t), Some(d));
-                self.change(&[(r, t)], self.pointer(r, t).now == Some(d), forbids, Some(d), asked, index)
+            Said::Push(r, t, d, asked, _) => {
+                let settled = self.settle(said, &[(r, t)], asked, Intent::Push(d));
+                let forbids = settled.is_empty() && forbids(r, t, self.pointer(r, t), Some(d));
+                let (same, aim) = (self.pointer(r, t).now == Some(d), (Intent::Push(d), Some(d)));
+                self.change(&[(r, t)], same, forbids, aim, asked, index)
             }
-            Said::Delete(r, t, asked) => {
-                let forbids = forbids(r, t, self.pointer(r, t), None);
-                self.change(&[(r, t)], self.pointer(r, t).now.is_none(), forbids, None, asked, index)
+            Said::Delete(r, t, asked, _) => {
+                let settled = self.settle(said, &[(r, t)], asked, Intent::Delete);
+                let forbids = settled.is_empty() && forbids(r, t, self.pointer(r, t), None);
+                self.change(&[(r, t)], self.pointer(r, t).now.is_none(), forbids, (Intent::Delete, None), asked, index)
             }
-            Said::DeleteManifest(r, d, asked) => {
-                let bound: Vec<_> =
-                    (0..3).map(|t| (r, t)).filter(|(r, t)| self.pointer(*r, *t).now == Some(d)).collect();
-                let forbids = bound.iter().any(|(r, t)| forbids(*r, *t, self.pointer(*r, *t), None));
-                self.change(&bound, bound.is_empty(), forbids, None, asked, index)
+            Said::DeleteManifest(r, d, asked, _) => {
+                let bound = self.bound_to(r, d);
+                let settled = self.settle(said, &bound, asked, Intent::DeleteManifest);
+                let forbids = bound
+                    .iter()
+                    .any(|(r, t)| !settled.contains(&(*r, *t)) && forbids(*r, *t, self.pointer(*r, *t), None));
+                self.change(&bound, bound.is_empty(), forbids, (Intent::DeleteManifest, None), asked, index)
             }
-            Said::Observe(r, t, seen) => {
+            Said::Observe(r, t, seen, names) => {
                 let before = self.pointer(r, t);
+                let held_for = self.holds.get(&(r, t)).map(|(_, intent)| *intent);
+                if names {
+                    self.holds.remove(&(r, t));
+                }
                 if before.now == seen {
                     return Unchanged;
                 }
-                self.tags.entry((r, t)).or_default().point(seen, index);
+                self.point((r, t), seen, index);
+                let as_intended = match held_for {
+                    Some(Intent::Push(d)) => seen == Some(d),
+                    Some(_) => seen.is_none(),
+                    None => false,
+                };
                 match before.last {
+                    _ if as_intended => Applied,
                     None => Applied,
                     Some(_) if forbids(r, t, before, seen) => Violation,
                     Some(_) => Drift,
@@ -698,28 +909,100 @@ impl Model {
         tags: &[(usize, usize)],
         same: bool,
         forbidden: bool,
-        to: Option<usize>,
+        (intent, to): (Intent, Option<usize>),
         asked: Disposition,
         index: u64,
     ) -> Outcome {
         let outcome = match (same, forbidden, asked) {
+            (_, _, Refused) => return Failed,
             (true, _, _) => return Unchanged,
-            (false, true, Requested) => return Denied,
+            (false, true, Requested | Intended) => return Denied,
+            (false, false, Intended) => {
+                self.holds.extend(tags.iter().map(|tag| (*tag, (index, intent))));
+                return Noted;
+            }
             (false, true, _) => Violation,
             (false, false, _) => Applied,
         };
         for tag in tags {
-            self.tags.entry(*tag).or_default().point(to, index);
+            self.point(*tag, to, index);
         }
         outcome
+    }
+
+    fn point(&mut self, tag: (usize, usize), to: Option<usize>, index: u64) {
+        self.tags.entry(tag).or_default().point(to, index);
+        if matches!(self.holds.get(&tag), Some((_, Intent::DeleteManifest))) {
+            self.holds.remove(&tag);
+        }
+    }
+
+    fn bound_to(&self, r: usize, d: usize) -> Vec<(usize, usize)> {
+        (0..3).map(|t| (r, t)).filter(|(r, t)| self.pointer(*r, *t).now == Some(d)).collect()
+    }
+
+    /// The tags that a statement is about.
+    fn about(&self, said: &Said) -> Vec<(usize, usize)> {
+        match *said {
+            Said::Push(r, t, ..) | Said::Delete(r, t, ..) | Said::Observe(r, t, ..) => vec![(r, t)],
+            // In the order of their names, as the rules take them.
+            Said::DeleteManifest(r, d, ..) => {
+                let mut tags = self.bound_to(r, d);
+                tags.sort_by_key(|(_, t)| TAGS[*t]);
+                tags
+            }
+            Said::Deploy(..) | Said::Attest(_) => Vec::new(),
+        }
+    }
+
+    /// Index of the intent that a statement names.
+    fn names(&self, said: &Said) -> Option<u64> {
+        match said {
+            Said::Push(_, _, _, Happened | Refused, true)
+            | Said::Delete(_, _, Happened | Refused, true)
+            | Said::DeleteManifest(_, _, Happened | Refused, true)
+            | Said::Observe(_, _, _, true) => {
+                self.about(said).iter().find_map(|tag| self.holds.get(tag)).map(|(index, _)| *index)
+            }
+            _ => None,
+        }
+    }
+
+    /// Ends the holds that a statement settles, and says whose they were.
+    fn settle(
+        &mut self,
+        said: &Said,
+        tags: &[(usize, usize)],
+        asked: Disposition,
+        intent: Intent,
+    ) -> Vec<(usize, usize)> {
+        let (Some(named), Happened | Refused) = (self.names(said), asked) else { return Vec::new() };
+        let settled: Vec<_> =
+            tags.iter().copied().filter(|tag| self.holds.get(tag) == Some(&(named, intent))).collect();
+        settled.iter().for_each(|tag| {
+            self.holds.remove(tag);
+        });
+        settled
+    }
+
+    /// Index of the intent that a statement has to wait for.
+    fn waits_for(&self, said: &Said) -> Option<u64> {
+        match said {
+            Said::Push(_, _, _, Requested | Intended, _)
+            | Said::Delete(_, _, Requested | Intended, _)
+            | Said::DeleteManifest(_, _, Requested | Intended, _) => {
+                self.about(said).iter().find_map(|tag| self.holds.get(tag)).map(|(index, _)| *index)
+            }
+            _ => None,
+        }
     }
 
     /// Who is mentioned for the first time.
     fn appear(&mut self, said: &Said) {
         let tag = match *said {
             Said::Push(r, t, ..)
-            | Said::Delete(r, t, _)
-            | Said::Observe(r, t, _)
+            | Said::Delete(r, t, ..)
+            | Said::Observe(r, t, ..)
             | Said::Deploy(_, Some((r, t)), ..) => Some((REPOSITORIES[r], TAGS[t])),
             _ => None,
         };
@@ -744,6 +1027,8 @@ impl Model {
         for (r, repository) in REPOSITORIES.iter().enumerate() {
             for (t, tag) in TAGS.iter().enumerate() {
                 assert_eq!(world.tag(repository, tag), self.pointer(r, t).as_binding(), "{repository}:{tag}");
+                let holder = self.holds.get(&(r, t)).map(|(index, _)| *index);
+                assert_eq!(world.hold(repository, tag).map(|hold| hold.index), holder, "{repository}:{tag}");
             }
         }
         for (w, workload) in WORKLOADS.iter().enumerate() {
@@ -789,6 +1074,7 @@ impl World {
         let bytes = statement(kind).encode_to_vec();
         let parsed = Statement::parse(&bytes).expect("a valid statement");
         let first_index = self.next_index();
+        assert_eq!(must_wait(self, &parsed), Ok(None), "a ledger records nothing that has to wait");
         let steps = transition(self, &self.policy, &parsed, first_index).unwrap_or_else(|never| match never {});
         assert!(!steps.is_empty(), "whatever is said is recorded");
         for step in &steps {
@@ -802,7 +1088,8 @@ impl World {
                     self.subjects.entry(key).or_insert_with(|| (touch.subject.clone(), SubjectState::default()));
                 assert_eq!(state.count, touch.version, "versions have no gap: {:?}", touch.subject);
                 assert_eq!(state.binding, touch.before, "{:?}", touch.subject);
-                *state = SubjectState { count: touch.version + 1, binding: touch.after.clone() };
+                let (binding, hold) = (touch.after.clone(), touch.hold.clone());
+                *state = SubjectState { count: touch.version + 1, binding, hold };
             }
             self.entries.push(Some(entry));
         }
@@ -824,6 +1111,18 @@ impl World {
         let name =
             tagledger::ledger::names::TagRef { registry: registry(), repository: repository(repository_name), tag };
         self.state(&Subject::Tag(name)).binding
+    }
+
+    fn hold(&self, repository_name: &str, tag: &str) -> Option<hold::Hold> {
+        let tag = tag.parse().expect("valid");
+        let name =
+            tagledger::ledger::names::TagRef { registry: registry(), repository: repository(repository_name), tag };
+        self.state(&Subject::Tag(name)).hold
+    }
+
+    fn must_wait(&self, kind: Kind) -> Option<Held> {
+        let parsed = Statement::parse(&statement(kind).encode_to_vec()).expect("a valid statement");
+        must_wait(self, &parsed).unwrap_or_else(|never| match never {})
     }
 
     fn workload(&self, name: &str) -> Binding {
@@ -1040,6 +1339,7 @@ fn push(repository: &str, tag: &str, to: char, disposition: Disposition) -> Kind
         digest: digest(to).to_string(),
         media_type: String::new(),
         disposition: disposition.into(),
+        settles: 0,
     })
 }
 
@@ -1049,6 +1349,7 @@ fn delete(repository: &str, tag: &str, disposition: Disposition) -> Kind {
         repository: repository.into(),
         tag: tag.into(),
         disposition: disposition.into(),
+        settles: 0,
     })
 }
 
@@ -1058,6 +1359,7 @@ fn delete_manifest(repository: &str, of: char, disposition: Disposition) -> Kind
         repository: repository.into(),
         digest: digest(of).to_string(),
         disposition: disposition.into(),
+        settles: 0,
     })
 }
 

@@ -357,6 +357,7 @@ mod real {
             digest: format!("sha256:{number:064x}"),
             media_type: String::new(),
             disposition: Disposition::Happened.into(),
+            settles: 0,
         };
         let statement = Statement { kind: Some(statement::Kind::TagPush(pushed)), ..Statement::default() };
         Submission { statement: statement.encode_to_vec(), producer: None }

@@ -313,7 +313,9 @@ fn refused_statements() -> Vec<Value> {
         ("digest of 63 digits", pushed(&|push| push.digest = sha256('a')[..70].into())),
         ("digest in upper case", pushed(&|push| push.digest = format!("sha256:{}", "A".repeat(64)))),
         ("digest of another algorithm", pushed(&|push| push.digest = format!("sha1:{}", "a".repeat(40)))),
-        ("unknown disposition", pushed(&|push| push.disposition = 4)),
+        ("unknown disposition", pushed(&|push| push.disposition = 5)),
+        ("settles something, though it only asks", pushed(&|push| push.settles = 1)),
+        ("settles something, though it is only intended", pushed(&|push| (push.disposition, push.settles) = (4, 1))),
         ("no disposition", pushed(&|push| push.disposition = 0)),
         ("NUL in a text", changed(&|statement| statement.actor = "a\0b".into())),
         ("text of 257 bytes", changed(&|statement| statement.source = "s".repeat(257))),
@@ -450,6 +452,7 @@ fn story() -> Vec<Vec<proto::Statement>> {
             digest: sha256(digest),
             media_type: "application/vnd.oci.image.manifest.v1+json".into(),
             disposition: proto::Disposition::Requested.into(),
+            settles: 0,
         })
     };
     let delete = Kind::TagDelete(proto::TagDelete {
@@ -457,6 +460,7 @@ fn story() -> Vec<Vec<proto::Statement>> {
         repository: "library/nginx".into(),
         tag: "1.27".into(),
         disposition: proto::Disposition::Refused.into(),
+        settles: 0,
     });
     let observed = Kind::TagObserved(proto::TagObserved {
         registry: registry(),
@@ -491,6 +495,7 @@ fn story() -> Vec<Vec<proto::Statement>> {
         repository: "team/app".into(),
         digest: sha256('a'),
         disposition: proto::Disposition::Happened.into(),
+        settles: 0,
     });
     let plain = |kind| proto::Statement { kind: Some(kind), ..Default::default() };
     let full = proto::Statement {
@@ -526,24 +531,26 @@ fn fields(statement: &proto::Statement) -> Value {
         "trace_id": statement.trace_id,
         "attributes": statement.attributes.iter().map(|a| json!({ "key": a.key, "value": a.value })).collect::<Vec<_>>(),
     });
-    let (name, kind) = match statement.kind.as_ref().expect("set") {
+    let (name, mut kind) = match statement.kind.as_ref().expect("set") {
         Kind::TagPush(m) => (
             "tag_push",
             json!({
                 "registry": m.registry, "repository": m.repository, "tag": m.tag, "digest": m.digest,
-                "media_type": m.media_type, "disposition": m.disposition,
+                "media_type": m.media_type, "disposition": m.disposition, "settles": m.settles,
             }),
         ),
         Kind::TagDelete(m) => (
             "tag_delete",
             json!({
                 "registry": m.registry, "repository": m.repository, "tag": m.tag, "disposition": m.disposition,
+                "settles": m.settles,
             }),
         ),
         Kind::ManifestDelete(m) => (
             "manifest_delete",
             json!({
                 "registry": m.registry, "repository": m.repository, "digest": m.digest, "disposition": m.disposition,
+                "settles": m.settles,
             }),
         ),
         Kind::TagObserved(m) => (
@@ -578,6 +585,8 @@ fn fields(statement: &proto::Statement) -> Value {
     };
     let fields = fields.as_object_mut().expect("an object");
     fields.retain(|_, value| *value != json!("") && *value != json!(0) && *value != json!([]));
+    let kind_fields = kind.as_object_mut().expect("an object");
+    kind_fields.retain(|name, value| name != "settles" || *value != json!(0));
     fields.insert(name.to_owned(), kind);
     Value::Object(fields.clone())
 }

@@ -37,6 +37,7 @@ pub fn of_append(error: &AppendError) -> Status {
             bad_request(Code::AlreadyExists, rejected.to_string(), &[violation])
         }
         AppendError::Rejected(Rejected::Changed { .. }) => Status::aborted(error.to_string()),
+        AppendError::Rejected(Rejected::Held { .. }) => retry(Code::Aborted, error.to_string()),
         AppendError::Overloaded => retry(Code::ResourceExhausted, error.to_string()),
         AppendError::Stopped(_) => retry(Code::Unavailable, error.to_string()),
         AppendError::Unread(error) => recorded_but_unread(error),

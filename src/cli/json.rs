@@ -171,6 +171,7 @@ fn statement(statement: &Statement) -> Value {
             Disposition::Requested => "REQUESTED",
             Disposition::Happened => "HAPPENED",
             Disposition::Refused => "REFUSED",
+            Disposition::Intended => "INTENDED",
         }),
         "phase": phase.map(|phase| match phase {
             Phase::Started => "STARTED",

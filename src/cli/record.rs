@@ -204,6 +204,7 @@ impl Push {
             digest: digest.to_string(),
             media_type: self.media_type,
             disposition: self.asked.disposition().into(),
+            settles: 0,
         };
         Ok((Kind::TagPush(push), self.common))
     }
@@ -215,12 +216,16 @@ impl Delete {
         let repository = self.image.repository.repository.to_string();
         let disposition = self.asked.disposition().into();
         let kind = match (self.image.tag, self.image.digest) {
-            (Some(tag), None) => {
-                Kind::TagDelete(proto::TagDelete { registry, repository, tag: tag.to_string(), disposition })
-            }
+            (Some(tag), None) => Kind::TagDelete(proto::TagDelete {
+                registry,
+                repository,
+                tag: tag.to_string(),
+                disposition,
+                settles: 0,
+            }),
             (None, Some(digest)) => {
                 let digest = digest.to_string();
-                Kind::ManifestDelete(proto::ManifestDelete { registry, repository, digest, disposition })
+                Kind::ManifestDelete(proto::ManifestDelete { registry, repository, digest, disposition, settles: 0 })
             }
             _ => return Err(usage("write registry/repository:tag or registry/repository@digest, one of the two")),
         };

@@ -263,6 +263,10 @@ impl RemoteLedger {
                 let response = self.queries().diff_environment(request).await?.into_inner();
                 turned(response.evidence, response.next_page_token, response.changes.len())
             }
+            Question::PolicyAt { at_us } => {
+                let request = proto::GetPolicyRequest { at_us: on_wire(*at_us), without_evidence };
+                turned(self.queries().get_policy(request).await?.into_inner().evidence, String::new(), 1)
+            }
             Question::Entry { index } | Question::Inclusion { index, .. } => self.entry_page(By::Index(*index)).await,
             Question::Leaf { hash } => self.entry_page(By::LeafHash(hash.to_vec())).await,
         }

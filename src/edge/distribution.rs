@@ -232,11 +232,13 @@ fn kind(registry: &Registry, action: &str, target: Target) -> Result<proto::stat
     match (action, digest.is_empty(), tag.is_empty()) {
         ("push", _, _) => {
             let media_type = bounded(&media_type, 256);
-            Ok(Kind::TagPush(proto::TagPush { registry, repository, tag, digest, media_type, disposition }))
+            Ok(Kind::TagPush(proto::TagPush { registry, repository, tag, digest, media_type, disposition, settles: 0 }))
         }
-        ("delete", _, false) => Ok(Kind::TagDelete(proto::TagDelete { registry, repository, tag, disposition })),
+        ("delete", _, false) => {
+            Ok(Kind::TagDelete(proto::TagDelete { registry, repository, tag, disposition, settles: 0 }))
+        }
         ("delete", false, true) => {
-            Ok(Kind::ManifestDelete(proto::ManifestDelete { registry, repository, digest, disposition }))
+            Ok(Kind::ManifestDelete(proto::ManifestDelete { registry, repository, digest, disposition, settles: 0 }))
         }
         ("delete", true, true) => {
             Err("it deletes neither a tag nor a digest but a whole repository; record what became of its tags"
@@ -337,6 +339,7 @@ mod tests {
             digest,
             media_type: "application/vnd.oci.image.manifest.v1+json".into(),
             disposition: proto::Disposition::Happened.into(),
+            settles: 0,
         };
         assert_eq!(statement.kind, Some(Kind::TagPush(expected)));
         assert_eq!(statement.event_id, "891c57ce-ef88-4cf2-99dd-0365b3f5f582");

@@ -57,6 +57,14 @@ pub enum PortError {
     /// The tag has new entries since the caller looked.
     #[error("the tag changed in the meantime")]
     Changed,
+    /// Somebody is about to change the tag, and nobody has said yet what became of it. Ask again later, or settle it.
+    #[error("tag {tag} is held by the intent in entry {index}")]
+    Held {
+        /// Which tag.
+        tag: String,
+        /// Index of the intent.
+        index: u64,
+    },
     /// The ledger cannot write now. Ask again later.
     #[error("the ledger is unavailable: {0}")]
     Unavailable(String),

@@ -11,6 +11,7 @@ pub mod query;
 pub mod recovery;
 pub mod sequencer;
 mod tops;
+mod trial;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};

@@ -12,9 +12,11 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use sha2::{Digest as _, Sha256};
 
 use super::clock::{self, Bounds, Oddity};
+use super::trial::Trial;
 use crate::ledger::checkpoint::Checkpoint;
 use crate::ledger::entry::{MAX_ENTRY_LENGTH, entry_hash, sign_commitment, sign_record};
 use crate::ledger::history::{history_leaf, map_leaf};
+use crate::ledger::hold::{Held, must_wait};
 use crate::ledger::map::{self, LeafHash, LeafHashes};
 use crate::ledger::merkle::tree::{MemoryNodes, Node};
 use crate::ledger::merkle::{Hash, Tree};
@@ -109,6 +111,16 @@ pub enum Rejected {
         /// The id.
         event_id: String,
         /// Its first entry.
+        index: u64,
+    },
+    /// A tag is held by somebody who is about to change it.
+    #[error(
+        "tag {tag} is held by the intent in entry {index}, of which it is not known yet what became; ask again later"
+    )]
+    Held {
+        /// Which tag.
+        tag: String,
+        /// Index of the intent.
         index: u64,
     },
     /// The tag has new entries.
@@ -221,6 +233,35 @@ impl<'a> Writer<'a> {
             }
             own.insert((&submission.principal, event_id), hash);
         }
+        self.held(request)
+    }
+
+    /// Whether something in a request has to wait for the intent of somebody else, or for an earlier one of its own. Tries the
+    /// statements one after the other, as they would be recorded.
+    fn held(&self, request: &[Submission]) -> Result<Option<Rejected>, ReadError> {
+        let mut trial = Trial::new(&self.overlay);
+        let mut policy = self.policy.as_ref().unwrap_or(self.base.policy);
+        let mut index = self.tree.size();
+        let mut tried: BTreeSet<(&str, &str)> = BTreeSet::new();
+        for (position, Submission { statement, principal, .. }) in request.iter().enumerate() {
+            let id = (principal.as_str(), statement.event_id.as_str());
+            if !id.1.is_empty() && (!tried.insert(id) || self.overlay.event(id.0, id.1)?.is_some()) {
+                // A repetition is answered with its first entry, whoever holds the tag by now.
+                continue;
+            }
+            if let Some(Held { tag, index }) = must_wait(&trial, statement)? {
+                return Ok(Some(Rejected::Held { tag: tag.to_string(), index }));
+            }
+            if position + 1 == request.len() {
+                break;
+            }
+            let steps = transition(&trial, policy, statement, index)?;
+            if let (Kind::PolicyChange { policy: changed }, Outcome::Applied) = (&statement.kind, steps[0].outcome) {
+                policy = changed;
+            }
+            index += u64::try_from(steps.len()).expect("a statement becomes a bounded number of entries");
+            trial.apply(&steps);
+        }
         Ok(None)
     }
 
@@ -297,6 +338,7 @@ impl<'a> Writer<'a> {
         let leaf = history_leaf(version.index, entry_hash, version.effective);
         row.history.append(leaf, |node| rows::put_history_node(batch, &key, &node));
         row.binding = touch.after.clone();
+        row.hold = touch.hold.clone();
         let Subject::Tag(name) = &touch.subject else { return Ok(()) };
         if touch.before.digest() == touch.after.digest() {
             return Ok(());

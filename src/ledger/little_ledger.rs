@@ -187,7 +187,8 @@ impl LittleLedger {
                 self.policy = policy_of(&record.statement);
             }
             self.extend_history(touch.subject.key(), index, touch.after.effective());
-            self.states.insert(touch.subject.key(), SubjectState { count: touch.version + 1, binding: touch.after });
+            let state = SubjectState { count: touch.version + 1, binding: touch.after, hold: touch.hold };
+            self.states.insert(touch.subject.key(), state);
         }
     }
 
@@ -424,6 +425,7 @@ pub(crate) fn push(tag: &str, digit: char, disposition: proto::Disposition) -> p
         digest: digest(digit),
         media_type: String::new(),
         disposition: disposition.into(),
+        settles: 0,
     })
 }
 
@@ -433,6 +435,7 @@ pub(crate) fn delete(tag: &str) -> proto::statement::Kind {
         repository: "app".into(),
         tag: tag.into(),
         disposition: proto::Disposition::Happened.into(),
+        settles: 0,
     })
 }
 
@@ -453,6 +456,7 @@ pub(crate) fn delete_manifest(digit: char, disposition: proto::Disposition) -> p
         repository: "app".into(),
         digest: digest(digit),
         disposition: disposition.into(),
+        settles: 0,
     })
 }
 

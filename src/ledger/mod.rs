@@ -9,6 +9,7 @@ pub mod checkpoint;
 pub mod entry;
 pub mod evidence;
 pub mod history;
+pub mod hold;
 pub mod map;
 pub mod merkle;
 pub mod names;

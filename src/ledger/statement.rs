@@ -79,6 +79,8 @@ pub enum Kind {
         digest: Digest,
         /// Asked, done, or refused.
         disposition: Disposition,
+        /// Index of the intent of which this is the outcome.
+        settles: Option<u64>,
     },
     /// A tag was, or is to be, removed.
     TagDelete {
@@ -86,6 +88,8 @@ pub enum Kind {
         tag: TagName,
         /// Asked, done, or refused.
         disposition: Disposition,
+        /// Index of the intent of which this is the outcome.
+        settles: Option<u64>,
     },
     /// A manifest was, or is to be, deleted, with every tag bound to it.
     ManifestDelete {
@@ -97,6 +101,8 @@ pub enum Kind {
         digest: Digest,
         /// Asked, done, or refused.
         disposition: Disposition,
+        /// Index of the intent of which this is the outcome.
+        settles: Option<u64>,
     },
     /// Somebody looked.
     TagObserved {
@@ -104,6 +110,8 @@ pub enum Kind {
         tag: TagName,
         /// What it pointed to; `None`: it was absent.
         digest: Option<Digest>,
+        /// Index of the entry that the look checked.
+        checks: Option<u64>,
     },
     /// A workload's container started, stopped or was seen running.
     Deployment {
@@ -159,6 +167,8 @@ pub enum Disposition {
     Happened,
     /// The registry refused it.
     Refused,
+    /// I am about to, unless I may not.
+    Intended,
 }
 
 /// What became of a workload.
@@ -249,20 +259,24 @@ impl Check {
                 let tag = self.tag_name("tag_push", &push.registry, &push.repository, &push.tag);
                 let digest = self.digest("tag_push.digest", &push.digest);
                 let disposition = self.disposition("tag_push.disposition", push.disposition);
+                let settles = self.settles("tag_push.settles", push.settles, disposition);
                 self.text("tag_push.media_type", &push.media_type, 0, 256);
-                Some(Kind::TagPush { tag: tag?, digest: digest?, disposition: disposition? })
+                Some(Kind::TagPush { tag: tag?, digest: digest?, disposition: disposition?, settles })
             }
             Some(Wire::TagDelete(delete)) => {
                 let tag = self.tag_name("tag_delete", &delete.registry, &delete.repository, &delete.tag);
                 let disposition = self.disposition("tag_delete.disposition", delete.disposition);
-                Some(Kind::TagDelete { tag: tag?, disposition: disposition? })
+                let settles = self.settles("tag_delete.settles", delete.settles, disposition);
+                Some(Kind::TagDelete { tag: tag?, disposition: disposition?, settles })
             }
             Some(Wire::ManifestDelete(delete)) => {
                 let place = self.place("manifest_delete", &delete.registry, &delete.repository);
                 let digest = self.digest("manifest_delete.digest", &delete.digest);
                 let disposition = self.disposition("manifest_delete.disposition", delete.disposition);
+                let settles = self.settles("manifest_delete.settles", delete.settles, disposition);
                 let (registry, repository) = place?;
-                Some(Kind::ManifestDelete { registry, repository, digest: digest?, disposition: disposition? })
+                let (digest, disposition) = (digest?, disposition?);
+                Some(Kind::ManifestDelete { registry, repository, digest, disposition, settles })
             }
             Some(Wire::TagObserved(seen)) => {
                 let tag = self.tag_name("tag_observed", &seen.registry, &seen.repository, &seen.tag);
@@ -270,7 +284,7 @@ impl Check {
                     "" => Some(None),
                     digest => self.digest("tag_observed.digest", digest).map(Some),
                 };
-                Some(Kind::TagObserved { tag: tag?, digest: digest? })
+                Some(Kind::TagObserved { tag: tag?, digest: digest?, checks: seen.checks_entry.checked_sub(1) })
             }
             Some(Wire::Deployment(deployment)) => self.deployment(deployment),
             Some(Wire::Attestation(attestation)) => {
@@ -398,11 +412,24 @@ impl Check {
             Ok(proto::Disposition::Requested) => Some(Disposition::Requested),
             Ok(proto::Disposition::Happened) => Some(Disposition::Happened),
             Ok(proto::Disposition::Refused) => Some(Disposition::Refused),
+            Ok(proto::Disposition::Intended) => Some(Disposition::Intended),
             Ok(proto::Disposition::Unspecified) | Err(_) => {
-                self.enumeration(field, value, "1 (REQUESTED), 2 (HAPPENED) or 3 (REFUSED)");
+                self.enumeration(field, value, "1 (REQUESTED), 2 (HAPPENED), 3 (REFUSED) or 4 (INTENDED)");
                 None
             }
         }
+    }
+
+    /// Only what became of something settles.
+    fn settles(&mut self, field: &str, value: u64, disposition: Option<Disposition>) -> Option<u64> {
+        if value > 0 && matches!(disposition, Some(Disposition::Requested | Disposition::Intended)) {
+            self.refuse(
+                field,
+                "NOT_ALLOWED",
+                format!("is {value}; only what HAPPENED or was REFUSED settles an intent"),
+            );
+        }
+        value.checked_sub(1)
     }
 
     fn enumeration(&mut self, field: &str, value: i32, allowed: &str) {

@@ -9,18 +9,21 @@
 //! | any, disposition REFUSED | any | FAILED |
 //! | push | bound to the same digest | UNCHANGED |
 //! | push | new, or not immutable | APPLIED |
-//! | push | immutable, bound, or unbound after another digest | DENIED if REQUESTED, VIOLATION if HAPPENED |
+//! | push | immutable, bound, or unbound after another digest | DENIED if REQUESTED or INTENDED, VIOLATION if HAPPENED |
 //! | push | immutable, unbound after the same digest | APPLIED |
+//! | push, delete, delete of a manifest, INTENDED | would be APPLIED | NOTED, and the tag is held: see [`super::hold`] |
 //! | delete | unbound | UNCHANGED |
-//! | delete | bound | APPLIED; immutable: DENIED if REQUESTED, VIOLATION if HAPPENED |
+//! | delete | bound | APPLIED; immutable: as for a push |
 //! | delete of a manifest | none bound to it | UNCHANGED |
 //! | delete of a manifest | some bound to it | as a delete of each, one outcome for all: none is unbound if one may not be |
 //! | observation | as seen | UNCHANGED |
+//! | observation | held, and as intended | APPLIED |
 //! | observation | never bound | APPLIED |
 //! | observation | otherwise | DRIFT; VIOLATION if immutable and a push or delete would be one |
 //! | deployment naming a tag, not STOPPED | bound once, and now not to that digest | DRIFT |
 //! | deployment | otherwise | UNCHANGED if the workload's state stays, else APPLIED |
 //! | attestation | - | NOTED |
+//! | push, delete, delete of a manifest, HAPPENED | held by the intent that it settles | APPLIED, whatever the policy is by now |
 //! | policy change | (the policy) has this very text | UNCHANGED |
 //! | policy change | (the policy) has another text, or was never changed | APPLIED |
 //!
@@ -28,6 +31,7 @@
 
 use std::collections::HashMap;
 
+use super::hold::{Aim, Hold};
 use super::names::{Digest, Registry, Repository, Tag};
 use super::policy::Policy;
 use super::statement::{Disposition, Kind, Phase, Statement, TagName, Workload};
@@ -85,6 +89,8 @@ pub struct SubjectState {
     pub count: u64,
     /// Its binding; always [`Binding::Never`] for digests and catalogues, which bind nothing.
     pub binding: Binding,
+    /// Who is about to change it; only tags are held.
+    pub hold: Option<Hold>,
 }
 
 /// What the rules need to know of the ledger.
@@ -130,9 +136,11 @@ pub struct Touch {
     pub before: Binding,
     /// Its binding afterwards.
     pub after: Binding,
+    /// Who holds it afterwards.
+    pub hold: Option<Hold>,
 }
 
-/// What `statement` does, if its first entry gets `index`.
+/// What `statement` does, if its first entry gets `index`. It is not one that [must wait](super::hold::must_wait).
 pub fn transition<V: View>(
     view: &V,
     policy: &Policy,
@@ -141,12 +149,17 @@ pub fn transition<V: View>(
 ) -> Result<Vec<Step>, V::Error> {
     let mut rules = Rules { view, policy, counts: HashMap::new() };
     match &statement.kind {
-        Kind::TagPush { tag, digest, disposition } => rules.push(tag, digest, *disposition, index),
-        Kind::TagDelete { tag, disposition } => rules.delete(tag, *disposition, index),
-        Kind::ManifestDelete { registry, repository, digest, disposition } => {
-            rules.delete_manifest(registry, repository, digest, *disposition, index)
+        Kind::TagPush { tag, digest, disposition, settles } => {
+            rules.push(tag, digest, Asked { disposition: *disposition, settles: *settles }, index)
         }
-        Kind::TagObserved { tag, digest } => rules.observe(tag, digest.as_ref(), index),
+        Kind::TagDelete { tag, disposition, settles } => {
+            rules.delete(tag, Asked { disposition: *disposition, settles: *settles }, index)
+        }
+        Kind::ManifestDelete { registry, repository, digest, disposition, settles } => {
+            let asked = Asked { disposition: *disposition, settles: *settles };
+            rules.delete_manifest(registry, repository, digest, asked, index)
+        }
+        Kind::TagObserved { tag, digest, checks } => rules.observe(tag, digest.as_ref(), *checks, index),
         Kind::Deployment { workload, registry, repository, tag, digest, phase } => {
             let tag =
                 tag.clone().map(|tag| TagName { registry: registry.clone(), repository: repository.clone(), tag });
@@ -157,6 +170,21 @@ pub fn transition<V: View>(
             Ok(vec![Verdict::plain(Outcome::Noted).into_step(touches)])
         }
         Kind::PolicyChange { policy } => rules.change_policy(policy, index),
+    }
+}
+
+/// How a statement about a tag is meant.
+#[derive(Clone, Copy)]
+struct Asked {
+    disposition: Disposition,
+    /// The intent of which it is the outcome.
+    settles: Option<u64>,
+}
+
+impl Asked {
+    /// Whether it says what became of the intent that holds a tag.
+    fn settles(self, hold: Option<&Hold>, aim: &Aim) -> bool {
+        hold.is_some_and(|hold| Some(hold.index) == self.settles && hold.aim == *aim)
     }
 }
 
@@ -189,36 +217,45 @@ impl Verdict {
 }
 
 impl<V: View> Rules<'_, V> {
-    fn push(&mut self, tag: &TagName, digest: &Digest, asked: Disposition, index: u64) -> Result<Vec<Step>, V::Error> {
-        let before = self.binding_of(tag)?;
-        let verdict = if asked == Disposition::Refused {
+    fn push(&mut self, tag: &TagName, digest: &Digest, asked: Asked, index: u64) -> Result<Vec<Step>, V::Error> {
+        let SubjectState { binding: before, hold, .. } = self.state_of(tag)?;
+        let aim = Aim::Push(digest.clone());
+        let settles = asked.settles(hold.as_ref(), &aim);
+        let verdict = if asked.disposition == Disposition::Refused {
             Verdict::plain(Outcome::Failed)
         } else if before.digest() == Some(digest) {
             Verdict::plain(Outcome::Unchanged)
+        } else if settles {
+            Verdict::plain(Outcome::Applied)
         } else if let Some((rule, detail)) = self.forbidden(tag, &before, Some(digest)) {
             Verdict::new(against_policy(asked), rule, detail)
         } else {
-            Verdict::plain(Outcome::Applied)
+            Verdict::plain(allowed(asked))
         };
         let after = if changes_binding(verdict.outcome) { bound(digest, index) } else { before.clone() };
-        let mut touches = self.touch_tag(tag, before, after, String::new())?;
+        let hold = held_after(hold, settles, verdict.outcome, Hold { index, aim });
+        let mut touches = self.touch_tag(tag, before, after, hold, String::new())?;
         touches.insert(1, self.touch_digest(digest)?);
         Ok(vec![verdict.into_step(touches)])
     }
 
-    fn delete(&mut self, tag: &TagName, asked: Disposition, index: u64) -> Result<Vec<Step>, V::Error> {
-        let before = self.binding_of(tag)?;
-        let verdict = if asked == Disposition::Refused {
+    fn delete(&mut self, tag: &TagName, asked: Asked, index: u64) -> Result<Vec<Step>, V::Error> {
+        let SubjectState { binding: before, hold, .. } = self.state_of(tag)?;
+        let settles = asked.settles(hold.as_ref(), &Aim::Delete);
+        let verdict = if asked.disposition == Disposition::Refused {
             Verdict::plain(Outcome::Failed)
         } else if before.digest().is_none() {
             Verdict::new(Outcome::Unchanged, "", nothing_bound(&before))
+        } else if settles {
+            Verdict::plain(Outcome::Applied)
         } else if let Some((rule, detail)) = self.forbidden(tag, &before, None) {
             Verdict::new(against_policy(asked), rule, detail)
         } else {
-            Verdict::plain(Outcome::Applied)
+            Verdict::plain(allowed(asked))
         };
         let after = if changes_binding(verdict.outcome) { unbound(&before, index) } else { before.clone() };
-        let touches = self.touch_tag(tag, before, after, String::new())?;
+        let hold = held_after(hold, settles, verdict.outcome, Hold { index, aim: Aim::Delete });
+        let touches = self.touch_tag(tag, before, after, hold, String::new())?;
         Ok(vec![verdict.into_step(touches)])
     }
 
@@ -228,24 +265,27 @@ impl<V: View> Rules<'_, V> {
         registry: &Registry,
         repository: &Repository,
         digest: &Digest,
-        asked: Disposition,
+        asked: Asked,
         first_index: u64,
     ) -> Result<Vec<Step>, V::Error> {
         let name = |tag| TagName { registry: registry.clone(), repository: repository.clone(), tag };
         let tags: Vec<TagName> = self.view.tags_bound_to(registry, repository, digest)?.into_iter().map(name).collect();
         let mut forbidden = None;
         for tag in &tags {
-            let before = self.binding_of(tag)?;
+            let SubjectState { binding: before, hold, .. } = self.state_of(tag)?;
+            if asked.settles(hold.as_ref(), &Aim::DeleteManifest) {
+                continue;
+            }
             forbidden = self.forbidden(tag, &before, None).map(|(rule, detail)| (rule.to_owned(), detail));
             if forbidden.is_some() {
                 break;
             }
         }
         let (outcome, rule, detail) = match forbidden {
-            _ if asked == Disposition::Refused => (Outcome::Failed, String::new(), String::new()),
+            _ if asked.disposition == Disposition::Refused => (Outcome::Failed, String::new(), String::new()),
             _ if tags.is_empty() => (Outcome::Unchanged, String::new(), "no tag is bound to it".to_owned()),
             Some((rule, detail)) => (against_policy(asked), rule, detail),
-            None => (Outcome::Applied, String::new(), String::new()),
+            None => (allowed(asked), String::new(), String::new()),
         };
         let mut steps = Vec::new();
         // Without tags there is still the statement to record.
@@ -253,20 +293,30 @@ impl<V: View> Rules<'_, V> {
         for (index, chunk) in (first_index..).zip(chunks) {
             let mut touches = vec![self.touch_digest(digest)?];
             for tag in chunk {
-                let before = self.binding_of(tag)?;
+                let SubjectState { binding: before, hold, .. } = self.state_of(tag)?;
                 let after = if changes_binding(outcome) { unbound(&before, index) } else { before.clone() };
-                touches.extend(self.touch_tag(tag, before, after, tag.tag.to_string())?);
+                let settles = asked.settles(hold.as_ref(), &Aim::DeleteManifest);
+                // One intent, whatever the number of its entries: the first names it.
+                let hold = held_after(hold, settles, outcome, Hold { index: first_index, aim: Aim::DeleteManifest });
+                touches.extend(self.touch_tag(tag, before, after, hold, tag.tag.to_string())?);
             }
             steps.push(Step { outcome, rule: rule.clone(), detail: detail.clone(), touches });
         }
         Ok(steps)
     }
 
-    fn observe(&mut self, tag: &TagName, seen: Option<&Digest>, index: u64) -> Result<Vec<Step>, V::Error> {
-        let before = self.binding_of(tag)?;
+    fn observe(
+        &mut self,
+        tag: &TagName,
+        seen: Option<&Digest>,
+        checks: Option<u64>,
+        index: u64,
+    ) -> Result<Vec<Step>, V::Error> {
+        let SubjectState { binding: before, hold, .. } = self.state_of(tag)?;
+        let is_as_intended = hold.as_ref().is_some_and(|hold| hold.aim.is_reached_by(seen));
         let verdict = if before.digest() == seen {
             Verdict::plain(Outcome::Unchanged)
-        } else if before == Binding::Never {
+        } else if is_as_intended || before == Binding::Never {
             Verdict::plain(Outcome::Applied)
         } else if let Some((rule, detail)) = self.forbidden(tag, &before, seen) {
             Verdict::new(Outcome::Violation, rule, detail)
@@ -278,7 +328,9 @@ impl<V: View> Rules<'_, V> {
             Some(digest) => bound(digest, index),
             None => unbound(&before, index),
         };
-        let mut touches = self.touch_tag(tag, before, after, String::new())?;
+        // A look at what became of the intent ends it, whatever was seen.
+        let hold = hold.filter(|hold| Some(hold.index) != checks);
+        let mut touches = self.touch_tag(tag, before, after, hold, String::new())?;
         if let Some(digest) = seen {
             touches.insert(1, self.touch_digest(digest)?);
         }
@@ -300,10 +352,10 @@ impl<V: View> Rules<'_, V> {
         let mut tag_touches = Vec::new();
         let mut drift = None;
         if let Some(tag) = tag {
-            let binding = self.binding_of(tag)?;
+            let SubjectState { binding, hold, .. } = self.state_of(tag)?;
             let disagrees = binding != Binding::Never && binding.digest() != Some(digest);
             drift = (disagrees && phase != Phase::Stopped).then(|| recorded(&binding));
-            tag_touches = self.touch_tag(tag, binding.clone(), binding, String::new())?;
+            tag_touches = self.touch_tag(tag, binding.clone(), binding, hold, String::new())?;
         }
         let after = match phase {
             Phase::Started | Phase::Observed if !runs || drift.is_some() => bound(digest, index),
@@ -316,7 +368,7 @@ impl<V: View> Rules<'_, V> {
             None if after == before => Verdict::plain(Outcome::Unchanged),
             None => Verdict::plain(Outcome::Applied),
         };
-        let mut touches = vec![self.touch(subject, before, after, String::new())?, self.touch_digest(digest)?];
+        let mut touches = vec![self.touch(subject, before, after, None, String::new())?, self.touch_digest(digest)?];
         touches.extend(tag_touches);
         if state.count == 0 {
             let members = Subject::WorkloadsOf(workload.environment.clone());
@@ -334,7 +386,7 @@ impl<V: View> Rules<'_, V> {
         let before = self.view.subject(&Subject::Policy.key())?.binding;
         let outcome = if before.digest() == Some(to.digest()) { Outcome::Unchanged } else { Outcome::Applied };
         let after = if changes_binding(outcome) { bound(to.digest(), index) } else { before.clone() };
-        let touches = vec![self.touch(Subject::Policy, before, after, String::new())?];
+        let touches = vec![self.touch(Subject::Policy, before, after, None, String::new())?];
         Ok(vec![Verdict::plain(outcome).into_step(touches)])
     }
 
@@ -354,8 +406,8 @@ impl<V: View> Rules<'_, V> {
         self.policy.immutable(tag).map(|rule| (rule, detail))
     }
 
-    fn binding_of(&self, tag: &TagName) -> Result<Binding, V::Error> {
-        Ok(self.view.subject(&Subject::Tag(tag.clone()).key())?.binding)
+    fn state_of(&self, tag: &TagName) -> Result<SubjectState, V::Error> {
+        self.view.subject(&Subject::Tag(tag.clone()).key())
     }
 
     /// The tag, and the catalogues in which it appears for the first time.
@@ -364,9 +416,12 @@ impl<V: View> Rules<'_, V> {
         tag: &TagName,
         before: Binding,
         after: Binding,
+        hold: Option<Hold>,
         name: String,
     ) -> Result<Vec<Touch>, V::Error> {
-        let mut touches = vec![self.touch(Subject::Tag(tag.clone()), before, after, name)?];
+        // Where the digest is gone from under it, there is nothing left for the deletion of a manifest to unbind.
+        let hold = hold.filter(|hold| hold.aim != Aim::DeleteManifest || before.digest() == after.digest());
+        let mut touches = vec![self.touch(Subject::Tag(tag.clone()), before, after, hold, name)?];
         if touches[0].version == 0 {
             let tags = Subject::TagsOf(tag.registry.clone(), tag.repository.clone());
             touches.push(self.touch_catalogue(tags)?);
@@ -378,21 +433,28 @@ impl<V: View> Rules<'_, V> {
     }
 
     fn touch_digest(&mut self, digest: &Digest) -> Result<Touch, V::Error> {
-        self.touch(Subject::Digest(digest.clone()), Binding::Never, Binding::Never, String::new())
+        self.touch(Subject::Digest(digest.clone()), Binding::Never, Binding::Never, None, String::new())
     }
 
     fn touch_catalogue(&mut self, catalogue: Subject) -> Result<Touch, V::Error> {
-        self.touch(catalogue, Binding::Never, Binding::Never, String::new())
+        self.touch(catalogue, Binding::Never, Binding::Never, None, String::new())
     }
 
-    fn touch(&mut self, subject: Subject, before: Binding, after: Binding, name: String) -> Result<Touch, V::Error> {
+    fn touch(
+        &mut self,
+        subject: Subject,
+        before: Binding,
+        after: Binding,
+        hold: Option<Hold>,
+        name: String,
+    ) -> Result<Touch, V::Error> {
         let key = subject.key();
         let version = match self.counts.get(&key) {
             Some(&count) => count,
             None => self.view.subject(&key)?.count,
         };
         self.counts.insert(key, version + 1);
-        Ok(Touch { subject, version, name, before, after })
+        Ok(Touch { subject, version, name, before, after, hold })
     }
 }
 
@@ -401,8 +463,24 @@ pub fn changes_binding(outcome: Outcome) -> bool {
     matches!(outcome, Outcome::Applied | Outcome::Violation)
 }
 
-fn against_policy(asked: Disposition) -> Outcome {
-    if asked == Disposition::Requested { Outcome::Denied } else { Outcome::Violation }
+fn against_policy(asked: Asked) -> Outcome {
+    match asked.disposition {
+        Disposition::Requested | Disposition::Intended => Outcome::Denied,
+        Disposition::Happened | Disposition::Refused => Outcome::Violation,
+    }
+}
+
+/// An intent binds nothing: what becomes of it is yet to be seen.
+fn allowed(asked: Asked) -> Outcome {
+    if asked.disposition == Disposition::Intended { Outcome::Noted } else { Outcome::Applied }
+}
+
+fn held_after(before: Option<Hold>, settles: bool, outcome: Outcome, own: Hold) -> Option<Hold> {
+    match outcome {
+        Outcome::Noted => Some(own),
+        _ if settles => None,
+        _ => before,
+    }
 }
 
 fn bound(digest: &Digest, index: u64) -> Binding {

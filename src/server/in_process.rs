@@ -39,6 +39,7 @@ impl LedgerPort for InProcess {
                 PortError::Conflict { event_id, index }
             }
             AppendError::Rejected(Rejected::Changed { .. }) => PortError::Changed,
+            AppendError::Rejected(Rejected::Held { tag, index }) => PortError::Held { tag, index },
             AppendError::Overloaded | AppendError::Stopped(_) | AppendError::Unread(_) => {
                 PortError::Unavailable(error.to_string())
             }

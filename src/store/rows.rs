@@ -11,6 +11,7 @@ use bincode::{Decode, Encode};
 
 use super::{Batch, Cursor, Read, ReadError, Table};
 use crate::ledger::history::history_leaf;
+use crate::ledger::hold::{Aim, Hold};
 use crate::ledger::map::{Leaf, Leaves};
 use crate::ledger::merkle::tree::{Node, edge_root};
 use crate::ledger::merkle::{Hash, Nodes, Tree};
@@ -19,7 +20,7 @@ use crate::ledger::subject::SubjectKey;
 use crate::ledger::transition::{Binding, SubjectState};
 
 /// The version of everything below. A store with another one is refused.
-pub const FORMAT: u32 = 2;
+pub const FORMAT: u32 = 3;
 
 /// A store was written by older software. There is no conversion: what it lacks was never signed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -75,12 +76,14 @@ pub struct SubjectRow {
     pub history: Tree,
     /// What it points to or runs.
     pub binding: Binding,
+    /// Who is about to change it.
+    pub hold: Option<Hold>,
 }
 
 impl SubjectRow {
     /// What the rules need to know of it.
     pub fn state(&self) -> SubjectState {
-        SubjectState { count: self.history.size(), binding: self.binding.clone() }
+        SubjectState { count: self.history.size(), binding: self.binding.clone(), hold: self.hold.clone() }
     }
 }
 
@@ -89,6 +92,39 @@ enum BindingRow {
     Never,
     Bound { digest: DigestRow, set_by: u64 },
     Unbound { last: DigestRow, set_by: u64 },
+}
+
+#[derive(Encode, Decode)]
+struct HoldRow {
+    index: u64,
+    aim: AimRow,
+}
+
+#[derive(Encode, Decode)]
+enum AimRow {
+    Push(DigestRow),
+    Delete,
+    DeleteManifest,
+}
+
+impl HoldRow {
+    fn of(hold: &Hold) -> Self {
+        let aim = match &hold.aim {
+            Aim::Push(digest) => AimRow::Push(DigestRow::of(digest)),
+            Aim::Delete => AimRow::Delete,
+            Aim::DeleteManifest => AimRow::DeleteManifest,
+        };
+        Self { index: hold.index, aim }
+    }
+
+    fn hold(&self) -> Hold {
+        let aim = match &self.aim {
+            AimRow::Push(digest) => Aim::Push(digest.digest()),
+            AimRow::Delete => Aim::Delete,
+            AimRow::DeleteManifest => Aim::DeleteManifest,
+        };
+        Hold { index: self.index, aim }
+    }
 }
 
 /// A digest in half the bytes of its text.
@@ -222,7 +258,7 @@ fn node_key(level: u8, index: u64) -> Vec<u8> {
 
 // Subjects.
 //
-// A row is the length of the history, the edge of its tree (a hash for each bit of the length) and the binding. The first two
+// A row is the length of the history, the edge of its tree (a hash for each bit of the length), binding and hold. The first two
 // are a leaf of the subject map, and are read as that without looking at the rest: updating the map reads a dozen rows for
 // each subject that changed.
 
@@ -235,7 +271,7 @@ pub fn put_subject(batch: &mut Batch, key: &SubjectKey, row: &SubjectRow) {
     };
     let mut bytes = row.history.size().to_be_bytes().to_vec();
     row.history.edge().for_each(|node| bytes.extend_from_slice(&node.hash));
-    bytes.append(&mut encode(&binding));
+    bytes.append(&mut encode(&(binding, row.hold.as_ref().map(HoldRow::of))));
     batch.put(Table::Subjects, key.0.as_slice(), bytes);
 }
 
@@ -243,12 +279,14 @@ pub fn put_subject(batch: &mut Batch, key: &SubjectKey, row: &SubjectRow) {
 pub fn subject(read: &(impl Read + ?Sized), key: &SubjectKey) -> Result<SubjectRow, ReadError> {
     let Some(row) = read.get(Table::Subjects, &key.0)? else { return Ok(SubjectRow::default()) };
     let (count, edge, rest) = history_of(&row)?;
-    let binding = match decode(Table::Subjects, rest)? {
+    let (binding, hold): (BindingRow, Option<HoldRow>) = decode(Table::Subjects, rest)?;
+    let binding = match binding {
         BindingRow::Never => Binding::Never,
         BindingRow::Bound { digest, set_by } => Binding::Bound { digest: digest.digest(), set_by },
         BindingRow::Unbound { last, set_by } => Binding::Unbound { last: last.digest(), set_by },
     };
-    Ok(SubjectRow { history: Tree::from_edge(count, edge.to_vec()).expect("as many hashes as bits"), binding })
+    let history = Tree::from_edge(count, edge.to_vec()).expect("as many hashes as bits");
+    Ok(SubjectRow { history, binding, hold: hold.map(|hold| hold.hold()) })
 }
 
 /// How many entries a subject's history has; 0 if it never occurred.
@@ -468,7 +506,10 @@ mod tests {
         for (number, binding) in (0..).zip(std::iter::once(Binding::Never).chain(bindings)) {
             history.append([number; 32], |_| {});
             let (store, mut batch, key) = (MemoryStore::default(), Batch::default(), SubjectKey([number; 32]));
-            let row = SubjectRow { history: history.clone(), binding };
+            // Some held, each way.
+            let aims = [None, binding.digest().cloned().map(Aim::Push), Some(Aim::Delete), Some(Aim::DeleteManifest)];
+            let hold = aims[usize::from(number) % 4].clone().map(|aim| Hold { index: u64::from(number) << 40, aim });
+            let row = SubjectRow { history: history.clone(), binding, hold };
             put_subject(&mut batch, &key, &row);
             let bytes = batch.changes[0].value.clone().expect("written");
             store.commit(0, batch).expect("stored");
@@ -504,7 +545,7 @@ mod tests {
             })
             .collect();
         keys.iter().for_each(|key| {
-            put_subject(&mut batch, key, &SubjectRow { history: history.clone(), binding: Binding::Never });
+            put_subject(&mut batch, key, &SubjectRow { history: history.clone(), binding: Binding::Never, hold: None });
         });
         store.commit(0, batch).expect("stored");
         let leaves = StoredLeaves::new(&store);

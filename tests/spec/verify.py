@@ -234,15 +234,17 @@ def fields(*names_and_types: Tuple[int, str, Any]) -> Dict[int, Field]:
 # ---------------------------------------------------------------------------------------------------------------------
 # 4. Statements
 
-REQUESTED, HAPPENED, REFUSED = 1, 2, 3  # Disposition
+REQUESTED, HAPPENED, REFUSED, INTENDED = 1, 2, 3, 4  # Disposition
 STARTED, STOPPED, OBSERVED = 1, 2, 3  # Phase
 
 TAG_PUSH = Message("TagPush", fields((1, "registry", "string"), (2, "repository", "string"), (3, "tag", "string"),
-                                     (4, "digest", "string"), (5, "media_type", "string"), (6, "disposition", "enum")))
+                                     (4, "digest", "string"), (5, "media_type", "string"), (6, "disposition", "enum"),
+                                     (7, "settles", "uint")))
 TAG_DELETE = Message("TagDelete", fields((1, "registry", "string"), (2, "repository", "string"), (3, "tag", "string"),
-                                         (4, "disposition", "enum")))
+                                         (4, "disposition", "enum"), (5, "settles", "uint")))
 MANIFEST_DELETE = Message("ManifestDelete", fields((1, "registry", "string"), (2, "repository", "string"),
-                                                   (3, "digest", "string"), (4, "disposition", "enum")))
+                                                   (3, "digest", "string"), (4, "disposition", "enum"),
+                                                   (5, "settles", "uint")))
 TAG_OBSERVED = Message("TagObserved", fields((1, "registry", "string"), (2, "repository", "string"), (3, "tag", "string"),
                                              (4, "digest", "string"), (5, "checks_entry", "uint")))
 IMAGE = Message("Image", fields((1, "registry", "string"), (2, "repository", "string"), (3, "tag", "string"),
@@ -300,7 +302,8 @@ def decode_statement(data: bytes) -> SimpleNamespace:
         if s.kind not in ("tag_delete", "tag_observed") or s.kind == "tag_observed" and named.digest:
             check_digest(named.digest)
         if s.kind in ("tag_push", "tag_delete", "manifest_delete"):
-            require(1 <= said.disposition <= 3, f"disposition: {said.disposition} is unknown")
+            require(1 <= said.disposition <= 4, f"disposition: {said.disposition} is unknown")
+            require(said.settles == 0 or said.disposition in (HAPPENED, REFUSED), "settles: of what neither happened nor was refused")
         if s.kind == "tag_push":
             check_text(said.media_type, "media_type", 0, 256)
     for name, most in (("event_id", 128), ("actor", 256), ("source", 256), ("ci_run", 512), ("trace_id", 64)):
@@ -1180,6 +1183,11 @@ class Answer:
         changes, is_cut = self.collect(self.changes(WORKLOAD, members, q["from_us"], t), q["limit"])
         return {"as_of_us": t, "changes": changes, "is_cut": is_cut}
 
+    def policy_at(self, q: Dict[str, Any]) -> Dict[str, Any]:
+        t = self.moment(q["at_us"])
+        state = self.from_one(POLICY, (), t, lambda proof: self.state(proof, t))
+        return {"as_of_us": t, "state": show(POLICY, (), state)}
+
     def entry(self, q: Dict[str, Any]) -> Dict[str, Any]:
         require(q["index"] in self.entries, f"entry {q['index']} is not shown")
         return {"as_of_us": None, "index": q["index"]}
@@ -1211,7 +1219,7 @@ def check_question(q: Dict[str, Any]) -> None:
 
 
 def show(kind: int, parts: Tuple[str, ...], state: StateAt) -> Dict[str, Any]:
-    name = "{}/{}:{}".format(*parts) if kind == TAG_SUBJECT else list(parts)
+    name = "{}/{}:{}".format(*parts) if kind == TAG_SUBJECT else "the policy" if kind == POLICY else list(parts)
     return {"name": name, "digest": state.digest, "set_by": state.set_by, "at": state.at.index if state.at else None,
             "next": state.next.index if state.next else None, "total": state.total}
 
@@ -1227,6 +1235,7 @@ QUESTIONS = {
     "running_at": {"environment": str, "workload": str, "at_us": int, "include_stopped": bool, "limit": int},
     "repository_diff": {"repository": str, "from_us": int, "to_us": int, "limit": int},
     "environment_diff": {"environment": str, "from_us": int, "to_us": int, "limit": int},
+    "policy_at": {"at_us": int},
     "entry": {"index": int},
     "leaf": {"hash": str},
     "inclusion": {"index": int, "tree_size": int},
@@ -1376,6 +1385,21 @@ class History:
 TAGS_PER_ENTRY = 256
 
 
+class Hold(NamedTuple):
+    """Who is about to change a tag: the first entry of the intent, the kind of its statement, and the digest it is to have."""
+    by: int
+    kind: str
+    digest: str  # empty: the tag is to go
+
+
+def allowed(said: SimpleNamespace) -> int:
+    return NOTED if said.disposition == INTENDED else APPLIED
+
+
+def forbidden(said: SimpleNamespace) -> int:
+    return DENIED if said.disposition in (REQUESTED, INTENDED) else VIOLATION
+
+
 class Audit:
     """Reads a log from its first entry and does again what the ledger did."""
 
@@ -1387,6 +1411,7 @@ class Audit:
         self.commitments = 0
         self.tags: Dict[Tuple[str, ...], Binding] = {}
         self.bound: Dict[Tuple[str, str, str], set] = {}  # registry, repository, digest: the tags bound to it
+        self.holds: Dict[Tuple[str, ...], Hold] = {}  # section 12
         self.workloads: Dict[Tuple[str, ...], str] = {}
         self.policy: Optional[Policy] = None
         self.events: Dict[Tuple[str, str], int] = {}
@@ -1442,7 +1467,9 @@ class Audit:
             data, decision = self.rest.pop(0)
             require((r.statement, r.principal, r.assurance, r.producer) == data, "the rest of a ManifestDelete is missing")
         else:
+            self.must_not_wait(s)
             decision = self.decide(s)
+            self.first = entry.index
             if s.event_id:
                 first = self.events.setdefault((r.principal, s.event_id), entry.index)
                 require(first == entry.index, f"{r.principal!r} used event id {s.event_id!r} in entry {first} already")
@@ -1466,6 +1493,7 @@ class Audit:
             history.tree.append(history_leaf(entry.index, entry.leaf, history.effective))
             self.dirty.add(key)
             if kind == TAG_SUBJECT:
+                self.hold_tag(parts, s, r.outcome)
                 self.bind_tag(parts, does, digest, entry.index)
             elif kind == WORKLOAD and does == "sets":
                 self.workloads[parts] = digest
@@ -1485,6 +1513,38 @@ class Audit:
             self.bound.setdefault((*tag[:2], digest), set()).add(tag[2])
         else:
             self.tags[tag] = Binding(old.digest if old else "", False, index)
+
+    # 12. Holds
+
+    def must_not_wait(self, s: SimpleNamespace) -> None:
+        """Nothing is asked or intended about a tag that is held."""
+        said = s.said
+        if s.kind not in ("tag_push", "tag_delete", "manifest_delete") or said.disposition not in (REQUESTED, INTENDED):
+            return
+        tags = self.bound.get((said.registry, said.repository, said.digest), ()) if s.kind == "manifest_delete" else (said.tag,)
+        for tag in sorted(tags):
+            hold = self.holds.get((said.registry, said.repository, tag))
+            require(hold is None, f'it asks about the tag "{tag}", which an intent held')
+
+    def settled(self, tag: Tuple[str, ...], kind: str, said: SimpleNamespace) -> bool:
+        """Whether a push or a delete says what became of the intent that holds the tag."""
+        hold = self.holds.get(tag)
+        return hold is not None and hold == Hold(said.settles - 1, kind, said.digest if kind == "tag_push" else "")
+
+    def hold_tag(self, tag: Tuple[str, ...], s: SimpleNamespace, outcome: int) -> None:
+        hold, said, was = self.holds.get(tag), s.said, self.tags.get(tag)
+        if s.kind == "tag_observed":
+            if hold and hold.by == said.checks_entry - 1:
+                del self.holds[tag]
+        elif s.kind in ("tag_push", "tag_delete", "manifest_delete"):
+            if outcome == NOTED:
+                self.holds[tag] = Hold(self.first, s.kind, said.digest if s.kind == "tag_push" else "")
+            elif self.settled(tag, s.kind, said):
+                del self.holds[tag]
+        hold = self.holds.get(tag)
+        does, digest = effect(TAG_SUBJECT, s, outcome)
+        if hold and hold.kind == "manifest_delete" and does in ("sets", "clears"):
+            del self.holds[tag]
 
     # 11. Which subjects, in which order
 
@@ -1553,10 +1613,10 @@ class Audit:
             return Decision(FAILED)
         if was and was.bound and was.digest == said.digest:
             return Decision(UNCHANGED)
-        rule = self.rule(tag) if was else None
+        rule = self.rule(tag) if was and not self.settled(tag, "tag_push", said) else None
         if rule is None or not was.bound and was.digest == said.digest:
-            return Decision(APPLIED)
-        return self.immutable(DENIED if said.disposition == REQUESTED else VIOLATION, rule, said.tag, was)
+            return Decision(allowed(said))
+        return self.immutable(forbidden(said), rule, said.tag, was)
 
     def decide_tag_delete(self, said: SimpleNamespace) -> Decision:
         tag = (said.registry, said.repository, said.tag)
@@ -1567,10 +1627,10 @@ class Audit:
             return Decision(UNCHANGED, "", "never bound")
         if not was.bound:
             return Decision(UNCHANGED, "", f"already unbound by entry {was.by}")
-        rule = self.rule(tag)
+        rule = None if self.settled(tag, "tag_delete", said) else self.rule(tag)
         if rule is None:
-            return Decision(APPLIED)
-        return self.immutable(DENIED if said.disposition == REQUESTED else VIOLATION, rule, said.tag, was)
+            return Decision(allowed(said))
+        return self.immutable(forbidden(said), rule, said.tag, was)
 
     def decide_manifest_delete(self, said: SimpleNamespace) -> Decision:
         tags = tuple(sorted(self.bound.get((said.registry, said.repository, said.digest), ())))
@@ -1580,17 +1640,18 @@ class Audit:
             return Decision(UNCHANGED, "", "no tag is bound to it")
         for tag in tags:
             full = (said.registry, said.repository, tag)
-            rule = self.rule(full)
+            rule = None if self.settled(full, "manifest_delete", said) else self.rule(full)
             if rule is not None:
-                return self.immutable(DENIED if said.disposition == REQUESTED else VIOLATION, rule, tag, self.tags[full], tags)
-        return Decision(APPLIED, tags=tags)
+                return self.immutable(forbidden(said), rule, tag, self.tags[full], tags)
+        return Decision(allowed(said), tags=tags)
 
     def decide_tag_observed(self, said: SimpleNamespace) -> Decision:
         tag = (said.registry, said.repository, said.tag)
         was = self.tags.get(tag)
         if (was.digest if was and was.bound else "") == said.digest:
             return Decision(UNCHANGED)
-        if was is None:
+        hold = self.holds.get(tag)
+        if was is None or hold and hold.digest == said.digest:
             return Decision(APPLIED)
         rule = self.rule(tag)
         if rule is not None and (was.bound or was.digest != said.digest):

@@ -47,6 +47,7 @@ pub(crate) fn push() -> Kind {
         digest: sha256('a'),
         media_type: "application/vnd.oci.image.manifest.v1+json".into(),
         disposition: proto::Disposition::Requested.into(),
+        settles: 0,
     })
 }
 
@@ -57,6 +58,7 @@ pub(crate) fn delete() -> Kind {
         repository: "library/nginx".into(),
         tag: "1.27".into(),
         disposition: proto::Disposition::Happened.into(),
+        settles: 1,
     })
 }
 
@@ -67,6 +69,7 @@ pub(crate) fn manifest_delete() -> Kind {
         repository: "team/app".into(),
         digest: format!("sha512:{}", "b".repeat(128)),
         disposition: proto::Disposition::Refused.into(),
+        settles: 7,
     })
 }
 

@@ -372,6 +372,15 @@ fn states(cases: &mut Cases, ledger: &LittleLedger) {
     cases.holds("tag in a ledger without subjects", &tag_at(ledger, V1, 0, 1), "-/-/-/-/0");
     cases.holds("tag in a ledger with one subject", &tag_at(ledger, V1, 0, 3), "-/-/-/-/0");
 
+    let policy_at = |at_us: u64, size: u64| {
+        let page = Page::new(ledger, size).state(&Subject::Policy, moment(at_us));
+        Claimed::new(Question::PolicyAt { at_us }, vec![page.evidence()])
+    };
+    let rules = &ledger.policy.digest().as_str()[7..8];
+    cases.holds("policy now", &policy_at(0, now), &format!("{rules}/1/1/-/1"));
+    cases.holds("policy before it was set", &policy_at(t(0), now), "-/-/-/1/1");
+    cases.holds("policy that was never set", &policy_at(0, 1), "-/-/-/-/0");
+
     let mut witnessed = ask(V1, 0);
     let checkpoint = Checkpoint::open(&witnessed.pages[0].checkpoint, &cases.vkey).expect("own checkpoint");
     witnessed.pages[0].checkpoint = cosigned(&checkpoint);

@@ -35,6 +35,7 @@ fn values() -> Vec<(&'static str, String)> {
             digest: DIGEST.into(),
             media_type: String::new(),
             disposition: proto::Disposition::Happened.into(),
+            settles: 0,
         })),
         event_id: "build-1841".into(),
         actor: "ci".into(),

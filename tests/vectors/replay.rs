@@ -14,7 +14,7 @@ use tagledger::ledger::note::{Skey, Vkey};
 use tagledger::ledger::replay::Replay;
 use tagledger::ledger::signature;
 use tagledger::ledger::subject::Subject;
-use tagledger::proto::Disposition::{self, Happened, Refused, Requested};
+use tagledger::proto::Disposition::{self, Happened, Intended, Refused, Requested};
 use tagledger::proto::Outcome::{self, Applied, Denied, Drift, Failed, Noted, Unchanged, Violation};
 use tagledger::proto::deployment::Phase::{self, Observed, Started, Stopped};
 use tagledger::proto::statement::Kind;
@@ -35,6 +35,7 @@ pub(crate) fn replay() -> Value {
     lying_subjects(&mut cases);
     lying_about_policy(&mut cases);
     lying_about_deletions(&mut cases);
+    lying_about_intents(&mut cases);
     lying_maps(&mut cases);
     lying_logs(&mut cases);
     assert!(cases.wrong.is_empty(), "\n{}", cases.wrong.join("\n"));
@@ -179,6 +180,14 @@ fn honest(cases: &mut Cases) {
     cases.holds("every kind of statement, and every outcome", &everything());
     cases.holds("policies in every spelling", &policies());
     cases.holds("every sign of a pattern", &patterns());
+    cases.holds("intents, and what becomes of them", &intents());
+    let mut many = many_tags();
+    let intent = many.add(&delete_manifest('a', Intended).into());
+    many.commit();
+    many.add(&naming(delete_manifest('a', Happened), intent));
+    many.add(&push("t0", 'b', Intended).into());
+    many.commit();
+    cases.holds("an intent that became two entries", &many);
     let mut many = many_tags();
     // One event, although it takes two entries.
     many.add(&with_event(delete_manifest('a', Happened), "gone"));
@@ -381,6 +390,109 @@ fn patterns() -> LittleLedger {
         moves.iter().map(|(place, tag, outcome)| (pushed(place, tag, digest('b'), Requested).into(), *outcome));
     let change = (operator(change_policy(&rules)), Applied);
     written(vec![pushes.collect(), vec![change], changes.collect()])
+}
+
+/// The same, as what became of an intent.
+fn naming(mut kind: Kind, intent: u64) -> Submission {
+    match &mut kind {
+        Kind::TagPush(push) => push.settles = intent + 1,
+        Kind::TagDelete(delete) => delete.settles = intent + 1,
+        Kind::ManifestDelete(delete) => delete.settles = intent + 1,
+        Kind::TagObserved(seen) => seen.checks_entry = intent + 1,
+        other => panic!("{other:?} settles nothing"),
+    }
+    kind.into()
+}
+
+/// Each way an intent is settled, or is not. Entries 1 and 2 bind v1 to a and latest to a; from 4 on, each batch begins with an
+/// intent, at the index that the others name.
+fn intents() -> LittleLedger {
+    let mut ledger = written(vec![vec![
+        (push("v1", 'a', Happened).into(), Applied),
+        (push("latest", 'a', Happened).into(), Applied),
+    ]]);
+    let mut batch = |intent: Submission, becomes: Outcome, then: &[(&dyn Fn(u64) -> Submission, Outcome)]| {
+        let index = ledger.size();
+        assert_eq!(ledger.draft(&intent)[0].record.outcome(), becomes, "{:?}", intent.statement);
+        ledger.add(&intent);
+        for (sent, outcome) in then {
+            let sent = sent(index);
+            assert_eq!(ledger.draft(&sent)[0].record.outcome(), *outcome, "{:?}", sent.statement);
+            ledger.add(&sent);
+        }
+        ledger.commit();
+    };
+    let immutable = "immutable = [\"r/app:v*\"]\n";
+    batch(push("v1", 'a', Intended).into(), Unchanged, &[(&|_| push("v1", 'a', Requested).into(), Unchanged)]);
+    // Allowed, then forbidden, then done all the same: it was allowed.
+    batch(
+        push("v1", 'b', Intended).into(),
+        Noted,
+        &[
+            (&|_| policy(immutable), Applied),
+            (&|intent| naming(push("v1", 'b', Happened), intent), Applied),
+            (&|intent| naming(push("v1", 'a', Happened), intent), Violation),
+        ],
+    );
+    batch(push("v1", 'b', Intended).into(), Denied, &[(&|_| push("v1", 'b', Happened).into(), Violation)]);
+    batch(deleted("v1", Intended).into(), Denied, &[]);
+    batch(delete_manifest('b', Intended).into(), Denied, &[]);
+    batch(policy(""), Applied, &[]);
+    batch(push("v1", 'c', Intended).into(), Noted, &[(&|intent| naming(push("v1", 'c', Refused), intent), Failed)]);
+    // Another digest, another intent, or another kind of statement does not settle it.
+    batch(
+        push("v1", 'c', Intended).into(),
+        Noted,
+        &[
+            (&|_| policy(immutable), Applied),
+            (&|intent| naming(push("v1", 'd', Refused), intent), Failed),
+            (&|intent| naming(push("v1", 'c', Refused), intent + 1), Failed),
+            (&|intent| naming(push("v1", 'd', Happened), intent), Violation),
+            (&|intent| naming(push("v1", 'c', Happened), intent), Applied),
+        ],
+    );
+    batch(policy(""), Applied, &[]);
+    // Looks: one that does not settle, and sees what is intended; then one that does.
+    batch(
+        push("v1", 'd', Intended).into(),
+        Noted,
+        &[
+            (&|_| observe("v1", Some('d')).into(), Applied),
+            (&|intent| naming(observe("v1", Some('d')), intent), Unchanged),
+            (&|_| push("v1", 'e', Requested).into(), Applied),
+        ],
+    );
+    batch(push("v1", 'f', Intended).into(), Noted, &[(&|intent| naming(observe("v1", Some('f')), intent), Applied)]);
+    batch(push("v1", '0', Intended).into(), Noted, &[(&|intent| naming(observe("v1", Some('f')), intent), Unchanged)]);
+    batch(push("v1", '0', Intended).into(), Noted, &[(&|intent| naming(observe("v1", Some('1')), intent), Drift)]);
+    batch(deleted("v1", Intended).into(), Noted, &[(&|intent| naming(observe("v1", None), intent), Applied)]);
+    batch(deleted("v1", Intended).into(), Unchanged, &[]);
+    batch(push("new", '2', Intended).into(), Noted, &[(&|intent| naming(observe("new", Some('3')), intent), Applied)]);
+    batch(deleted("new", Intended).into(), Noted, &[(&|intent| naming(deleted("new", Happened), intent), Applied)]);
+    // The manifest of latest: once settled, and once the digest goes from under the tag.
+    batch(
+        delete_manifest('a', Intended).into(),
+        Noted,
+        &[
+            (&|_| policy("immutable = ['r/app:*']"), Applied),
+            (&|intent| naming(delete_manifest('a', Happened), intent), Applied),
+            (&|_| policy(""), Applied),
+            (&|_| push("latest", 'a', Requested).into(), Applied),
+        ],
+    );
+    batch(
+        delete_manifest('a', Intended).into(),
+        Noted,
+        &[
+            (&|_| push("latest", 'b', Happened).into(), Applied),
+            (&|_| push("latest", 'a', Requested).into(), Applied),
+            (&|intent| naming(delete_manifest('a', Refused), intent), Failed),
+            (&|_| delete_manifest('4', Intended).into(), Unchanged),
+        ],
+    );
+    // The log ends while a tag is held.
+    batch(push("latest", '5', Intended).into(), Noted, &[]);
+    ledger
 }
 
 /// More tags of one digest than one entry unbinds.
@@ -675,6 +787,41 @@ fn lying_about_deletions(cases: &mut Cases) {
     let note = halves.checkpoint_at(halves.size()).sign(&skey());
     let (name, why) = ("deletion of 257 tags by two principals", "entry 260 is the second half, by somebody else");
     cases.refused(name, why, (Some(260), "entries"), halves.entries(), &note);
+}
+
+fn lying_about_intents(cases: &mut Cases) {
+    let intend = |ledger: &mut LittleLedger| ledger.add(&push("latest", 'c', Intended).into());
+    cases.lie("an intent that is applied at once", "an intent binds nothing", 9, "outcome", |ledger| {
+        ledger.add_but(&push("latest", 'c', Intended).into(), |_, draft| judged(Applied)(draft));
+    });
+    cases.lie("an intent that policy forbids is let through", "v1 is immutable", 9, "outcome", |ledger| {
+        ledger.add_but(&push("v1", 'c', Intended).into(), |_, draft| judged(Noted)(draft));
+    });
+    for (what, kind) in [
+        ("a push that asks", push("latest", 'd', Requested)),
+        ("a second intent", push("latest", 'c', Intended)),
+        ("the intent to delete", deleted("latest", Intended)),
+        ("the intent to delete the manifest", delete_manifest('b', Intended)),
+    ] {
+        cases.lie(&format!("{what} about a tag that is held"), "it has to wait", 10, "held", |ledger| {
+            intend(ledger);
+            ledger.add(&kind.clone().into());
+        });
+    }
+    cases.lie("the outcome of an intent is judged anew", "what was allowed is no violation", 11, "outcome", |ledger| {
+        let intent = intend(ledger);
+        ledger.add(&policy("immutable = ['r/app:*']"));
+        ledger.add_but(&naming(push("latest", 'c', Happened), intent), |_, draft| judged(Violation)(draft));
+    });
+    cases.lie("what settles another intent passes for allowed", "it names none of the tag", 11, "outcome", |ledger| {
+        let intent = intend(ledger);
+        ledger.add(&policy("immutable = ['r/app:*']"));
+        ledger.add_but(&naming(push("latest", 'c', Happened), intent - 1), |_, draft| judged(Applied)(draft));
+    });
+    cases.lie("a look that sees what is intended is called drift", "somebody was about to", 10, "outcome", |ledger| {
+        intend(ledger);
+        ledger.add_but(&observe("latest", Some('c')).into(), |_, draft| judged(Drift)(draft));
+    });
 }
 
 fn lying_maps(cases: &mut Cases) {

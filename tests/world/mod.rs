@@ -12,6 +12,7 @@ use tagledger::ledger::checkpoint::Checkpoint;
 use tagledger::ledger::entry::{Body, SignedEntry, entry_hash};
 use tagledger::ledger::evidence::VerifiedEntries;
 use tagledger::ledger::history::{history_leaf, map_leaf};
+use tagledger::ledger::hold::must_wait;
 use tagledger::ledger::map;
 use tagledger::ledger::merkle::Tree;
 use tagledger::ledger::names::{Digest, Registry, Repository, Tag};
@@ -207,6 +208,7 @@ pub fn check_log(entries: &[Vec<u8>], checkpoint: &Checkpoint, vkey: &Vkey) -> P
             }
             Body::Record(record, statement) => {
                 if expected.is_empty() {
+                    assert_eq!(must_wait(&replay, statement), Ok(None), "entry {index}: what is held is left alone");
                     let Ok(steps) = transition(&replay, &policy, statement, index);
                     expected = steps.into();
                 }
@@ -223,7 +225,7 @@ pub fn check_log(entries: &[Vec<u8>], checkpoint: &Checkpoint, vkey: &Vkey) -> P
                     let leaf = history_leaf(index, &entry_hash(bytes), touch.after.effective());
                     let known = replay.0.entry(touch.subject.key());
                     let known = known.or_insert_with(|| (touch.subject, SubjectState::default(), Tree::default()));
-                    known.1 = SubjectState { count: touch.version + 1, binding: touch.after };
+                    known.1 = SubjectState { count: touch.version + 1, binding: touch.after, hold: touch.hold };
                     known.2.append(leaf, |_| {});
                     assert_eq!(known.1.count, known.2.size(), "entry {index}: a version is its place in the history");
                 }
@@ -384,6 +386,7 @@ pub fn push(tag: &str, digest: &str, disposition: proto::Disposition) -> proto::
         digest: digest.into(),
         media_type: String::new(),
         disposition: disposition.into(),
+        settles: 0,
     }))
 }
 
@@ -401,6 +404,7 @@ pub fn delete(tag: &str) -> proto::Statement {
         repository: REPOSITORY.into(),
         tag: tag.into(),
         disposition: proto::Disposition::Happened.into(),
+        settles: 0,
     }))
 }
 
@@ -410,6 +414,7 @@ pub fn delete_manifest(digest: &str) -> proto::Statement {
         repository: REPOSITORY.into(),
         digest: digest.into(),
         disposition: proto::Disposition::Happened.into(),
+        settles: 0,
     }))
 }
 

@@ -10,10 +10,10 @@ use crate::ledger::names::{Digest, Registry, Repository};
 use crate::ledger::statement::TagName;
 use crate::proto::query_service_server::QueryService;
 use crate::proto::{
-    DiffEnvironmentRequest, DiffEnvironmentResponse, DiffRepositoryRequest, DiffRepositoryResponse,
-    ListDigestSightingsRequest, ListDigestSightingsResponse, ListRunningRequest, ListRunningResponse,
-    ListTagHistoryRequest, ListTagHistoryResponse, ListTagsRequest, ListTagsResponse, ProveSubjectRequest,
-    ProveSubjectResponse, ResolveTagRequest, ResolveTagResponse,
+    DiffEnvironmentRequest, DiffEnvironmentResponse, DiffRepositoryRequest, DiffRepositoryResponse, GetPolicyRequest,
+    GetPolicyResponse, ListDigestSightingsRequest, ListDigestSightingsResponse, ListRunningRequest,
+    ListRunningResponse, ListTagHistoryRequest, ListTagHistoryResponse, ListTagsRequest, ListTagsResponse,
+    ProveSubjectRequest, ProveSubjectResponse, ResolveTagRequest, ResolveTagResponse,
 };
 
 pub(super) struct Query {
@@ -91,6 +91,11 @@ impl QueryService for Query {
         fields.text("environment", &request.environment, 1);
         fields.finish(Some(()))?;
         self.ask(|reader| reader.diff_environment(&request))
+    }
+
+    async fn get_policy(&self, request: Request<GetPolicyRequest>) -> Result<Response<GetPolicyResponse>, Status> {
+        let request = request.into_inner();
+        self.ask(|reader| reader.policy_at(&request))
     }
 
     async fn prove_subject(

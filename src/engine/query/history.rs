@@ -8,7 +8,7 @@ use super::page::{Cursor, Page};
 use super::{QueryError, Reader, Shown, check_time};
 use crate::engine::ReadError;
 use crate::ledger::names::Digest;
-use crate::ledger::statement::TagName;
+use crate::ledger::statement::{Kind, Statement, TagName};
 use crate::ledger::subject::{Subject, SubjectKey, digest_of};
 use crate::proto;
 use crate::store::rows::{self, Version};
@@ -30,6 +30,27 @@ impl Reader<'_> {
             as_of_us,
             state: Some(state),
             digest,
+            evidence: self.answered(request.without_evidence, shown)?,
+            evidence_left_out: request.without_evidence,
+        })
+    }
+
+    /// Which policy was in force at a time.
+    pub fn policy_at(&self, request: &proto::GetPolicyRequest) -> Result<proto::GetPolicyResponse, QueryError> {
+        let as_of_us = self.moment("at_us", request.at_us)?;
+        let mut shown = Shown::default();
+        let (state, digest) = self.state_at(&Subject::Policy, as_of_us, &mut shown)?;
+        let set_by = state.at.as_ref().and_then(|at| at.effective.checked_sub(1));
+        let text = match set_by.map(|index| self.statement(index)).transpose()? {
+            Some(Statement { kind: Kind::PolicyChange { policy }, .. }) => policy.text().to_owned(),
+            _ => String::new(),
+        };
+        Ok(proto::GetPolicyResponse {
+            as_of_us,
+            state: Some(state),
+            text,
+            digest,
+            set_by: set_by.unwrap_or_default(),
             evidence: self.answered(request.without_evidence, shown)?,
             evidence_left_out: request.without_evidence,
         })

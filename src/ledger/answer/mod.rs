@@ -318,6 +318,7 @@ impl Claimed {
             Question::Sightings { digest, part } => {
                 Finding::History(proven.history(&Subject::Digest(digest.clone()), *part, at_us)?)
             }
+            Question::PolicyAt { .. } => Finding::State(proven.state(&Subject::Policy, at_us)?),
             Question::Entry { index } => entry(|found, _| found == *index, &proven.entries)?,
             Question::Leaf { hash } => entry(|_, found| found == hash, &proven.entries)?,
             Question::Inclusion { index, tree_size } => self.inclusion(*index, *tree_size, &proven.entries)?,

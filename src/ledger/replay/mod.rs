@@ -31,6 +31,7 @@ use super::answer::subject_words;
 use super::checkpoint::Checkpoint;
 use super::entry::{Body, EntryError, SignedEntry, entry_hash};
 use super::history::history_leaf;
+use super::hold::{Held, must_wait};
 use super::map::Top;
 use super::merkle::{Hash, Tree};
 use super::note::Vkey;
@@ -104,6 +105,14 @@ pub enum Lie {
         number: u64,
         /// What is there instead.
         found: &'static str,
+    },
+    /// Asked or intended about a tag that somebody else held.
+    #[error("it asks to change the tag {tag}, which the intent in entry {holder} held")]
+    Held {
+        /// The tag.
+        tag: String,
+        /// Index of the intent.
+        holder: u64,
     },
     /// Another outcome than the rules give.
     #[error("its outcome is {}, but by the rules it is {}{}", found.as_str_name().trim_start_matches("OUTCOME_"),
@@ -424,6 +433,10 @@ impl Replay {
         if !statement.event_id.is_empty() && !self.events.insert(event_hash(&record.principal, &statement.event_id)) {
             let (principal, event_id) = (record.principal.clone(), statement.event_id.clone());
             return Err(Lie::Repeated { principal, event_id });
+        }
+        let held = must_wait(&self.subjects, statement).unwrap_or_else(|never| match never {});
+        if let Some(Held { tag, index }) = held {
+            return Err(Lie::Held { tag: tag.to_string(), holder: index });
         }
         let steps = transition(&self.subjects, &self.policy, statement, record.index);
         let mut steps = VecDeque::from(steps.unwrap_or_else(|never| match never {}));

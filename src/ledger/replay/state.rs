@@ -1,11 +1,14 @@
 //! A replay saved, so that the next audit goes on where this one ended.
 //!
 //! ```text
-//! tagledger audit state 1\n
+//! tagledger audit state 2\n
 //! header, one line of JSON\n
 //! each subject, by rising key:   key (32) || u64 BE count || its history's right edge (32 for each bit of count)
 //!                                || 0: never bound
 //!                                   or 1 bound, 2 unbound || u8 length || digest || u64 BE set by
+//!                                || 0: not held
+//!                                   or 1 by a push || u64 BE intent || u8 length || digest
+//!                                   or 2 by a delete, 3 by that of a manifest || u64 BE intent
 //! each bound tag, rising:        place (32) || u8 length || tag
 //! each event id in use, rising:  hash (32)
 //! SHA-256 of all before (32)
@@ -26,6 +29,7 @@ use super::subjects::{Row, Subjects};
 use super::{Counts, Replay};
 use crate::ledger::checkpoint::{Checkpoint, CheckpointError};
 use crate::ledger::entry::{Body, EntryError, SignedEntry};
+use crate::ledger::hold::{Aim, Hold};
 use crate::ledger::map::Top;
 use crate::ledger::merkle::{Hash, Tree};
 use crate::ledger::names::{Digest, Tag};
@@ -34,7 +38,7 @@ use crate::ledger::policy::{Policy, PolicyError};
 use crate::ledger::subject::SubjectKey;
 use crate::ledger::transition::Binding;
 
-const MAGIC: &str = "tagledger audit state 1";
+const MAGIC: &str = "tagledger audit state 2";
 /// Longest header: a policy, a note, an entry, and the rest.
 const MAX_HEADER_LENGTH: u64 = 512 * 1024;
 
@@ -253,15 +257,35 @@ fn put_row(out: &mut impl Write, key: &SubjectKey, row: &Row) -> io::Result<()> 
     out.write_all(&key.0)?;
     out.write_all(&row.count.to_be_bytes())?;
     out.write_all(row.edge.as_flattened())?;
-    let (kind, digest, set_by) = match row.binding.as_deref() {
+    put_binding(out, row.binding.as_deref())?;
+    put_hold(out, row.hold.as_deref())
+}
+
+fn put_binding(out: &mut impl Write, binding: Option<&Binding>) -> io::Result<()> {
+    let (kind, digest, set_by) = match binding {
         None | Some(Binding::Never) => return out.write_all(&[0]),
         Some(Binding::Bound { digest, set_by }) => (1, digest, set_by),
         Some(Binding::Unbound { last, set_by }) => (2, last, set_by),
     };
     out.write_all(&[kind])?;
-    let (_, digits) = digest.as_str().split_once(':').expect("a digest has an algorithm");
-    put_short(out, &hex::decode(digits).expect("a digest is in hexadecimal"))?;
+    put_digest(out, digest)?;
     out.write_all(&set_by.to_be_bytes())
+}
+
+fn put_hold(out: &mut impl Write, hold: Option<&Hold>) -> io::Result<()> {
+    let Some(Hold { index, aim }) = hold else { return out.write_all(&[0]) };
+    out.write_all(&[match aim {
+        Aim::Push(_) => 1,
+        Aim::Delete => 2,
+        Aim::DeleteManifest => 3,
+    }])?;
+    out.write_all(&index.to_be_bytes())?;
+    if let Aim::Push(digest) = aim { put_digest(out, digest) } else { Ok(()) }
+}
+
+fn put_digest(out: &mut impl Write, digest: &Digest) -> io::Result<()> {
+    let (_, digits) = digest.as_str().split_once(':').expect("a digest has an algorithm");
+    put_short(out, &hex::decode(digits).expect("a digest is in hexadecimal"))
 }
 
 fn read_row(from: &mut impl Read) -> Result<(SubjectKey, Row), StateError> {
@@ -271,18 +295,38 @@ fn read_row(from: &mut impl Read) -> Result<(SubjectKey, Row), StateError> {
         return Err(StateError::Damaged("a subject in it has no entries"));
     }
     let edge = (0..count.count_ones()).map(|_| array(from)).collect::<Result<_, _>>()?;
+    let binding = read_binding(from)?.map(Box::new);
+    let hold = read_hold(from)?.map(Box::new);
+    Ok((key, Row { count, edge, binding, hold }))
+}
+
+fn read_binding(from: &mut impl Read) -> Result<Option<Binding>, StateError> {
     let [kind] = array(from)?;
     if kind == 0 {
-        return Ok((key, Row { count, edge, binding: None }));
+        return Ok(None);
     }
     let digest = digest(&short(from)?)?;
     let set_by = u64::from_be_bytes(array(from)?);
-    let binding = match kind {
-        1 => Binding::Bound { digest, set_by },
-        2 => Binding::Unbound { last: digest, set_by },
-        _ => return Err(StateError::Damaged("a binding in it is none")),
+    match kind {
+        1 => Ok(Some(Binding::Bound { digest, set_by })),
+        2 => Ok(Some(Binding::Unbound { last: digest, set_by })),
+        _ => Err(StateError::Damaged("a binding in it is none")),
+    }
+}
+
+fn read_hold(from: &mut impl Read) -> Result<Option<Hold>, StateError> {
+    let [kind] = array(from)?;
+    if kind == 0 {
+        return Ok(None);
+    }
+    let index = u64::from_be_bytes(array(from)?);
+    let aim = match kind {
+        1 => Aim::Push(digest(&short(from)?)?),
+        2 => Aim::Delete,
+        3 => Aim::DeleteManifest,
+        _ => return Err(StateError::Damaged("a hold in it is none")),
     };
-    Ok((key, Row { count, edge, binding: Some(Box::new(binding)) }))
+    Ok(Some(Hold { index, aim }))
 }
 
 /// The length tells the algorithm.

@@ -5,6 +5,7 @@ use std::convert::Infallible;
 
 use sha2::{Digest as _, Sha256};
 
+use crate::ledger::hold::Hold;
 use crate::ledger::map::{Leaf, Leaves};
 use crate::ledger::merkle::tree::edge_root;
 use crate::ledger::merkle::{Hash, Tree};
@@ -30,6 +31,8 @@ pub(super) struct Row {
     pub(super) edge: Box<[Hash]>,
     /// None for what was never bound, which most subjects never are.
     pub(super) binding: Option<Box<Binding>>,
+    /// Who is about to change it, which is hardly ever anybody.
+    pub(super) hold: Option<Box<Hold>>,
 }
 
 /// The map's leaves as of the last commitment; those that changed since may be newer, for an update replaces them anyway.
@@ -68,6 +71,7 @@ impl Subjects {
         if touch.before != touch.after {
             row.binding = Some(Box::new(touch.after.clone()));
         }
+        row.hold = touch.hold.clone().map(Box::new);
         if let Subject::Tag(name) = &touch.subject
             && touch.before.digest() != touch.after.digest()
         {
@@ -90,7 +94,8 @@ impl View for Subjects {
 
     fn subject(&self, key: &SubjectKey) -> Result<SubjectState, Infallible> {
         let Some(row) = self.rows.get(key) else { return Ok(SubjectState::default()) };
-        Ok(SubjectState { count: row.count, binding: row.binding.as_deref().cloned().unwrap_or_default() })
+        let binding = row.binding.as_deref().cloned().unwrap_or_default();
+        Ok(SubjectState { count: row.count, binding, hold: row.hold.as_deref().cloned() })
     }
 
     fn tags_bound_to(

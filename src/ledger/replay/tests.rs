@@ -17,7 +17,7 @@ use crate::ledger::note::Skey;
 use crate::ledger::signature::SignatureError;
 use crate::ledger::subject::Subject;
 use crate::ledger::transition::{SubjectState, TAGS_PER_ENTRY, View};
-use crate::proto::Disposition::{Happened, Requested};
+use crate::proto::Disposition::{Happened, Intended, Requested};
 use crate::proto::deployment::Phase;
 use crate::proto::statement::Kind as Said;
 
@@ -125,7 +125,8 @@ impl Writer {
                 let key = touch.subject.key();
                 let leaf = history_leaf(index, &entry_hash(&entry), touch.after.effective());
                 self.histories.entry(key).or_default().append(leaf, |_| {});
-                self.states.insert(key, SubjectState { count: touch.version + 1, binding: touch.after });
+                self.states
+                    .insert(key, SubjectState { count: touch.version + 1, binding: touch.after, hold: touch.hold });
             }
             if let Kind::PolicyChange { policy } = &statement.kind
                 && step.outcome == Outcome::Applied
@@ -190,6 +191,7 @@ fn delete_manifest(digit: char) -> Said {
         repository: "app".into(),
         digest: digest(digit),
         disposition: Happened.into(),
+        settles: 0,
     })
 }
 
@@ -628,6 +630,15 @@ fn a_state_goes_on_where_it_was_saved() {
         |_| {},
     );
     writer.say(delete("latest"));
+    // Held each way.
+    writer.say(push("away", 'f', Happened));
+    writer.say(push("loose", '9', Happened));
+    let Said::TagDelete(gone) = delete("away") else { panic!("a deletion") };
+    let Said::ManifestDelete(loose) = delete_manifest('9') else { panic!("a deletion") };
+    let asked = Intended.into();
+    let pushing = writer.say(push("v9", '8', Intended));
+    writer.say(Said::TagDelete(proto::TagDelete { disposition: asked, ..gone }));
+    let deleting = writer.say(Said::ManifestDelete(proto::ManifestDelete { disposition: asked, ..loose.clone() }));
     writer.commit();
     let (note, vkey) = (writer.note(), writer.skey.vkey());
     let bytes = saved(&writer.replay().expect("honest"), &note);
@@ -641,12 +652,20 @@ fn a_state_goes_on_where_it_was_saved() {
     // What was, counts: rules, bindings, versions, event ids.
     writer.say(push("v1", 'b', Requested));
     writer.say(delete_manifest('a'));
+    let settles = deleting + 1;
+    writer.say(Said::ManifestDelete(proto::ManifestDelete { disposition: Happened.into(), settles, ..loose }));
+    writer.say(observe("away", None));
     writer.commit();
     for entry in &writer.entries[known..] {
         replay.push(entry).expect("honest");
     }
     assert_eq!(replay.check(&writer.checkpoint()), Ok(()));
     assert_eq!(saved(&replay, &writer.note()), saved(&writer.replay().expect("honest"), &writer.note()));
+    writer.say(push("v9", '7', Requested));
+    let caught = replay.push(writer.entries.last().expect("just pushed")).expect_err("it is held");
+    assert_eq!(caught.lie, Lie::Held { tag: "r/app:v9".into(), holder: pushing });
+    writer.entries.pop();
+    writer.log = replay.log().clone();
     let index = writer.submit(
         proto::Statement {
             kind: Some(push("other", 'a', Happened)),
@@ -679,7 +698,7 @@ fn a_state_that_was_changed_or_cut_short_or_is_of_another_log_is_refused() {
         let other = Skey::from_seed(other.parse().expect("an origin"), &[2; 32]).vkey();
         assert!(matches!(state::load(bytes.as_slice(), &other), Err(StateError::OtherLog { .. })));
     }
-    assert!(matches!(state::load(b"tagledger audit state 2\n{}\n".as_slice(), &vkey), Err(StateError::Magic)));
+    assert!(matches!(state::load(b"tagledger audit state 1\n{}\n".as_slice(), &vkey), Err(StateError::Magic)));
 }
 
 /// Puts the right checksum under a changed state.

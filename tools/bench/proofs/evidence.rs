@@ -81,6 +81,7 @@ fn push(tag: &TagRef, version: u64, index: u64) -> Result<(proto::Record, Bindin
             digest: digest.clone(),
             media_type: "application/vnd.oci.image.manifest.v1+json".into(),
             disposition: proto::Disposition::Happened.into(),
+            settles: 0,
         })),
         event_id: format!("pipeline-{version}"),
         occurred_at_us: i64::try_from(Shape::time_us(index))?,
