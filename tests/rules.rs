@@ -1370,6 +1370,8 @@ fn observe(repository: &str, tag: &str, seen: Option<char>) -> Kind {
         tag: tag.into(),
         digest: seen.map(|seen| digest(seen).to_string()).unwrap_or_default(),
         checks_entry: 0,
+        last_seen_us: 0,
+        first_seen_us: 0,
     })
 }
 

@@ -468,6 +468,8 @@ fn story() -> Vec<Vec<proto::Statement>> {
         tag: "v1".into(),
         digest: sha256('a'),
         checks_entry: 4,
+        last_seen_us: 0,
+        first_seen_us: 0,
     });
     let deployment = Kind::Deployment(proto::Deployment {
         environment: "prod".into(),
@@ -558,6 +560,8 @@ fn fields(statement: &proto::Statement) -> Value {
             json!({
                 "registry": m.registry, "repository": m.repository, "tag": m.tag, "digest": m.digest,
                 "checks_entry": m.checks_entry,
+                "last_seen_us": m.last_seen_us,
+                "first_seen_us": m.first_seen_us,
             }),
         ),
         Kind::Deployment(m) => {

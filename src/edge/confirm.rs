@@ -234,6 +234,8 @@ fn observation(look: &Look, registry: &Registry, seen: Option<Digest>, version: 
         tag: tag.tag.to_string(),
         digest: seen.map(|digest| digest.to_string()).unwrap_or_default(),
         checks_entry: look.index + 1,
+        last_seen_us: 0,
+        first_seen_us: 0,
     });
     // Without the time of the look: a second look at the same claim that sees the same gives the same bytes, and is
     // answered with the first entry.
