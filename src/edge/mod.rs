@@ -9,6 +9,6 @@ pub mod distribution;
 mod looks;
 pub mod metrics;
 pub mod port;
-mod registry;
+pub mod registry;
 pub mod source;
 pub mod webhook;
