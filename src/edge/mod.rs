@@ -10,5 +10,6 @@ mod looks;
 pub mod metrics;
 pub mod port;
 pub mod registry;
+pub mod scanner;
 pub mod source;
 pub mod webhook;

@@ -83,28 +83,27 @@ pub(super) fn backoff(first: Duration, longest: Duration, failures: u32) -> Dura
 mod tests {
     use super::*;
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn requests_go_out_one_after_the_other() {
-        let (gate, began) = (Gate::new(Some(20.0)), Instant::now());
+        let (gate, began) = (Gate::new(Some(200.0)), Instant::now());
         for _ in 0..21 {
             gate.pass().await;
         }
-        let took = began.elapsed();
-        assert!((Duration::from_millis(1000)..Duration::from_millis(1100)).contains(&took), "{took:?}");
+        assert!(began.elapsed() >= Duration::from_millis(100), "{:?}", began.elapsed());
     }
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn what_a_registry_asks_for_holds_for_those_who_wait_already() {
-        let (gate, began) = (Gate::new(Some(1.0)), Instant::now());
+        let (gate, began) = (Gate::new(Some(100.0)), Instant::now());
         gate.pass().await;
         let (second, ()) = tokio::join!(
             async {
                 gate.pass().await;
                 began.elapsed()
             },
-            async { gate.hold(Duration::from_secs(30)) }
+            async { gate.hold(Duration::from_millis(80)) }
         );
-        assert!(second >= Duration::from_secs(30), "{second:?}");
+        assert!(second >= Duration::from_millis(80), "{second:?}");
     }
 
     #[test]

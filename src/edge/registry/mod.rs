@@ -20,7 +20,6 @@ use reqwest::{Method, Response, StatusCode, redirect};
 use sha2::{Digest as _, Sha256, Sha512};
 
 use self::gate::{Gate, backoff, retry_after};
-pub(super) use self::listing::Listing;
 use self::token::{Challenge, Scope, Tokens};
 use super::source::RegistryAccess;
 use crate::ledger::names::{Digest, Repository, TagRef};
