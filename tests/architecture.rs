@@ -20,7 +20,7 @@ const ARROWS: [(&str, &[&str]); 10] = [
     ("client", &["ledger", "proto"]),
     ("cli", &["client", "ledger", "proto"]),
     // Wires everything together.
-    ("server", &["api", "edge", "engine", "store", "ledger", "proto"]),
+    ("server", &["api", "client", "edge", "engine", "store", "ledger", "proto"]),
     // Parse, run, exit code.
     ("bin", &["cli", "server", "ledger"]),
 ];

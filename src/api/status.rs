@@ -37,7 +37,12 @@ pub fn of_append(error: &AppendError) -> Status {
             bad_request(Code::AlreadyExists, rejected.to_string(), &[violation])
         }
         AppendError::Rejected(Rejected::Changed { .. }) => Status::aborted(error.to_string()),
-        AppendError::Rejected(Rejected::Held { .. }) => retry(Code::Aborted, error.to_string()),
+        AppendError::Rejected(Rejected::Held { tag, index }) => {
+            let holder = [("tag", tag.clone()), ("index", index.to_string())];
+            let mut details = ErrorDetails::with_retry_info(Some(RETRY_AFTER));
+            details.set_error_info("TAG_HELD", "tagledger", holder.map(|(name, value)| (name.to_owned(), value)));
+            Status::with_error_details(Code::Aborted, error.to_string(), details)
+        }
         AppendError::Overloaded => retry(Code::ResourceExhausted, error.to_string()),
         AppendError::Stopped(_) => retry(Code::Unavailable, error.to_string()),
         AppendError::Unread(error) => recorded_but_unread(error),

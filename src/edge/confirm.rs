@@ -195,7 +195,12 @@ impl<P: LedgerPort> Confirmer<P> {
                 Err(PortError::Changed) if self.queue.is_waiting(&look.tag) => return Ok(Checked::Superseded),
                 Err(PortError::Changed) if changes < MAX_CHANGES => changes += 1,
                 Err(error @ PortError::Unavailable(_)) => tries.failed("ledger", error.to_string()).await?,
-                Err(error @ (PortError::Changed | PortError::Invalid(_) | PortError::Held { .. } | PortError::Untrusted(_))) => {
+                Err(
+                    error @ (PortError::Changed
+                    | PortError::Invalid(_)
+                    | PortError::Held { .. }
+                    | PortError::Untrusted(_)),
+                ) => {
                     return Err(Failure { word: "ledger", reason: error.to_string() });
                 }
             }

@@ -6,6 +6,7 @@
 pub mod aside;
 pub mod confirm;
 pub mod distribution;
+pub mod gateway;
 mod looks;
 pub mod metrics;
 pub mod port;

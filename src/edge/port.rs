@@ -1,12 +1,13 @@
 //! The port through which the edge speaks to the ledger.
 //!
-//! Small on purpose: record what a source claims, ask what a tag is. The service implements it in process; a gateway on
-//! another machine can implement it over gRPC.
+//! Small on purpose: record what a source claims, ask what a tag is. The service implements [`LedgerPort`] in process for its
+//! webhooks, [`GatewayPort`] and [`ScannerPort`] over gRPC for a gateway and a scanner, which may run on another machine.
 
 use std::collections::BTreeMap;
 use std::future::Future;
 
 use crate::ledger::names::{Digest, Registry, Repository, Tag, TagRef};
+use crate::ledger::policy::Policy;
 use crate::proto;
 
 /// What the edge needs of a ledger.
@@ -59,6 +60,19 @@ pub struct Intent {
     pub index: u64,
     /// When it was recorded, microseconds since the Unix epoch.
     pub recorded_at_us: u64,
+}
+
+/// What a gateway needs of a ledger.
+pub trait GatewayPort: Send + Sync + 'static {
+    /// Records a statement in the gateway's own name, and returns once it is durable and proven. One whose event id is known
+    /// already is answered with its first entry.
+    fn record(&self, statement: proto::Statement) -> impl Future<Output = Result<Recorded, PortError>> + Send;
+
+    /// The policy in force.
+    fn policy(&self) -> impl Future<Output = Result<Policy, PortError>> + Send;
+
+    /// When an entry was recorded, microseconds since the Unix epoch.
+    fn recorded_at(&self, index: u64) -> impl Future<Output = Result<u64, PortError>> + Send;
 }
 
 /// What became of a statement.

@@ -316,7 +316,12 @@ impl<P: LedgerPort> Receiver<P> {
             Err(error @ PortError::Invalid(_)) => (error.to_string(), SetAside::Invalid),
             Err(error @ PortError::Conflict { .. }) => (error.to_string(), SetAside::Conflict),
             // No condition was set and nothing asked for, so neither `Changed` nor `Held` is the content's fault either.
-            Err(error @ (PortError::Unavailable(_) | PortError::Changed | PortError::Held { .. } | PortError::Untrusted(_))) => {
+            Err(
+                error @ (PortError::Unavailable(_)
+                | PortError::Changed
+                | PortError::Held { .. }
+                | PortError::Untrusted(_)),
+            ) => {
                 tracing::error!(source = source.name(), %error, "a webhook could not be recorded; its sender will repeat it");
                 self.metrics.unavailable(source.name());
                 return Err(Unavailable);

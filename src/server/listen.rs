@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::Request;
+use axum::extract::{ConnectInfo, Request};
 use axum::http::header::CONTENT_TYPE;
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -62,12 +62,16 @@ pub async fn serve(listener: TcpListener, grpc: Router, http: Router, shutdown: 
             () = &mut shutdown => break,
         };
         let (grpc, http, [http1, http2]) = (grpc.clone(), http.clone(), builders.clone());
+        let peer = stream.peer_addr().ok();
         let (watcher, mut cutting) = (connections.watcher(), cutting.clone());
         tokio::spawn(async move {
             let serving = async {
                 let is_http2 = tokio::time::timeout(HEADER_TIMEOUT, begins_http2(&stream)).await;
                 let Ok(Ok(is_http2)) = is_http2 else { return };
-                let service = hyper::service::service_fn(move |request: hyper::Request<Incoming>| {
+                let service = hyper::service::service_fn(move |mut request: hyper::Request<Incoming>| {
+                    if let Some(peer) = peer {
+                        request.extensions_mut().insert(ConnectInfo(peer));
+                    }
                     let router = if is_grpc(&request) { grpc.clone() } else { http.clone() };
                     router.oneshot(Request::from(request.map(axum::body::Body::new)))
                 });

@@ -5,8 +5,11 @@
 
 pub mod config;
 pub mod data_dir;
+pub mod gateway;
 pub mod in_process;
 pub mod listen;
+pub mod over_grpc;
+pub mod scan;
 
 use std::future::Future;
 use std::net::SocketAddr;
@@ -28,6 +31,8 @@ use crate::ledger::policy::Policy;
 use crate::store::rocks::RocksStore;
 use config::Config;
 use data_dir::{DataDir, DataDirError};
+
+const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// Why the service does not start, or ends.
 #[derive(Debug, thiserror::Error)]
@@ -58,6 +63,12 @@ pub enum ServeError {
     /// The webhooks.
     #[error(transparent)]
     Webhook(#[from] WebhookError),
+    /// The gateway.
+    #[error(transparent)]
+    Gateway(#[from] gateway::GatewayServeError),
+    /// The scanner.
+    #[error(transparent)]
+    Scan(#[from] scan::ScanServeError),
     /// The system gives no threads.
     #[error("cannot start the runtime: {0}")]
     Runtime(std::io::Error),

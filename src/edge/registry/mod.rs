@@ -58,6 +58,12 @@ impl AskError {
     }
 }
 
+impl std::fmt::Display for AskError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.reason())
+    }
+}
+
 /// How patiently a registry is asked.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Settings {
@@ -205,6 +211,8 @@ impl Registry {
         lent: Option<&HeaderValue>,
     ) -> Result<Response, AskError> {
         let (mut failures, mut has_renewed) = (0, false);
+        // Whoever lent what it was let in with gets no tokens here: they would be for others, too.
+        let is_ours = lent.is_none() || self.access.credentials.is_some();
         loop {
             self.gate.pass().await;
             let token = self.tokens.get(scope);
@@ -216,7 +224,7 @@ impl Registry {
                 (None, None, None) => {}
             }
             let (error, wait) = match request.send().await {
-                Ok(response) if response.status() == StatusCode::UNAUTHORIZED && !has_renewed && lent.is_none() => {
+                Ok(response) if response.status() == StatusCode::UNAUTHORIZED && !has_renewed && is_ours => {
                     let Some(challenge) = Challenge::of(response.headers()) else { return Ok(response) };
                     has_renewed = true;
                     let renewing = self.tokens.renew(&self.client, &self.access, scope, &challenge, token.as_ref());

@@ -1,0 +1,459 @@
+//! Changes of tags: the intent before, the outcome after.
+//!
+//! A change goes through these steps, in a task of its own, which a client that hangs up does not end:
+//!
+//! 1. nobody else in this process changes the tag ([`super::locks`]);
+//! 2. the intent stands in the journal, then in the ledger: DENIED ends here, and NOTED holds the tag against every other
+//!    gateway. A tag that a rule may protect and that the ledger lets change is looked at first: the registry may have had it
+//!    before there was a ledger;
+//! 3. the registry is asked;
+//! 4. what it said is recorded, and ends the hold. Where that can't be told from its answer, or there was none, or the ledger
+//!    is gone, [`super::settle`] goes on until it is known.
+
+use std::sync::Arc;
+
+use axum::body::{Body, Bytes};
+use axum::http::header::{AUTHORIZATION, HeaderMap, HeaderValue, USER_AGENT};
+use axum::http::{Response, StatusCode};
+use axum::response::IntoResponse as _;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use prost::Message as _;
+use serde_json::json;
+use tokio::time::{Instant, sleep};
+
+use super::Gateway;
+use super::errors::{Code, Refusal};
+use super::locks::Guard;
+use super::upstream::Outgoing;
+use crate::edge::port::{GatewayPort, PortError, Recorded};
+use crate::ledger::names::{Digest, Registry, Repository, TagRef};
+use crate::ledger::statement::{Kind, Statement};
+use crate::proto::{self, Disposition, Outcome};
+
+const DIGEST_HEADER: &str = "docker-content-digest";
+/// The tags that a push by parameters has set (distribution-spec, "Pushing manifests with tags").
+const TAG_HEADER: &str = "oci-tag";
+/// Between two tries to get a tag that somebody holds.
+const FIRST_PAUSE: std::time::Duration = std::time::Duration::from_millis(50);
+const LONGEST_PAUSE: std::time::Duration = std::time::Duration::from_secs(1);
+
+/// What is to become of a tag, or of a manifest with all its tags.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Aim {
+    Push { tag: TagRef, digest: Digest, media_type: String },
+    Delete { tag: TagRef },
+    DeleteManifest { registry: Registry, repository: Repository, digest: Digest },
+}
+
+impl Aim {
+    pub(super) fn tag(&self) -> Option<&TagRef> {
+        match self {
+            Self::Push { tag, .. } | Self::Delete { tag } => Some(tag),
+            Self::DeleteManifest { .. } => None,
+        }
+    }
+
+    /// Repository and reference to look at, to see what became of it.
+    pub(super) fn place(&self) -> (&Repository, &str) {
+        match self {
+            Self::Push { tag, .. } | Self::Delete { tag } => (&tag.repository, tag.tag.as_str()),
+            Self::DeleteManifest { repository, digest, .. } => (repository, digest.as_str()),
+        }
+    }
+
+    /// What a look finds if it came about.
+    pub(super) fn digest(&self) -> Option<&Digest> {
+        match self {
+            Self::Push { digest, .. } => Some(digest),
+            Self::Delete { .. } | Self::DeleteManifest { .. } => None,
+        }
+    }
+
+    /// The statement of it.
+    fn kind(&self, disposition: Disposition, settles: Option<u64>) -> proto::statement::Kind {
+        let (disposition, settles) = (disposition.into(), settles.map_or(0, |index| index + 1));
+        match self.clone() {
+            Self::Push { tag, digest, media_type } => proto::statement::Kind::TagPush(proto::TagPush {
+                registry: tag.registry.to_string(),
+                repository: tag.repository.to_string(),
+                tag: tag.tag.to_string(),
+                digest: digest.to_string(),
+                media_type,
+                disposition,
+                settles,
+            }),
+            Self::Delete { tag } => proto::statement::Kind::TagDelete(proto::TagDelete {
+                registry: tag.registry.to_string(),
+                repository: tag.repository.to_string(),
+                tag: tag.tag.to_string(),
+                disposition,
+                settles,
+            }),
+            Self::DeleteManifest { registry, repository, digest } => {
+                proto::statement::Kind::ManifestDelete(proto::ManifestDelete {
+                    registry: registry.to_string(),
+                    repository: repository.to_string(),
+                    digest: digest.to_string(),
+                    disposition,
+                    settles,
+                })
+            }
+        }
+    }
+}
+
+/// An intent of which it is not recorded yet what became.
+#[derive(Debug, Clone)]
+pub(super) struct Open {
+    /// Makes its event ids: random, so that a repetition is one entry and nobody else has it.
+    pub(super) id: String,
+    pub(super) aim: Aim,
+    /// As it is (to be) recorded.
+    pub(super) intent: proto::Statement,
+    /// Its entry, once that is known.
+    pub(super) index: Option<u64>,
+    /// It holds its tags.
+    pub(super) holds: bool,
+    /// What the registry said, if it did: HAPPENED or REFUSED.
+    pub(super) known: Option<Disposition>,
+    /// The client's, lent for a look.
+    pub(super) authorization: Option<HeaderValue>,
+}
+
+impl Open {
+    /// What a journal kept.
+    pub(super) fn read(id: &str, bytes: &[u8]) -> Option<Self> {
+        let statement = Statement::parse(bytes).ok()?;
+        let aim = match statement.kind {
+            Kind::TagPush { tag, digest, .. } => Aim::Push { tag, digest, media_type: String::new() },
+            Kind::TagDelete { tag, .. } => Aim::Delete { tag },
+            Kind::ManifestDelete { registry, repository, digest, .. } => {
+                Aim::DeleteManifest { registry, repository, digest }
+            }
+            _ => return None,
+        };
+        let (id, intent) = (id.to_owned(), statement.message);
+        Some(Self { id, aim, intent, index: None, holds: false, known: None, authorization: None })
+    }
+
+    /// What became of it, as a statement.
+    pub(super) fn outcome(&self, disposition: Disposition) -> proto::Statement {
+        let settles = if self.holds { self.index } else { None };
+        let kind = Some(self.aim.kind(disposition, settles));
+        proto::Statement { kind, event_id: format!("gateway/{}/outcome", self.id), ..self.intent.clone() }
+    }
+
+    /// What a look found of its tag, as a statement.
+    pub(super) fn observation(&self, tag: &TagRef, seen: Option<&Digest>) -> proto::Statement {
+        let event_id = format!("gateway/{}/look", self.id);
+        let kind = Some(observed(tag, seen, self.index));
+        proto::Statement { kind, event_id, ..self.intent.clone() }
+    }
+}
+
+/// That something was seen of a tag; of which entry it checks the claim.
+pub(super) fn observed(tag: &TagRef, seen: Option<&Digest>, checks: Option<u64>) -> proto::statement::Kind {
+    proto::statement::Kind::TagObserved(proto::TagObserved {
+        registry: tag.registry.to_string(),
+        repository: tag.repository.to_string(),
+        tag: tag.tag.to_string(),
+        digest: seen.map(Digest::to_string).unwrap_or_default(),
+        checks_entry: checks.map_or(0, |index| index + 1),
+        last_seen_us: 0,
+        first_seen_us: 0,
+    })
+}
+
+/// Who asks, for the record.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Client {
+    pub(super) authorization: Option<HeaderValue>,
+    statement: proto::Statement,
+}
+
+impl Client {
+    /// From a request's headers. Names are the client's word: whether it is who it says is for the registry to know.
+    pub(super) fn of(headers: &HeaderMap, peer: Option<std::net::IpAddr>, source: &str) -> Self {
+        let authorization = headers.get(AUTHORIZATION).cloned();
+        let text = |value: Option<&HeaderValue>| value.and_then(|value| value.to_str().ok()).map(|text| cut(text, 256));
+        let pairs =
+            [("client.addr", peer.map(|peer| peer.to_string())), ("client.user_agent", text(headers.get(USER_AGENT)))];
+        let attribute = |(key, value): (&str, Option<String>)| {
+            value.filter(|value| !value.is_empty()).map(|value| proto::Attribute { key: key.to_owned(), value })
+        };
+        let statement = proto::Statement {
+            actor: authorization.as_ref().and_then(basic_user).unwrap_or_default(),
+            source: cut(source, 256),
+            attributes: pairs.into_iter().filter_map(attribute).collect(),
+            ..proto::Statement::default()
+        };
+        Self { authorization, statement }
+    }
+}
+
+fn basic_user(authorization: &HeaderValue) -> Option<String> {
+    let (scheme, encoded) = authorization.to_str().ok()?.split_once(' ')?;
+    let decoded = scheme.eq_ignore_ascii_case("basic").then(|| BASE64.decode(encoded.trim()).ok())??;
+    let text = String::from_utf8(decoded).ok()?;
+    Some(cut(text.split(':').next()?, 256))
+}
+
+/// Without control characters, and no longer than `length` bytes.
+fn cut(text: &str, length: usize) -> String {
+    let mut cut: String = text.chars().filter(|c| !c.is_control()).collect();
+    while cut.len() > length {
+        cut.pop();
+    }
+    cut
+}
+
+/// A change as a client asks for it.
+pub(super) struct Change {
+    pub(super) repository: Repository,
+    /// At least one; tags rise.
+    pub(super) aims: Vec<Aim>,
+    /// The tag in the path: the registry's answer speaks of it without naming it.
+    pub(super) named: Option<TagRef>,
+    pub(super) outgoing: Outgoing,
+    pub(super) body: Bytes,
+    pub(super) client: Client,
+}
+
+/// How an intent was taken.
+enum Taken {
+    /// Go on.
+    Go(Open),
+    /// Go on; it changes nothing, so there is nothing to settle.
+    Same(u64),
+    /// Go on without the ledger; what is there is recorded later.
+    Unrecorded(Open),
+    /// No.
+    Denied(Recorded),
+}
+
+impl<P: GatewayPort> Gateway<P> {
+    /// Carries out a change, to the end.
+    pub(super) async fn carry_out(self: Arc<Self>, change: Change) -> Response<Body> {
+        let _guard = self.alone(&change).await;
+        let mut taken = Vec::with_capacity(change.aims.len());
+        for aim in &change.aims {
+            match self.take(aim, &change.client).await {
+                Ok(Taken::Denied(denied)) => {
+                    self.release(taken).await;
+                    self.figures.change("denied");
+                    self.policy_may_be_new.notify_one();
+                    return denial(aim, &denied).into_response();
+                }
+                Ok(Taken::Same(_)) => {}
+                Ok(Taken::Go(open) | Taken::Unrecorded(open)) => taken.push(open),
+                Err(refusal) => {
+                    self.release(taken).await;
+                    self.figures.change("refused");
+                    return refusal.into_response();
+                }
+            }
+        }
+        let answer = self.upstream.send(change.outgoing, change.body.into()).await;
+        for open in taken {
+            let became = match &answer {
+                Ok(response) => became(&open.aim, change.named.as_ref(), response),
+                // Nothing was sent, so nothing came about.
+                Err(super::upstream::Unanswered::Unsent(_)) => Some(Disposition::Refused),
+                Err(_) => None,
+            };
+            self.settle_first(Open { known: became, ..open }).await;
+        }
+        match answer {
+            Ok(response) => {
+                self.figures.change(if response.status().is_success() { "passed" } else { "failed" });
+                response
+            }
+            Err(unanswered) => {
+                tracing::warn!(repository = %change.repository, %unanswered, "a change has no answer");
+                self.figures.change("unanswered");
+                Refusal::from(unanswered).into_response()
+            }
+        }
+    }
+
+    async fn alone(&self, change: &Change) -> Guard {
+        let repository = change.repository.as_str();
+        let tags: Option<Vec<String>> =
+            change.aims.iter().map(|aim| aim.tag().map(|tag| tag.tag.to_string())).collect();
+        match tags {
+            Some(tags) => self.locks.tags(repository, tags.into_iter()).await,
+            None => self.locks.repository(repository).await,
+        }
+    }
+
+    /// Nothing of this comes about: something else of the same request may not.
+    async fn release(self: &Arc<Self>, taken: Vec<Open>) {
+        for open in taken {
+            self.settle_first(Open { known: Some(Disposition::Refused), ..open }).await;
+        }
+    }
+
+    /// Takes the tag, unless it may not change.
+    async fn take(self: &Arc<Self>, aim: &Aim, client: &Client) -> Result<Taken, Refusal> {
+        let taken = self.intend(aim, client).await?;
+        // What the ledger does not know the registry may have all the same. Only where a rule may stand against it does that
+        // matter.
+        let index = match &taken {
+            Taken::Go(open) => open.index,
+            Taken::Same(index) if matches!(aim, Aim::Delete { .. }) => Some(*index),
+            _ => return Ok(taken),
+        };
+        let Some(tag) = aim.tag().filter(|tag| self.protection.covers(tag)) else { return Ok(taken) };
+        let (repository, reference) = aim.place();
+        let seen = self.looks.ask_as(repository, reference, aim.digest(), client.authorization.as_ref()).await;
+        match seen {
+            Ok(None) => return Ok(taken),
+            Ok(Some(digest)) if Some(&digest) == aim.digest() => return Ok(taken),
+            Ok(Some(digest)) => {
+                let event_id = format!("gateway/{}/before", random_id());
+                let kind = Some(observed(tag, Some(&digest), index));
+                let statement = proto::Statement { kind, event_id, ..client.statement.clone() };
+                let recorded = self.port.record(statement).await;
+                if let Taken::Go(open) = taken {
+                    match recorded {
+                        // The look has settled it.
+                        Ok(_) => self.journal.end(&open.id),
+                        Err(_) => self.settle_first(Open { known: Some(Disposition::Refused), ..open }).await,
+                    }
+                }
+                recorded.map_err(|error| Refusal::later(error.to_string()))?;
+                self.intend(aim, client).await
+            }
+            Err(error) => {
+                if let Taken::Go(open) = taken {
+                    self.settle_first(Open { known: Some(Disposition::Refused), ..open }).await;
+                }
+                let message = format!("can't tell what tag {} is in the registry: {error}", tag.tag);
+                Err(Refusal::upstream(StatusCode::BAD_GATEWAY, message))
+            }
+        }
+    }
+
+    async fn intend(self: &Arc<Self>, aim: &Aim, client: &Client) -> Result<Taken, Refusal> {
+        let id = random_id();
+        let kind = Some(aim.kind(Disposition::Intended, None));
+        let intent = proto::Statement { kind, event_id: format!("gateway/{id}/intent"), ..client.statement.clone() };
+        let mut open = Open {
+            id,
+            aim: aim.clone(),
+            intent,
+            index: None,
+            holds: false,
+            known: None,
+            authorization: client.authorization.clone(),
+        };
+        match self.journal.begin(&open.id, &open.intent.encode_to_vec()) {
+            Ok(true) => {}
+            Ok(false) => return Err(Refusal::later("too many changes wait until the ledger and the registry agree")),
+            Err(error) => return Err(Refusal::later(format!("the gateway can't write its journal: {error}"))),
+        }
+        let deadline = Instant::now() + self.config.hold_wait;
+        let mut pause = FIRST_PAUSE;
+        loop {
+            match self.port.record(open.intent.clone()).await {
+                Ok(recorded) if recorded.outcome == Outcome::Noted => {
+                    (open.index, open.holds) = (Some(recorded.index), true);
+                    return Ok(Taken::Go(open));
+                }
+                Ok(recorded) => {
+                    self.journal.end(&open.id);
+                    let denied = recorded.outcome == Outcome::Denied;
+                    return Ok(if denied { Taken::Denied(recorded) } else { Taken::Same(recorded.index) });
+                }
+                Err(PortError::Held { tag, index }) => {
+                    match self.settle_old(&tag, index, client.authorization.as_ref()).await {
+                        Ok(true) => continue,
+                        Ok(false) => {}
+                        Err(reason) => tracing::warn!(tag, index, reason, "can't settle an old intent"),
+                    }
+                    if Instant::now() >= deadline {
+                        self.journal.end(&open.id);
+                        let message = format!(
+                            "tag {tag} is held by the intent in entry {index} of the ledger, of which it is not known yet what became"
+                        );
+                        return Err(Refusal::later(message));
+                    }
+                    sleep(pause).await;
+                    pause = (pause * 2).min(LONGEST_PAUSE);
+                }
+                Err(PortError::Unavailable(reason)) => return self.without_ledger(open, &reason),
+                Err(error) => {
+                    tracing::error!(%error, "the ledger does not take what the gateway says");
+                    self.journal.end(&open.id);
+                    return Err(Refusal::later(format!("the ledger does not take what the gateway says: {error}")));
+                }
+            }
+        }
+    }
+
+    /// The ledger can't be reached; perhaps it has the intent all the same.
+    fn without_ledger(self: &Arc<Self>, open: Open, reason: &str) -> Result<Taken, Refusal> {
+        let tag = open.aim.tag();
+        let what = tag.map_or_else(|| "a manifest".to_owned(), |tag| format!("tag {:?}", tag.tag.as_str()));
+        if self.config.when_unreachable.lets_pass(&self.protection, tag) {
+            tracing::warn!(what, reason, "passes unrecorded; what is there is recorded once the ledger is back");
+            self.figures.unrecorded.inc();
+            return Ok(Taken::Unrecorded(open));
+        }
+        tracing::warn!(what, reason, "refused: the ledger can't be reached");
+        // That it was attempted is recorded later.
+        self.settle_later(Open { known: Some(Disposition::Refused), ..open });
+        Err(Refusal::later(format!(
+            "{what} may be protected, and the ledger that knows can't be reached; try again later"
+        )))
+    }
+}
+
+/// What the registry's answer says of an aim; `None`: that has to be looked at.
+fn became(aim: &Aim, named: Option<&TagRef>, response: &Response<Body>) -> Option<Disposition> {
+    let status = response.status();
+    let header = |name: &str| response.headers().get_all(name).into_iter().filter_map(|value| value.to_str().ok());
+    match aim {
+        Aim::Push { tag, digest, .. } if status.is_success() => {
+            let is_set = if Some(tag) == named {
+                header(DIGEST_HEADER).next().is_none_or(|named| named == digest.as_str())
+            } else {
+                header(TAG_HEADER).flat_map(|tags| tags.split(',')).any(|set| set.trim() == tag.tag.as_str())
+            };
+            is_set.then_some(Disposition::Happened)
+        }
+        Aim::Delete { .. } | Aim::DeleteManifest { .. } if status.is_success() => Some(Disposition::Happened),
+        // It is not there: then perhaps it is as it was to be.
+        Aim::Delete { .. } | Aim::DeleteManifest { .. } if status == StatusCode::NOT_FOUND => None,
+        _ if status.is_client_error() || status.is_redirection() => Some(Disposition::Refused),
+        _ => None,
+    }
+}
+
+/// With 409, unlike 412 or 500, clients print the message and do not try again.
+fn denial(aim: &Aim, denied: &Recorded) -> Refusal {
+    let attempted = match aim {
+        Aim::Push { digest, .. } => format!("push of {digest}"),
+        Aim::Delete { .. } => "delete".to_owned(),
+        Aim::DeleteManifest { digest, .. } => format!("delete of {digest}"),
+    };
+    let message = format!("{} (ledger entry {})", denied.detail, denied.index);
+    // The detail of an entry names the digest in force last.
+    let current = denied.detail.split([' ', ',']).rfind(|word| word.parse::<Digest>().is_ok());
+    let detail = json!({
+        "attempted": attempted,
+        "current": current,
+        "entry": denied.index,
+        "rule": denied.rule,
+        "tag": aim.tag().map(|tag| tag.tag.to_string()),
+    });
+    Refusal { detail: Some(detail), ..Refusal::new(StatusCode::CONFLICT, Code::Denied, message) }
+}
+
+/// 128 bits: no two are the same.
+pub(super) fn random_id() -> String {
+    let mut bytes = [0; 16];
+    getrandom::fill(&mut bytes).expect("the system has randomness");
+    hex::encode(bytes)
+}

@@ -1,0 +1,175 @@
+//! What is under way, on disk: so that a gateway that died finds what it has to settle.
+//!
+//! A line when a change begins, with the intent as it is (to be) recorded, and a line when it is known what became of it:
+//!
+//! ```text
+//! open <id> <the intent's statement, base64>
+//! done <id>
+//! ```
+//!
+//! The line is written before the intent is recorded. After a crash the intent is recorded once more: its event id makes
+//! that the same entry, and so tells which. Lines go to the operating system, not through to the disk: what a power failure
+//! takes from the journal is still held in the ledger, and whoever next wants the tag settles it.
+
+use std::collections::BTreeMap;
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read as _, Seek as _, Write as _};
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+
+/// Most changes under way or still to be settled. Past that nothing new is begun.
+pub(super) const MAX_OPEN: usize = 10_000;
+/// The file is written anew once it has this many lines of what is done.
+const MAX_DONE: usize = 10_000;
+
+/// Why there is no journal.
+#[derive(Debug, thiserror::Error)]
+pub enum JournalError {
+    /// The file.
+    #[error("cannot use the journal {path}: {reason}")]
+    File {
+        /// Which.
+        path: String,
+        /// The system's words.
+        reason: String,
+    },
+    /// Another gateway has it.
+    #[error("the journal {path} is in use by another gateway; give each its own with --journal")]
+    InUse {
+        /// Which.
+        path: String,
+    },
+}
+
+/// The journal; without a file it lasts as long as the process.
+pub(super) struct Journal(Mutex<Inner>);
+
+struct Inner {
+    file: Option<File>,
+    open: BTreeMap<String, Vec<u8>>,
+    done: usize,
+}
+
+impl Journal {
+    /// Opens the file, and returns what a gateway before left open in it.
+    pub(super) fn open(path: Option<&Path>) -> Result<(Self, BTreeMap<String, Vec<u8>>), JournalError> {
+        let Some(path) = path else {
+            return Ok((Self(Mutex::new(Inner { file: None, open: BTreeMap::new(), done: 0 })), BTreeMap::new()));
+        };
+        let shown = || PathBuf::from(path).display().to_string();
+        let refuse = |error: io::Error| JournalError::File { path: shown(), reason: error.to_string() };
+        let mut file = OpenOptions::new().read(true).append(true).create(true).open(path).map_err(refuse)?;
+        file.try_lock().map_err(|_| JournalError::InUse { path: shown() })?;
+        let mut text = String::new();
+        file.read_to_string(&mut text).map_err(refuse)?;
+        let open = read(&text);
+        let mut inner = Inner { file: Some(file), open: open.clone(), done: 0 };
+        inner.rewrite().map_err(refuse)?;
+        Ok((Self(Mutex::new(inner)), open))
+    }
+
+    /// Notes what is about to begin; false if too much is open.
+    pub(super) fn begin(&self, id: &str, statement: &[u8]) -> io::Result<bool> {
+        let mut inner = self.0.lock().expect("nobody panics while holding it");
+        if inner.open.len() >= MAX_OPEN {
+            return Ok(false);
+        }
+        inner.write(&format!("open {id} {}\n", BASE64.encode(statement)))?;
+        inner.open.insert(id.to_owned(), statement.to_vec());
+        Ok(true)
+    }
+
+    /// Notes that it is known, and recorded, what became of it.
+    pub(super) fn end(&self, id: &str) {
+        let mut inner = self.0.lock().expect("nobody panics while holding it");
+        if inner.open.remove(id).is_none() {
+            return;
+        }
+        inner.done += 1;
+        let written = if inner.done >= MAX_DONE { inner.rewrite() } else { inner.write(&format!("done {id}\n")) };
+        if let Err(error) = written {
+            // It is settled once more after the next start: the same entry.
+            tracing::warn!(%error, "cannot write the journal");
+        }
+    }
+
+    /// How many are open.
+    pub(super) fn count(&self) -> usize {
+        self.0.lock().expect("nobody panics while holding it").open.len()
+    }
+}
+
+impl Inner {
+    fn write(&mut self, line: &str) -> io::Result<()> {
+        self.file.as_mut().map_or(Ok(()), |file| file.write_all(line.as_bytes()))
+    }
+
+    fn rewrite(&mut self) -> io::Result<()> {
+        self.done = 0;
+        let Some(file) = &mut self.file else { return Ok(()) };
+        let line = |(id, statement): (&String, &Vec<u8>)| format!("open {id} {}\n", BASE64.encode(statement));
+        let text: String = self.open.iter().map(line).collect();
+        file.set_len(0)?;
+        file.rewind()?;
+        file.write_all(text.as_bytes())
+    }
+}
+
+/// What is open. A line that a crash tore is none.
+fn read(text: &str) -> BTreeMap<String, Vec<u8>> {
+    let mut open = BTreeMap::new();
+    for line in text.split_inclusive('\n').filter_map(|line| line.strip_suffix('\n')) {
+        match line.split(' ').collect::<Vec<_>>().as_slice() {
+            ["open", id, statement] => {
+                if let Ok(statement) = BASE64.decode(statement) {
+                    open.insert((*id).to_owned(), statement);
+                }
+            }
+            ["done", id] => {
+                open.remove(*id);
+            }
+            _ => tracing::warn!("the journal has a line that is none; it is left out"),
+        }
+    }
+    open
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_begun_and_not_ended_is_found_after_a_crash() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("journal");
+        let (journal, open) = Journal::open(Some(&path)).expect("new");
+        assert!(open.is_empty());
+        assert!(journal.begin("a", b"one").expect("written"));
+        assert!(journal.begin("b", b"two").expect("written"));
+        journal.end("a");
+        assert!(matches!(Journal::open(Some(&path)), Err(JournalError::InUse { .. })));
+        drop(journal);
+        // A line is torn.
+        std::fs::write(&path, std::fs::read_to_string(&path).expect("text") + "open c dGh").expect("written");
+        let (journal, open) = Journal::open(Some(&path)).expect("there");
+        assert_eq!(open, BTreeMap::from([("b".to_owned(), b"two".to_vec())]));
+        assert_eq!(journal.count(), 1);
+        journal.end("b");
+        drop(journal);
+        assert!(Journal::open(Some(&path)).expect("there").1.is_empty());
+    }
+
+    #[test]
+    fn a_journal_is_bounded() {
+        let (journal, _) = Journal::open(None).expect("in memory");
+        for number in 0..MAX_OPEN {
+            assert!(journal.begin(&number.to_string(), b"x").expect("written"));
+        }
+        assert!(!journal.begin("more", b"x").expect("written"));
+        journal.end("0");
+        assert!(journal.begin("more", b"x").expect("written"));
+    }
+}

@@ -1,0 +1,173 @@
+//! Settling: finding out what became of an intent, and recording it.
+//!
+//! Known outcomes are recorded at once, and again until the ledger takes them. What is not known is looked at: what is as it
+//! was to be is believed at once, anything else only when two looks in a row say the same, as the registry may still be at
+//! work on it. Nothing is given up; what waits is in the journal and in a gauge.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use axum::http::HeaderValue;
+use sha2::{Digest as _, Sha256};
+use tokio::time::sleep;
+
+use super::Gateway;
+use super::change::{Aim, Open, observed};
+use crate::edge::port::{GatewayPort, PortError};
+use crate::ledger::names::{Digest, Repository, TagRef};
+use crate::proto::{self, Disposition, Outcome};
+
+/// After a first failure; doubles with each.
+const FIRST_PAUSE: Duration = Duration::from_millis(250);
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+
+impl<P: GatewayPort> Gateway<P> {
+    /// Settles what a gateway before left open.
+    pub(super) fn settle_left(self: &Arc<Self>, left: std::collections::BTreeMap<String, Vec<u8>>) {
+        if !left.is_empty() {
+            tracing::info!(count = left.len(), "settling what was under way when the gateway before ended");
+        }
+        for (id, statement) in left {
+            match Open::read(&id, &statement) {
+                Some(open) => self.settle_later(open),
+                None => {
+                    tracing::warn!(id, "the journal has an intent that can't be read; it is left out");
+                    self.journal.end(&id);
+                }
+            }
+        }
+    }
+
+    /// Records a known outcome before the client hears of it; what is not known, or not taken, is for later.
+    pub(super) async fn settle_first(self: &Arc<Self>, mut open: Open) {
+        if open.known.is_some() && open.holds {
+            match self.settle(&mut open).await {
+                Ok(by) => {
+                    self.figures.settled(by);
+                    self.journal.end(&open.id);
+                    return;
+                }
+                Err(reason) => tracing::warn!(reason, "what became of a change can't be recorded yet"),
+            }
+        }
+        // What passed unrecorded, and was refused by the registry: nothing came of it.
+        self.settle_later(open);
+    }
+
+    /// Goes on until it is recorded what became of it.
+    pub(super) fn settle_later(self: &Arc<Self>, mut open: Open) {
+        let gateway = Arc::clone(self);
+        tokio::spawn(async move {
+            let mut pause = FIRST_PAUSE;
+            loop {
+                let place = Arc::clone(&gateway.settling).acquire_owned().await.expect("it is never closed");
+                match gateway.settle(&mut open).await {
+                    Ok(by) => {
+                        tracing::info!(intent = open.index, aim = ?open.aim.place(), by, "settled");
+                        gateway.figures.settled(by);
+                        gateway.journal.end(&open.id);
+                        return;
+                    }
+                    Err(reason) => {
+                        tracing::warn!(intent = open.index, aim = ?open.aim.place(), reason, "not settled yet");
+                    }
+                }
+                drop(place);
+                sleep(pause).await;
+                pause = (pause * 2).min(LONGEST_PAUSE);
+            }
+        });
+    }
+
+    /// One try. Returns how it was settled.
+    async fn settle(&self, open: &mut Open) -> Result<&'static str, String> {
+        if open.index.is_none() {
+            match self.port.record(open.intent.clone()).await {
+                Ok(recorded) => {
+                    (open.index, open.holds) = (Some(recorded.index), recorded.outcome == Outcome::Noted);
+                }
+                // Somebody else is at work on the tag. What is there now is recorded all the same.
+                Err(PortError::Held { .. }) if open.known.is_none() => {}
+                Err(error @ (PortError::Held { .. } | PortError::Unavailable(_))) => return Err(error.to_string()),
+                Err(error) => tracing::error!(%error, "an intent is not taken by the ledger"),
+            }
+        }
+        // Nothing is changed under a hold but by whoever has it; without one, this process at least keeps away.
+        let _guard = match open.aim.tag().filter(|_| !open.holds) {
+            Some(tag) => Some(self.locks.tags(tag.repository.as_str(), std::iter::once(tag.tag.to_string())).await),
+            None => None,
+        };
+        match open.known {
+            // It was denied, or changes nothing: that is recorded already.
+            Some(Disposition::Refused) if !open.holds => Ok("known"),
+            Some(known) => self.say(open.outcome(known)).await.map(|()| "known"),
+            None => {
+                let (repository, reference) = open.aim.place();
+                let lent = open.authorization.as_ref();
+                let seen = self.look(repository, reference, open.aim.digest(), lent).await?;
+                let statement = match &open.aim {
+                    Aim::Push { tag, .. } | Aim::Delete { tag } => open.observation(tag, seen.as_ref()),
+                    Aim::DeleteManifest { .. } if seen.is_none() => open.outcome(Disposition::Happened),
+                    Aim::DeleteManifest { .. } => open.outcome(Disposition::Refused),
+                };
+                self.say(statement).await.map(|()| "look")
+            }
+        }
+    }
+
+    async fn say(&self, statement: proto::Statement) -> Result<(), String> {
+        match self.port.record(statement).await {
+            // An earlier look at the same saw something else, and is recorded: that has settled it.
+            Ok(_) | Err(PortError::Conflict { .. }) => Ok(()),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+
+    /// What a reference is in the registry. What was to be is believed at once, anything else when it is seen twice.
+    async fn look(
+        &self,
+        repository: &Repository,
+        reference: &str,
+        expected: Option<&Digest>,
+        lent: Option<&HeaderValue>,
+    ) -> Result<Option<Digest>, String> {
+        let ask = async || {
+            let asked = self.looks.ask_as(repository, reference, expected, lent).await;
+            asked.map_err(|error| format!("can't look at {reference} in {repository}: {error}"))
+        };
+        let mut seen = ask().await?;
+        while seen.as_ref() != expected {
+            sleep(self.config.look_pause).await;
+            let again = ask().await?;
+            if again == seen {
+                break;
+            }
+            seen = again;
+        }
+        Ok(seen)
+    }
+
+    /// Settles an intent of whoever it is, if it is so old that its gateway must be gone. Returns whether it did.
+    pub(super) async fn settle_old(&self, tag: &str, index: u64, lent: Option<&HeaderValue>) -> Result<bool, String> {
+        let recorded_at_us = self.port.recorded_at(index).await.map_err(|error| error.to_string())?;
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let age = now.saturating_sub(Duration::from_micros(recorded_at_us));
+        if age < self.config.hold_bound {
+            return Ok(false);
+        }
+        let tag: TagRef = tag.parse().map_err(|error| format!("{tag:?}: {error}"))?;
+        // Nothing is expected, so an absence is believed at once, but a digest only when it is seen twice.
+        let seen = self.look(&tag.repository, tag.tag.as_str(), None, lent).await?;
+        let who: String = hex::encode(Sha256::digest(tag.to_string()))[..32].to_owned();
+        let statement = proto::Statement {
+            kind: Some(observed(&tag, seen.as_ref(), Some(index))),
+            event_id: format!("gateway/hold/{index}/{who}"),
+            source: self.config.name.clone(),
+            ..proto::Statement::default()
+        };
+        self.say(statement).await?;
+        tracing::warn!(%tag, index, seconds = age.as_secs(), "settled an intent whose gateway said nothing for too long");
+        self.figures.settled("look");
+        Ok(true)
+    }
+}

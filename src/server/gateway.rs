@@ -1,0 +1,316 @@
+//! `tagledgerd gateway`: reads its configuration, connects it to its ledger, and serves it on one port.
+//!
+//! Everything that can be a flag is one, and stands in the configuration file under the same name; a flag wins.
+
+use std::future::Future;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::http::{StatusCode, header};
+use axum::response::IntoResponse as _;
+use axum::routing::get;
+use prometheus_client::registry::Registry as FigureRegistry;
+use serde::Deserialize;
+use zeroize::Zeroizing;
+
+use super::listen;
+use super::over_grpc::OverGrpc;
+use crate::client::Server;
+use crate::client::trust::TrustFolder;
+use crate::edge::gateway::figures::Figures;
+use crate::edge::gateway::protection::Unreachable;
+use crate::edge::gateway::{Gateway, GatewayConfig, GatewayError};
+use crate::edge::source::Credentials;
+use crate::ledger::note::Vkey;
+
+/// What a gateway listens on unless told otherwise: 127.0.0.1:7430.
+pub const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 7430);
+/// How long changes under way may take on shutdown.
+const GRACE: Duration = Duration::from_secs(45);
+
+/// All settings; those without a default have to be given, here or as a flag.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Settings {
+    /// Address to listen on.
+    pub listen: SocketAddr,
+    /// Base URL of the registry.
+    pub upstream: Option<String>,
+    /// The registry's canonical name, as it is to stand in entries.
+    pub registry: Option<String>,
+    /// Where the ledger is served.
+    pub ledger: String,
+    /// A file that holds the token to write with.
+    pub token_file: Option<PathBuf>,
+    /// The folder of pinned keys and checkpoints.
+    pub trust: Option<PathBuf>,
+    /// The ledger's key; without it the key is pinned at the first contact.
+    pub vkey: Option<String>,
+    /// Where what is under way is kept.
+    pub journal: PathBuf,
+    /// What it calls itself in entries.
+    pub name: String,
+    /// `client`: the registry gets the `Host` that clients sent; `upstream`: its own.
+    pub host: Host,
+    /// Paths outside the API that are forwarded.
+    pub pass: Vec<String>,
+    /// What passes while the ledger can't be reached.
+    pub when_ledger_unreachable: Unreachable,
+    /// User for looks at the registry.
+    pub upstream_user: Option<String>,
+    /// A file that holds the user's password.
+    pub upstream_password_file: Option<PathBuf>,
+    /// Longest manifest, in bytes.
+    pub manifest_limit: usize,
+    /// How long a call to the ledger may take.
+    pub ledger_timeout_ms: u64,
+    /// Until the registry takes a connection.
+    pub connect_timeout_ms: u64,
+    /// Until the registry's answer begins, and between two pieces of a body.
+    pub idle_timeout_ms: u64,
+    /// How long a client waits for a tag that somebody else holds.
+    pub hold_wait_ms: u64,
+    /// How old an intent has to be for its gateway to be gone.
+    pub hold_bound_ms: u64,
+    /// Between two looks that have to agree.
+    pub look_pause_ms: u64,
+    /// How often the policy is fetched.
+    pub policy_every_ms: u64,
+    /// The folder that relative paths in the file start from.
+    #[serde(skip)]
+    pub folder: PathBuf,
+}
+
+/// Which `Host` the registry gets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Host {
+    /// What the client sent.
+    #[default]
+    Client,
+    /// The registry's own.
+    Upstream,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            listen: DEFAULT_LISTEN,
+            upstream: None,
+            registry: None,
+            ledger: "http://127.0.0.1:7420".to_owned(),
+            token_file: None,
+            trust: None,
+            vkey: None,
+            journal: "tagledger-gateway.journal".into(),
+            name: "gateway".to_owned(),
+            host: Host::Client,
+            pass: Vec::new(),
+            when_ledger_unreachable: Unreachable::Protect,
+            upstream_user: None,
+            upstream_password_file: None,
+            manifest_limit: 4 << 20,
+            ledger_timeout_ms: 5_000,
+            connect_timeout_ms: 5_000,
+            idle_timeout_ms: 30_000,
+            hold_wait_ms: 10_000,
+            hold_bound_ms: 60_000,
+            look_pause_ms: 1_000,
+            policy_every_ms: 15_000,
+            folder: PathBuf::new(),
+        }
+    }
+}
+
+/// Why the gateway does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum GatewayServeError {
+    /// A file can't be read.
+    #[error("cannot read {path}: {reason}")]
+    File {
+        /// Which.
+        path: String,
+        /// The system's words.
+        reason: String,
+    },
+    /// A setting has no sensible value, or none at all.
+    #[error("{setting}: {reason}")]
+    Setting {
+        /// Its name.
+        setting: &'static str,
+        /// What is wrong.
+        reason: String,
+    },
+    /// The gateway.
+    #[error(transparent)]
+    Gateway(#[from] GatewayError),
+    /// The address.
+    #[error("cannot listen on {address}: {reason}; stop what listens there, or choose another with --listen")]
+    Listen {
+        /// Where.
+        address: SocketAddr,
+        /// The system's words.
+        reason: String,
+    },
+}
+
+impl Settings {
+    /// Reads a file.
+    pub fn read(path: &Path) -> Result<Self, GatewayServeError> {
+        let text = read(path)?;
+        let file = |reason: String| GatewayServeError::File { path: path.display().to_string(), reason };
+        let mut settings: Self = toml::from_str(&text).map_err(|error| file(error.to_string()))?;
+        settings.folder = path.parent().map(Path::to_owned).unwrap_or_default();
+        Ok(settings)
+    }
+
+    fn gateway(&self) -> Result<GatewayConfig, GatewayServeError> {
+        let upstream = self.upstream.as_ref().ok_or_else(|| refuse("upstream", "say where the registry is"))?;
+        let registry = self.registry.as_ref().ok_or_else(|| {
+            refuse("registry", "say what the registry is called in entries, such as registry.example or 127.0.0.1:5000")
+        })?;
+        let credentials = match (&self.upstream_user, &self.upstream_password_file) {
+            (None, None) => None,
+            (Some(user), Some(file)) => Some(Credentials { user: user.clone(), password: self.secret(file)? }),
+            _ => return Err(refuse("upstream_user", "needs upstream_password_file with it, and the other way round")),
+        };
+        if let Some(path) = self.pass.iter().find(|path| !path.starts_with('/') || path.starts_with("/v2")) {
+            let reason = format!("{path:?} must begin with / and be outside of /v2");
+            return Err(refuse("pass", reason));
+        }
+        if self.idle_timeout_ms >= self.hold_bound_ms {
+            let reason = "must be longer than idle_timeout_ms: a gateway that still waits for the registry is not gone";
+            return Err(refuse("hold_bound_ms", reason));
+        }
+        Ok(GatewayConfig {
+            name: self.name.clone(),
+            registry: registry.parse().map_err(|error| refuse("registry", format!("{registry:?} {error}")))?,
+            upstream: upstream.parse().map_err(|error| refuse("upstream", format!("{error}")))?,
+            credentials,
+            keeps_host: self.host == Host::Client,
+            passed: self.pass.clone(),
+            manifest_limit: self.manifest_limit,
+            when_unreachable: self.when_ledger_unreachable,
+            hold_wait: Duration::from_millis(self.hold_wait_ms),
+            hold_bound: Duration::from_millis(self.hold_bound_ms),
+            look_pause: Duration::from_millis(self.look_pause_ms),
+            connect_timeout: Duration::from_millis(self.connect_timeout_ms),
+            idle_timeout: Duration::from_millis(self.idle_timeout_ms),
+            policy_every: Duration::from_millis(self.policy_every_ms),
+            journal: Some(self.folder.join(&self.journal)),
+        })
+    }
+
+    fn port(&self) -> Result<OverGrpc, GatewayServeError> {
+        let server: Server = self.ledger.parse().map_err(|error| refuse("ledger", format!("{error}")))?;
+        let token = self.token_file.as_ref().ok_or_else(|| refuse("token_file", "say where the token is"))?;
+        let trust = self.trust.as_ref().ok_or_else(|| refuse("trust", "say where keys and checkpoints are pinned"))?;
+        let vkey = self.vkey.as_ref().map(|text| text.parse::<Vkey>());
+        let vkey = vkey.transpose().map_err(|error| refuse("vkey", format!("{error}")))?;
+        let (trust, token) = (TrustFolder::new(self.folder.join(trust)), self.secret(token)?);
+        Ok(OverGrpc::new(server, trust, vkey, token, Duration::from_millis(self.ledger_timeout_ms)))
+    }
+
+    fn secret(&self, path: &Path) -> Result<Zeroizing<String>, GatewayServeError> {
+        let path = self.folder.join(path);
+        let text = Zeroizing::new(read(&path)?);
+        let secret = text.trim_end_matches(['\n', '\r']);
+        if secret.is_empty() {
+            return Err(GatewayServeError::File { path: path.display().to_string(), reason: "it is empty".into() });
+        }
+        Ok(secret.to_owned().into())
+    }
+}
+
+fn refuse(setting: &'static str, reason: impl Into<String>) -> GatewayServeError {
+    GatewayServeError::Setting { setting, reason: reason.into() }
+}
+
+fn read(path: &Path) -> Result<String, GatewayServeError> {
+    std::fs::read_to_string(path)
+        .map_err(|error| GatewayServeError::File { path: path.display().to_string(), reason: error.to_string() })
+}
+
+/// Serves until `shutdown` completes, and until the changes under way are through. Calls `started` once requests are
+/// answered.
+pub async fn serve(
+    settings: Settings,
+    started: impl FnOnce(SocketAddr),
+    shutdown: impl Future<Output = ()> + Send + 'static,
+) -> Result<(), GatewayServeError> {
+    let mut figures = FigureRegistry::with_prefix("tagledger");
+    let gateway = Gateway::new(settings.gateway()?, settings.port()?, Figures::register(&mut figures))?;
+    let address = settings.listen;
+    let listener = tokio::net::TcpListener::bind(address)
+        .await
+        .map_err(|error| GatewayServeError::Listen { address, reason: error.to_string() })?;
+    let address = listener.local_addr().unwrap_or(address);
+    let following = tokio::spawn({
+        let gateway = Arc::clone(&gateway);
+        async move { gateway.follow_policy().await }
+    });
+    started(address);
+    listen::serve(listener, Router::new(), routes(&gateway, figures), shutdown).await;
+    following.abort();
+    if tokio::time::timeout(GRACE, gateway.finished()).await.is_err() {
+        tracing::warn!("changes are still under way; they are settled after the next start");
+    }
+    let open = gateway.open_intents();
+    if open > 0 {
+        tracing::warn!(open, "intents are not settled yet; they are after the next start");
+    }
+    Ok(())
+}
+
+fn routes(gateway: &Arc<Gateway<OverGrpc>>, figures: FigureRegistry) -> Router {
+    let ready = Arc::clone(gateway);
+    let readyz = move || async move {
+        match ready.readiness() {
+            Ok(()) => (StatusCode::OK, "ready\n".to_owned()),
+            Err(reason) => (StatusCode::SERVICE_UNAVAILABLE, format!("{reason}\n")),
+        }
+    };
+    let (figures, counted) = (Arc::new(figures), Arc::clone(gateway));
+    let metrics = move || async move {
+        counted.count_open();
+        let mut body = String::new();
+        match prometheus_client::encoding::text::encode(&mut body, &figures) {
+            Ok(()) => ([(header::CONTENT_TYPE, super::OPENMETRICS)], body).into_response(),
+            Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
+        }
+    };
+    let own = Router::new()
+        .route("/healthz", get(|| async { "alive\n" }))
+        .route("/readyz", get(readyz))
+        .route("/metrics", get(metrics));
+    own.fallback_service(gateway.routes())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_missing_or_wrong_is_said_by_name() {
+        let full = Settings {
+            upstream: Some("http://127.0.0.1:5000".into()),
+            registry: Some("registry.example".into()),
+            ..Settings::default()
+        };
+        assert!(full.gateway().is_ok());
+        let said = |settings: Settings| settings.gateway().expect_err("refused").to_string();
+        assert!(said(Settings { upstream: None, ..full.clone() }).starts_with("upstream: "));
+        assert!(said(Settings { registry: None, ..full.clone() }).starts_with("registry: "));
+        assert!(said(Settings { registry: Some("R.example".into()), ..full.clone() }).contains("R.example"));
+        assert!(said(Settings { pass: vec!["/v2/x".into()], ..full.clone() }).starts_with("pass: "));
+        assert!(said(Settings { upstream_user: Some("u".into()), ..full.clone() }).starts_with("upstream_user: "));
+        assert!(said(Settings { hold_bound_ms: 30_000, ..full.clone() }).starts_with("hold_bound_ms: "));
+        assert!(full.port().is_err_and(|error| error.to_string().starts_with("token_file: ")));
+        assert!(toml::from_str::<Settings>("upstrem = 'x'").is_err());
+        let read: Settings = toml::from_str("when_ledger_unreachable = 'refuse'\nhost = 'upstream'").expect("settings");
+        assert_eq!((read.when_ledger_unreachable, read.host), (Unreachable::Refuse, Host::Upstream));
+    }
+}

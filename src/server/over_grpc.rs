@@ -1,0 +1,139 @@
+//! How a gateway or a scanner reaches a ledger on another machine: with the client, so that every receipt is verified under the pinned
+//! key before it is believed.
+//!
+//! The ledger need not be there when the gateway starts: the key is pinned, or compared with the pinned one, at the first
+//! call that reaches it.
+
+mod scanner;
+
+use std::future::Future;
+use std::time::Duration;
+
+use tokio::sync::OnceCell;
+use tonic::Code;
+use tonic_types::StatusExt as _;
+use zeroize::Zeroizing;
+
+use crate::client::trust::TrustFolder;
+use crate::client::{ClientError, Pin, RemoteLedger, Server};
+use crate::edge::port::{GatewayPort, PortError, Recorded};
+use crate::ledger::answer::{Answer, Finding, Question};
+use crate::ledger::entry::Body;
+use crate::ledger::note::Vkey;
+use crate::ledger::policy::Policy;
+use crate::ledger::statement::Kind;
+use crate::proto;
+
+/// A ledger at the other end of a connection.
+pub struct OverGrpc {
+    server: Server,
+    trust: TrustFolder,
+    vkey: Option<Vkey>,
+    token: Zeroizing<String>,
+    timeout: Duration,
+    ledger: OnceCell<RemoteLedger>,
+}
+
+impl OverGrpc {
+    /// The ledger at `server`, whose key is pinned in `trust`, or given. No call takes longer than `timeout`.
+    pub fn new(
+        server: Server,
+        trust: TrustFolder,
+        vkey: Option<Vkey>,
+        token: Zeroizing<String>,
+        timeout: Duration,
+    ) -> Self {
+        Self { server, trust, vkey, token, timeout, ledger: OnceCell::new() }
+    }
+
+    async fn ledger(&self) -> Result<&RemoteLedger, ClientError> {
+        self.ledger
+            .get_or_try_init(|| async {
+                let opening = RemoteLedger::open(self.server.clone(), self.trust.clone(), self.vkey.clone());
+                let (ledger, pin) = opening.await?;
+                if pin == Pin::New {
+                    let vkey = ledger.vkey();
+                    tracing::warn!(server = %self.server, %vkey, "pinned the key that the ledger presents; compare it");
+                }
+                Ok(ledger)
+            })
+            .await
+    }
+
+    async fn ask(&self, question: Question) -> Result<Answer, PortError> {
+        let asking = async { Ok(self.ledger().await?.ask(question).await?.0) };
+        self.in_time(asking).await
+    }
+
+    async fn in_time<T>(&self, call: impl Future<Output = Result<T, ClientError>> + Send) -> Result<T, PortError> {
+        match tokio::time::timeout(self.timeout, call).await {
+            Ok(answered) => answered.map_err(|error| port_error(&error)),
+            Err(_) => {
+                let (server, seconds) = (&self.server, self.timeout.as_secs_f32());
+                Err(PortError::Unavailable(format!("{server} did not answer within {seconds} seconds")))
+            }
+        }
+    }
+}
+
+impl GatewayPort for OverGrpc {
+    async fn record(&self, statement: proto::Statement) -> Result<Recorded, PortError> {
+        let recording = async { self.ledger().await?.record(statement, None, Some(&self.token)).await };
+        let receipt = self.in_time(recording).await?;
+        let index = receipt.recorded.index;
+        let Some(Body::Record(record, _)) = receipt.answer.entries.get(index).map(|entry| &entry.body) else {
+            return Err(PortError::Untrusted(format!("entry {index} is not shown")));
+        };
+        let (rule, detail) = (record.rule.clone(), record.detail.clone());
+        Ok(Recorded { index, outcome: receipt.recorded.outcome, rule, detail })
+    }
+
+    async fn policy(&self) -> Result<Policy, PortError> {
+        let answer = self.ask(Question::PolicyAt { at_us: 0 }).await?;
+        let Finding::State(state) = &answer.finding else {
+            return Err(PortError::Untrusted("the policy has no state".to_owned()));
+        };
+        // Nobody ever set one: no rules.
+        let Some(setting) = &state.setting else { return Ok(Policy::default()) };
+        match answer.entries.get(setting.set_by.index).map(|entry| &entry.body) {
+            Some(Body::Record(_, statement)) => match &statement.kind {
+                Kind::PolicyChange { policy } => Ok(policy.clone()),
+                _ => Err(PortError::Untrusted("the policy was set by another kind of statement".to_owned())),
+            },
+            _ => Err(PortError::Untrusted("the entry that set the policy is not shown".to_owned())),
+        }
+    }
+
+    async fn recorded_at(&self, index: u64) -> Result<u64, PortError> {
+        let answer = self.ask(Question::Entry { index }).await?;
+        let entry = answer.entries.get(index);
+        entry
+            .map(|entry| entry.body.recorded_at_us())
+            .ok_or_else(|| PortError::Untrusted(format!("entry {index} is not shown")))
+    }
+}
+
+fn port_error(error: &ClientError) -> PortError {
+    if error.is_verification() {
+        return PortError::Untrusted(error.to_string());
+    }
+    let ClientError::Call(status) = error else { return PortError::Unavailable(error.to_string()) };
+    match status.code() {
+        Code::Aborted => held(status).unwrap_or(PortError::Changed),
+        Code::AlreadyExists => PortError::Conflict { event_id: String::new(), index: 0 },
+        Code::InvalidArgument
+        | Code::Unauthenticated
+        | Code::PermissionDenied
+        | Code::FailedPrecondition
+        | Code::OutOfRange
+        | Code::Unimplemented => PortError::Invalid(error.to_string()),
+        _ => PortError::Unavailable(error.to_string()),
+    }
+}
+
+/// Who holds a tag, where that is why.
+fn held(status: &tonic::Status) -> Option<PortError> {
+    let info = status.get_details_error_info().filter(|info| info.reason == "TAG_HELD")?;
+    let (tag, index) = (info.metadata.get("tag")?.clone(), info.metadata.get("index")?.parse().ok()?);
+    Some(PortError::Held { tag, index })
+}
