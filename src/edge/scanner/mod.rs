@@ -113,7 +113,11 @@ impl<P> Shared<P> {
     /// Waits, or until the scanner is to stop.
     async fn sleep(&self, wait: Duration) {
         let mut stop = self.stop.clone();
-        let _ = tokio::time::timeout(wait, stop.wait_for(|stop| *stop)).await;
+        tokio::select! {
+            () = tokio::time::sleep(wait) => {}
+            // Where nobody is left who could stop it, only the time counts.
+            Ok(_) = stop.wait_for(|stop| *stop) => {}
+        }
     }
 }
 
