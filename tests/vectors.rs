@@ -286,8 +286,13 @@ fn refused_statements() -> Vec<Value> {
         changed(&|statement| {
             if let Some(Kind::TagPush(push)) = statement.kind.take() {
                 let (registry, repository, tag) = (push.registry, push.repository, push.tag);
-                let mut seen =
-                    proto::TagObserved { registry, repository, tag, digest: push.digest, ..proto::TagObserved::default() };
+                let mut seen = proto::TagObserved {
+                    registry,
+                    repository,
+                    tag,
+                    digest: push.digest,
+                    ..proto::TagObserved::default()
+                };
                 change(&mut seen);
                 statement.kind = Some(Kind::TagObserved(seen));
             }
@@ -327,7 +332,10 @@ fn refused_statements() -> Vec<Value> {
         ("unknown disposition", pushed(&|push| push.disposition = 5)),
         ("settles something, though it only asks", pushed(&|push| push.settles = 1)),
         ("settles something, though it is only intended", pushed(&|push| (push.disposition, push.settles) = (4, 1))),
-        ("seen otherwise after it was first seen like this", observed(&|seen| (seen.last_seen_us, seen.first_seen_us) = (2, 1))),
+        (
+            "seen otherwise after it was first seen like this",
+            observed(&|seen| (seen.last_seen_us, seen.first_seen_us) = (2, 1)),
+        ),
         ("last seen otherwise, and first seen never", observed(&|seen| seen.last_seen_us = 1)),
         ("first seen after 9999", observed(&|seen| seen.first_seen_us = 253_402_300_800_000_000)),
         ("no disposition", pushed(&|push| push.disposition = 0)),

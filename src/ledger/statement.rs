@@ -220,7 +220,8 @@ impl Statement {
         let occurred_at_us = u64::try_from(self.message.occurred_at_us).unwrap_or_default();
         for (field, time) in [("occurred_at_us", occurred_at_us), ("tag_observed.first_seen_us", first_seen_us)] {
             if time > limit {
-                let message = format!("is {time}, more than a day ahead of the ledger's clock; at most {limit} is allowed");
+                let message =
+                    format!("is {time}, more than a day ahead of the ledger's clock; at most {limit} is allowed");
                 return Err(Violation::new(field, "TOO_FAR_AHEAD", message));
             }
         }
@@ -436,7 +437,8 @@ impl Check {
             }
         }
         if last > first {
-            let message = format!("is {last}, after first_seen_us, which is {first}: the old state is seen before the new one");
+            let message =
+                format!("is {last}, after first_seen_us, which is {first}: the old state is seen before the new one");
             self.refuse("tag_observed.last_seen_us", "OUT_OF_ORDER", message);
         }
     }

@@ -48,9 +48,7 @@ async fn a_registry_that_never_answers_is_given_up_and_gone_on_with_later() {
     for number in 0..100 {
         stage.fake.put(APP, &format!("v{number}"), "one");
     }
-    stage.fake.says(|asked, _| {
-        asked.is_look().then(|| Says { after: Duration::from_secs(60), ..Says::status(200) })
-    });
+    stage.fake.says(|asked, _| asked.is_look().then(|| Says { after: Duration::from_secs(60), ..Says::status(200) }));
     let began = Instant::now();
     let report = stage.scan().await;
     assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
@@ -61,7 +59,10 @@ async fn a_registry_that_never_answers_is_given_up_and_gone_on_with_later() {
     let address = stage.fake.address;
     stage.fake.address = "127.0.0.1:1".parse().expect("an address");
     let report = stage.scan().await;
-    assert!(!report.is_complete() && report.failures.iter().any(|failure| failure.what == "the catalogue"), "{report:?}");
+    assert!(
+        !report.is_complete() && report.failures.iter().any(|failure| failure.what == "the catalogue"),
+        "{report:?}"
+    );
     // It is back.
     stage.fake.address = address;
     stage.fake.is_honest();
@@ -185,7 +186,10 @@ async fn a_list_is_not_followed_to_another_host_nor_are_redirects() {
         list(asked).then(|| Says::json(json!({ "tags": ["v1"] })).with("link", link))
     });
     let report = stage.scan().await;
-    assert_eq!(failure(&report), "the tags of team/app: its list goes on at another address, 127.0.0.1, which is not asked");
+    assert_eq!(
+        failure(&report),
+        "the tags of team/app: its list goes on at another address, 127.0.0.1, which is not asked"
+    );
     let other = elsewhere.url();
     stage.fake.says(move |asked, _| {
         let location = format!("{other}{}", asked.path);
@@ -235,7 +239,9 @@ async fn a_404_that_no_registry_wrote_is_no_absence() {
     }
     // A catalogue that is none, and a list that is none.
     stage.fake.says(|asked, _| asked.path.contains("/_catalog").then(|| Says::status(404)));
-    assert!(failure(&stage.scan().await).starts_with("the catalogue: it answers 404 Not Found; repositories can be named"));
+    assert!(
+        failure(&stage.scan().await).starts_with("the catalogue: it answers 404 Not Found; repositories can be named")
+    );
     stage.fake.says(|asked, _| list(asked).then(|| Says { body: b"<html>".to_vec(), ..Says::status(200) }));
     assert_eq!(failure(&stage.scan().await), "the tags of team/app: it answers with something else than a list");
     stage.fake.is_honest();
@@ -298,7 +304,11 @@ async fn tokens_are_got_from_the_realm_once_for_each_scope() {
     let report = stage.scan().await;
     assert!(report.is_complete() && report.agreed == 20, "{report:?}");
     assert_eq!(given.load(Ordering::SeqCst), 2, "one for the catalogue, one for the repository");
-    assert!(realm.asked().iter().all(|asked| asked.path.starts_with("/token?service=lab&scope=")), "{:?}", realm.asked());
+    assert!(
+        realm.asked().iter().all(|asked| asked.path.starts_with("/token?service=lab&scope=")),
+        "{:?}",
+        realm.asked()
+    );
     stage.agrees().await;
 }
 
@@ -326,7 +336,9 @@ async fn a_token_that_is_no_good_any_more_is_renewed() {
     assert!(realm.asked().len() > 1);
     // One that never lets anybody in is not asked for ever.
     let named = realm.url();
-    stage.fake.says(move |_, _| Some(Says::status(401).with("www-authenticate", format!("Bearer realm=\"{named}/t\""))));
+    stage
+        .fake
+        .says(move |_, _| Some(Says::status(401).with("www-authenticate", format!("Bearer realm=\"{named}/t\""))));
     realm.forget();
     assert!(!stage.scan().await.is_complete());
     assert!(realm.asked().len() < 10, "{}", realm.asked().len());

@@ -165,7 +165,8 @@ impl Held {
         }
         if let Some(repository) = path.strip_suffix("/tags/list") {
             // Unsorted, as Distribution 2.8.2 lists them.
-            let tags: Vec<_> = self.tags.keys().filter(|(name, _)| name == repository).map(|(_, tag)| tag).rev().collect();
+            let tags: Vec<_> =
+                self.tags.keys().filter(|(name, _)| name == repository).map(|(_, tag)| tag).rev().collect();
             if tags.is_empty() {
                 return Says::unknown("NAME_UNKNOWN");
             }

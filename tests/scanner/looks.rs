@@ -121,7 +121,9 @@ async fn a_tag_that_is_only_missing_from_the_list_is_not_gone() {
     let stage = Stage::new().await;
     let one = stage.fake.put(APP, "v1", "one");
     stage.scan().await;
-    stage.fake.says(|asked, _| asked.path.contains("/tags/list").then(|| Says::json(serde_json::json!({ "tags": null }))));
+    stage
+        .fake
+        .says(|asked, _| asked.path.contains("/tags/list").then(|| Says::json(serde_json::json!({ "tags": null }))));
     let report = stage.scan().await;
     assert!(report.is_complete() && report.findings.is_empty() && report.tags == 1, "{report:?}");
     // A repository that the catalogue does not list any more is looked after, too.

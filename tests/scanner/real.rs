@@ -34,7 +34,8 @@ fn docker_registry() -> PathBuf {
         let setup = Path::new(env!("CARGO_MANIFEST_DIR")).join("tools/setup");
         let output = Command::new(setup).arg("registry").output().expect("tools/setup runs");
         let said = String::from_utf8_lossy(&output.stdout);
-        let program = said.lines().find_map(|line| line.strip_prefix("export TAGLEDGER_DOCKER_REGISTRY=")).map(str::trim);
+        let program =
+            said.lines().find_map(|line| line.strip_prefix("export TAGLEDGER_DOCKER_REGISTRY=")).map(str::trim);
         let needed = "this test needs docker-registry; run: eval \"$(tools/setup registry)\"";
         PathBuf::from(program.expect(needed).trim_matches('\''))
     };
@@ -102,7 +103,8 @@ impl RealRegistry {
 
     /// Puts the blob that all images share into a repository.
     async fn prepare(&self, repository: &str) {
-        let begun = self.client.post(self.url(&format!("/v2/{repository}/blobs/uploads/"))).send().await.expect("begun");
+        let begun =
+            self.client.post(self.url(&format!("/v2/{repository}/blobs/uploads/"))).send().await.expect("begun");
         let location = begun.headers()["location"].to_str().expect("text").to_owned();
         let query = if location.contains('?') { '&' } else { '?' };
         let put = self.client.put(format!("{location}{query}digest={}", digest_of(CONFIG))).body(CONFIG);
@@ -123,7 +125,10 @@ impl RealRegistry {
     async fn bound(&self, repository: &str, tag: &str) -> String {
         let head = self.client.head(self.url(&format!("/v2/{repository}/manifests/{tag}"))).header("accept", MANIFEST);
         let answer = head.send().await.expect("an answer");
-        answer.headers().get("docker-content-digest").map_or(String::new(), |digest| digest.to_str().expect("text").into())
+        answer
+            .headers()
+            .get("docker-content-digest")
+            .map_or(String::new(), |digest| digest.to_str().expect("text").into())
     }
 
     async fn tags(&self, repository: &str) -> Vec<String> {
@@ -144,7 +149,8 @@ impl RealRegistry {
 }
 
 async fn push(client: &reqwest::Client, address: SocketAddr, repository: &str, tag: &str, content: &str) -> String {
-    let config = json!({ "mediaType": "application/vnd.oci.image.config.v1+json", "size": 2, "digest": digest_of(CONFIG) });
+    let config =
+        json!({ "mediaType": "application/vnd.oci.image.config.v1+json", "size": 2, "digest": digest_of(CONFIG) });
     let manifest = json!({
         "schemaVersion": 2, "mediaType": MANIFEST, "config": config, "layers": [], "annotations": { "content": content },
     });
@@ -170,7 +176,8 @@ impl Program<'_> {
             .args(["scan", "--registry", REGISTRY, "--registry-url", &format!("http://{}", self.registry)])
             .args(["--ledger", &format!("http://{}", self.world.address), "--trust", &path("trust")])
             .args(["--token-file", &self.world.data_dir.join("token").display().to_string()])
-            .args(["--state", &path("state"), "--pause", "300ms", "--rate", "1000", "--json"])
+            .args(["--state", &path("state"), "--pause", "300ms", "--json"])
+            .args(if more.contains(&"--rate") { &[][..] } else { &["--rate", "1000"][..] })
             .args(more)
             .env_remove("TAGLEDGER_LOG")
             .stdin(Stdio::null());
@@ -251,7 +258,8 @@ async fn without_notifications_everything_is_found() {
     let report = scan.complete(&["--once", "--repository", "team/**"]).await;
     assert_eq!(found(&report), ["retagged v1", "unannounced v4", "vanished v2"]);
     for finding in report["findings"].as_array().expect("a list") {
-        let (last, first) = (finding["last_seen"].as_str().expect("known"), finding["first_seen"].as_str().expect("known"));
+        let (last, first) =
+            (finding["last_seen"].as_str().expect("known"), finding["first_seen"].as_str().expect("known"));
         assert!(last < first, "{finding:#}");
     }
     let seen = world.observations().await;
@@ -262,7 +270,12 @@ async fn without_notifications_everything_is_found() {
     // The command line shows the interval.
     let mut shown = Command::new(env!("CARGO_BIN_EXE_tagledger"));
     shown
-        .args(["--server", &format!("http://{}", world.address), "--trust", &folder.path().join("cli").display().to_string()])
+        .args([
+            "--server",
+            &format!("http://{}", world.address),
+            "--trust",
+            &folder.path().join("cli").display().to_string(),
+        ])
         .args(["history", &format!("{REGISTRY}/team/app:v1")]);
     let mut shown = captured(shown);
     let output = tokio::task::spawn_blocking(move || shown.output().expect("it runs")).await.expect("it ends");
@@ -276,17 +289,24 @@ async fn what_lost_notifications_leave_out_is_found_and_the_others_are_confirmed
     let world = ledger(folder.path()).await;
     // Every second envelope is lost on the way.
     let (passed, arrived) = (webhook(&world), Arc::new(AtomicUsize::new(0)));
-    let (client, count) = (reqwest::Client::builder().no_proxy().tls_certs_only([]).build().expect("a client"), arrived.clone());
+    let (client, count) =
+        (reqwest::Client::builder().no_proxy().tls_certs_only([]).build().expect("a client"), arrived.clone());
     let lossy = Router::new().route(
         "/",
         post(move |headers: HeaderMap, body: Bytes| {
             let (client, passed, number) = (client.clone(), passed.clone(), count.fetch_add(1, Ordering::SeqCst));
             async move {
                 if number % 2 == 0 {
-                    let request = client.post(passed).headers(headers.into_iter().filter_map(|(name, value)| {
-                        let name = name.filter(|name| matches!(name.as_str(), "authorization" | "content-type"))?;
-                        Some((name, value))
-                    }).collect());
+                    let request = client.post(passed).headers(
+                        headers
+                            .into_iter()
+                            .filter_map(|(name, value)| {
+                                let name =
+                                    name.filter(|name| matches!(name.as_str(), "authorization" | "content-type"))?;
+                                Some((name, value))
+                            })
+                            .collect(),
+                    );
                     let answer = request.body(body).send().await.expect("the ledger answers");
                     assert!(answer.status().is_success(), "{}", answer.status());
                 }
@@ -333,7 +353,8 @@ async fn after_a_race_of_eight_pushers_ledger_and_registry_agree_on_every_tag() 
     let tags: Vec<String> = (0..TAGS).map(|number| format!("v{number}")).collect();
     // A scanner goes round and round while they push.
     let scan = Program { world: &world, registry: registry.address, folder: folder.path() };
-    let mut looping = scan.command(&["--every", "100ms"]).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("it runs");
+    let mut looping =
+        scan.command(&["--every", "100ms"]).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("it runs");
     let mut pushers = tokio::task::JoinSet::new();
     for pusher in 0..PUSHERS {
         let (client, address, tags) = (registry.client.clone(), registry.address, tags.clone());
@@ -381,12 +402,8 @@ async fn a_scanner_that_is_killed_goes_on_where_it_was() {
         world.recorded(&happened(&format!("v{number}"), &digest)).await;
     }
     let scan = Program { world: &world, registry: fake.address, folder: folder.path() };
-    let mut child = scan
-        .command(&["--once", "--rate", "50"])
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .expect("it runs");
+    let mut child =
+        scan.command(&["--once", "--rate", "50"]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("it runs");
     let began = Instant::now();
     let remembered = || -> usize {
         let text = std::fs::read_to_string(folder.path().join("state/scan.json")).unwrap_or_default();
@@ -404,7 +421,11 @@ async fn a_scanner_that_is_killed_goes_on_where_it_was() {
     assert!(kept < TAGS, "it was killed in the middle");
     fake.forget();
     let report = scan.complete(&["--once"]).await;
-    assert_eq!((report["tags"].as_u64(), report["agreed"].as_u64()), (Some(TAGS as u64), Some(TAGS as u64)), "{report:#}");
+    assert_eq!(
+        (report["tags"].as_u64(), report["agreed"].as_u64()),
+        (Some(TAGS as u64), Some(TAGS as u64)),
+        "{report:#}"
+    );
     assert!(report["started"].as_str() < report["finished"].as_str());
     let looks = fake.asked().iter().filter(|asked| asked.is_look()).count();
     assert_eq!(looks, TAGS - kept, "what was remembered is not looked at again");
@@ -440,7 +461,8 @@ async fn the_command_line_says_what_is_missing_and_how_it_ended() {
     let run = |more: &'static [&'static str]| {
         let mut command = captured(scan.command(more));
         async move {
-            let output = tokio::task::spawn_blocking(move || command.output().expect("it runs")).await.expect("it ends");
+            let output =
+                tokio::task::spawn_blocking(move || command.output().expect("it runs")).await.expect("it ends");
             (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
         }
     };

@@ -107,7 +107,8 @@ impl Registry {
 fn next_page(url: &Url, headers: &HeaderMap) -> Result<Option<Url>, AskError> {
     let target = headers.get_all(LINK).iter().filter_map(|value| value.to_str().ok()).find_map(next_target);
     let Some(target) = target else { return Ok(None) };
-    let next = url.join(target).map_err(|_| AskError::Refused("its list goes on at something that is no URL".into()))?;
+    let next =
+        url.join(target).map_err(|_| AskError::Refused("its list goes on at something that is no URL".into()))?;
     if next.origin() != url.origin() || !next.username().is_empty() || next.password().is_some() {
         let elsewhere = next.host_str().unwrap_or_default();
         return Err(AskError::Refused(format!("its list goes on at another address, {elsewhere}, which is not asked")));
@@ -122,9 +123,10 @@ fn next_target(links: &str) -> Option<&str> {
         let (target, after) = after.split_once('>')?;
         // Its parameters reach to the next link.
         let parameters = after.split_once('<').map_or(after, |(parameters, _)| parameters);
-        let is_next = parameters.split([';', ',']).filter_map(|parameter| parameter.split_once('=')).any(|(name, value)| {
-            name.trim().eq_ignore_ascii_case("rel") && value.trim().trim_matches('"').eq_ignore_ascii_case("next")
-        });
+        let is_next =
+            parameters.split([';', ',']).filter_map(|parameter| parameter.split_once('=')).any(|(name, value)| {
+                name.trim().eq_ignore_ascii_case("rel") && value.trim().trim_matches('"').eq_ignore_ascii_case("next")
+            });
         if is_next {
             return Some(target);
         }
@@ -161,7 +163,9 @@ mod tests {
         };
         assert_eq!(next("?last=b").ok().flatten().as_deref(), Some("http://r.example:5000/v2/a/tags/list?last=b"));
         assert_eq!(next("/v2/x").ok().flatten().as_deref(), Some("http://r.example:5000/v2/x"));
-        for elsewhere in ["http://r.example/v2/x", "https://r.example:5000/", "//evil.example/", "http://u:p@r.example:5000/"] {
+        for elsewhere in
+            ["http://r.example/v2/x", "https://r.example:5000/", "//evil.example/", "http://u:p@r.example:5000/"]
+        {
             assert!(matches!(next(elsewhere), Err(AskError::Refused(_))), "{elsewhere}");
         }
     }

@@ -166,7 +166,9 @@ impl Registry {
         let head = self.send(Method::HEAD, &url, &scope, &headers, authorization).await?;
         match (head.status(), named_digest(head.headers()), known) {
             (StatusCode::OK, Some(digest), _) => return Ok(Some(digest)),
-            (StatusCode::NOT_MODIFIED, named, Some((known, _))) => return Ok(Some(named.unwrap_or_else(|| known.clone()))),
+            (StatusCode::NOT_MODIFIED, named, Some((known, _))) => {
+                return Ok(Some(named.unwrap_or_else(|| known.clone())));
+            }
             // No digest, no HEAD, or no tag: the body has to tell.
             (StatusCode::OK | StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED, ..) => {}
             (status, ..) => return Err(unusable(status)),
@@ -357,7 +359,14 @@ mod tests {
     #[test]
     fn only_a_registrys_own_words_say_that_a_tag_is_absent() {
         assert!(says_absent(br#"{"errors":[{"code":"MANIFEST_UNKNOWN","message":"manifest unknown"}]}"#));
-        for body in ["", "404 page not found", "{}", r#"{"errors":[]}"#, r#"{"errors":[{"code":5}]}"#, r#"{"errors":[{"code":"DENIED"}]}"#] {
+        for body in [
+            "",
+            "404 page not found",
+            "{}",
+            r#"{"errors":[]}"#,
+            r#"{"errors":[{"code":5}]}"#,
+            r#"{"errors":[{"code":"DENIED"}]}"#,
+        ] {
             assert!(!says_absent(body.as_bytes()), "{body}");
         }
     }

@@ -247,9 +247,16 @@ mod tests {
             read(r#"Bearer realm="https://auth.example/token",service="r.example",scope="repository:a/b:pull,push""#),
             challenge("https://auth.example/token", Some("r.example"), Some("repository:a/b:pull,push"))
         );
-        assert_eq!(read(r#"bearer realm=https://a/t, service="x \"y\"""#), challenge("https://a/t", Some("x \"y\""), None));
-        assert_eq!(read(r#"Bearer realm="https://a/t",scope="",error="invalid_token""#), challenge("https://a/t", None, None));
-        for text in ["", "Bearer", "Bearer service=x", r#"Basic realm="x""#, "Bearer realm", "Bearer =\"", "Bearer \"="] {
+        assert_eq!(
+            read(r#"bearer realm=https://a/t, service="x \"y\"""#),
+            challenge("https://a/t", Some("x \"y\""), None)
+        );
+        assert_eq!(
+            read(r#"Bearer realm="https://a/t",scope="",error="invalid_token""#),
+            challenge("https://a/t", None, None)
+        );
+        for text in ["", "Bearer", "Bearer service=x", r#"Basic realm="x""#, "Bearer realm", "Bearer =\"", "Bearer \"="]
+        {
             assert_eq!(read(text), None, "{text:?}");
         }
         // Never ends in a panic, wherever it is cut.

@@ -163,7 +163,9 @@ impl<P: ScannerPort> Scanner<P> {
         let now = now_us();
         self.silence = 0;
         let oldest = now.saturating_sub(u64::try_from(LONGEST_INTERRUPTION.as_micros()).unwrap_or(u64::MAX));
-        if let Some(round) = self.state.round.as_mut().filter(|round| round.started_us >= oldest && round.started_us <= now) {
+        if let Some(round) =
+            self.state.round.as_mut().filter(|round| round.started_us >= oldest && round.started_us <= now)
+        {
             tracing::info!(tags = round.tags, "going on with the round that was interrupted");
             // What could not be gone through is tried again; what stayed open, too.
             round.failures.clear();
@@ -216,7 +218,9 @@ impl<P: ScannerPort> Scanner<P> {
             for name in &listing.names {
                 match Repository::parse(&self.shared.registry, name) {
                     Ok(repository) => drop(found.insert(repository)),
-                    Err(error) => self.fail(&format!("repository {name:?}"), &format!("is left out: it {error}"), false),
+                    Err(error) => {
+                        self.fail(&format!("repository {name:?}"), &format!("is left out: it {error}"), false)
+                    }
                 }
             }
             if let Some(error) = listing.broken {
@@ -224,9 +228,11 @@ impl<P: ScannerPort> Scanner<P> {
                 self.fail("the catalogue", &reason, true);
             }
             // Those that the registry does not list any more, until what they held is known to be gone.
-            let held = self.state.repositories.iter().filter(|(_, seen)| {
-                seen.tags.values().any(|tag| tag.digest.is_some() || tag.other.is_some())
-            });
+            let held = self
+                .state
+                .repositories
+                .iter()
+                .filter(|(_, seen)| seen.tags.values().any(|tag| tag.digest.is_some() || tag.other.is_some()));
             found.extend(held.filter_map(|(name, _)| Repository::parse(&self.shared.registry, name).ok()));
         }
         found.into_iter().filter(|repository| self.scope.holds(repository)).collect()
@@ -248,7 +254,9 @@ impl<P: ScannerPort> Scanner<P> {
             for tag in &listing.names {
                 match tag.parse() {
                     Ok(tag) => drop(tags.insert(tag)),
-                    Err(error) => self.fail(&format!("tag {tag:?} of {name}"), &format!("is left out: it {error}"), false),
+                    Err(error) => {
+                        self.fail(&format!("tag {tag:?} of {name}"), &format!("is left out: it {error}"), false)
+                    }
                 }
             }
             if let Some(error) = &listing.broken {
@@ -261,9 +269,13 @@ impl<P: ScannerPort> Scanner<P> {
             seen.other.is_some() || !is_done && seen.digest.is_some()
         });
         tags.extend(remembered.filter_map(|(tag, _)| tag.parse::<Tag>().ok()));
-        let unknown = |tag: &Tag, version: u64| seen_before.tags.get(tag.as_str()).is_none_or(|seen| seen.version != version);
+        let unknown =
+            |tag: &Tag, version: u64| seen_before.tags.get(tag.as_str()).is_none_or(|seen| seen.version != version);
         tags.extend(
-            ledger.iter().filter(|(tag, view)| unknown(tag, view.version) || !is_done && view.digest.is_some()).map(|(tag, _)| tag.clone()),
+            ledger
+                .iter()
+                .filter(|(tag, view)| unknown(tag, view.version) || !is_done && view.digest.is_some())
+                .map(|(tag, _)| tag.clone()),
         );
         let mut jobs = Vec::new();
         for tag in tags {
@@ -305,7 +317,8 @@ impl<P: ScannerPort> Scanner<P> {
                 break;
             }
             let due_us = now_us();
-            let (due, mut later): (Vec<Job>, Vec<Job>) = waiting.into_iter().partition(|job| job.not_before_us <= due_us);
+            let (due, mut later): (Vec<Job>, Vec<Job>) =
+                waiting.into_iter().partition(|job| job.not_before_us <= due_us);
             self.run(due, &mut later).await?;
             waiting = later;
         }
@@ -375,7 +388,8 @@ impl<P: ScannerPort> Scanner<P> {
             Looked::Changed { found } => self.again(job, found, Kind::Unsettled, None),
             Looked::Held { intent, ledger } => {
                 let nothing = Interval { last_us: 0, first_us: 0 };
-                let found = Found { kind: Kind::Held, ledger, seen: None, interval: nothing, checks: Some(intent.index) };
+                let found =
+                    Found { kind: Kind::Held, ledger, seen: None, interval: nothing, checks: Some(intent.index) };
                 self.again(job, found, Kind::Held, None)
             }
             Looked::Failed { error, ledger } => {
@@ -414,7 +428,8 @@ impl<P: ScannerPort> Scanner<P> {
     }
 
     fn found(&mut self, job: &Job, found: Found, recorded: Option<Recorded>, reason: String) {
-        let outcome = recorded.as_ref().map(|recorded| recorded.outcome.as_str_name().trim_start_matches("OUTCOME_").to_owned());
+        let outcome =
+            recorded.as_ref().map(|recorded| recorded.outcome.as_str_name().trim_start_matches("OUTCOME_").to_owned());
         let why = recorded.as_ref().map(|recorded| match recorded.rule.as_str() {
             "" => recorded.detail.clone(),
             rule => format!("{} (rule {rule})", recorded.detail),

@@ -26,7 +26,8 @@ pub struct ScopeError {
 impl Scope {
     /// The repositories that match one of the first patterns, or all if there are none, and none of the second.
     pub fn new(registry: &Registry, included: &[String], excluded: &[String]) -> Result<Self, ScopeError> {
-        let named: Vec<Repository> = included.iter().filter_map(|pattern| Repository::parse(registry, pattern).ok()).collect();
+        let named: Vec<Repository> =
+            included.iter().filter_map(|pattern| Repository::parse(registry, pattern).ok()).collect();
         // The alphabet of patterns and that of names share no special character.
         let needs_catalogue = included.is_empty() || named.len() < included.len();
         let all = ["**".to_owned()];

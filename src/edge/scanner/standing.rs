@@ -100,7 +100,12 @@ mod tests {
     fn open(entries: &[(Statement, Outcome)]) -> (Option<u64>, Option<u64>) {
         let records: Vec<_> = (10..)
             .zip(entries)
-            .map(|(index, (_, outcome))| Record { index, recorded_at_us: index, outcome: (*outcome).into(), ..Record::default() })
+            .map(|(index, (_, outcome))| Record {
+                index,
+                recorded_at_us: index,
+                outcome: (*outcome).into(),
+                ..Record::default()
+            })
             .collect();
         let view = TagView { version: 9, digest: digest('a').parse().ok() };
         let newest_first = records.iter().zip(entries.iter().map(|(statement, _)| statement)).rev();
@@ -118,7 +123,11 @@ mod tests {
         assert_eq!(open(&[happened.clone(), looked.clone(), happened.clone()]), (Some(12), None));
         assert_eq!(open(&[happened.clone(), (push(Happened, 0), Outcome::Unchanged)]), (Some(11), None));
         for (asked, outcome) in [(Requested, Outcome::Denied), (Refused, Outcome::Failed)] {
-            assert_eq!(open(&[happened.clone(), (push(asked, 0), outcome)]), (Some(10), None), "{asked:?} moved nothing");
+            assert_eq!(
+                open(&[happened.clone(), (push(asked, 0), outcome)]),
+                (Some(10), None),
+                "{asked:?} moved nothing"
+            );
         }
         assert_eq!(open(&[(push(Requested, 0), Outcome::Applied)]), (Some(10), None));
     }
@@ -131,7 +140,11 @@ mod tests {
         assert_eq!(open(&[intent.clone(), (push(Happened, 11), Outcome::Applied)]), (Some(11), None));
         assert_eq!(open(&[intent.clone(), (push(Refused, 11), Outcome::Failed)]), (None, None));
         assert_eq!(open(&[intent.clone(), (look(11), Outcome::Applied)]), (None, None));
-        assert_eq!(open(&[intent.clone(), (look(0), Outcome::Unchanged)]), (None, Some(10)), "that look was at something else");
+        assert_eq!(
+            open(&[intent.clone(), (look(0), Outcome::Unchanged)]),
+            (None, Some(10)),
+            "that look was at something else"
+        );
         assert_eq!(open(&[(push(Intended, 0), Outcome::Denied)]), (None, None));
         assert_eq!(open(&[(delete_manifest('a'), Outcome::Noted)]), (None, Some(10)));
         assert_eq!(open(&[(delete_manifest('b'), Outcome::Noted)]), (None, None), "the tag has moved on");

@@ -240,7 +240,10 @@ mod tests {
             ("{}", "missing field"),
             (r#"{"format":2}"#, "its format is 2, not 1"),
             (r#"{"format":1,"registry":"r.example","round":null,"repositories":{},"more":1}"#, "unknown field"),
-            (r#"{"format":1,"registry":"other.example","round":null,"repositories":{}}"#, "about the registry other.example"),
+            (
+                r#"{"format":1,"registry":"other.example","round":null,"repositories":{}}"#,
+                "about the registry other.example",
+            ),
         ] {
             fs::write(&path, text).expect("written");
             let error = StateFile::open(Some(folder.path()), &registry()).expect_err(text).to_string();

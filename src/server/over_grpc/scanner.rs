@@ -34,12 +34,11 @@ impl ScannerPort for OverGrpc {
             version: newest.map_or(0, |newest| newest.place.version + 1),
             digest: newest.and_then(|newest| newest.after.as_ref()).map(|setting| setting.digest.clone()),
         };
-        let records = history.versions.iter().filter_map(|version| {
-            match &answer.entries.get(version.place.index)?.body {
+        let records =
+            history.versions.iter().filter_map(|version| match &answer.entries.get(version.place.index)?.body {
                 Body::Record(record, statement) => Some((&**record, &**statement)),
                 Body::Commitment(_) => None,
-            }
-        });
+            });
         Ok(standing(view, records))
     }
 

@@ -186,7 +186,10 @@ impl Settings {
             (Some(user), Some(file)) => Some(Credentials { user: user.clone(), password: self.secret(file)? }),
             _ => return Err(refuse("registry_user", "needs registry_password_file with it, and the other way round")),
         };
-        Ok(RegistryAccess { base: url.parse().map_err(|error| refuse("registry_url", format!("{error}")))?, credentials })
+        Ok(RegistryAccess {
+            base: url.parse().map_err(|error| refuse("registry_url", format!("{error}")))?,
+            credentials,
+        })
     }
 
     fn scan(&self) -> Result<crate::edge::scanner::Settings, ScanServeError> {
@@ -292,7 +295,8 @@ pub async fn run(
         let Some(every) = settings.every else { return Ok(ending) };
         let mut stopping = stopping.clone();
         let wait = every.0.saturating_sub(began.elapsed());
-        let is_stopped = *stopping.borrow() || tokio::time::timeout(wait, stopping.wait_for(|stop| *stop)).await.is_ok();
+        let is_stopped =
+            *stopping.borrow() || tokio::time::timeout(wait, stopping.wait_for(|stop| *stop)).await.is_ok();
         if is_stopped {
             // Whoever stops it knows that the round under way is not through.
             return Ok(Ending::Complete);

@@ -254,11 +254,18 @@ mod tests {
         let text = text(&round());
         let lines: Vec<&str> = text.lines().collect();
         assert!(lines[0].starts_with("WHAT"), "{text}");
-        assert!(lines[1].starts_with("retagged  r.example/a/b:v1  sha256:aaaaaaaaaaaa  sha256:bbbbbbbbbbbb  "), "{text}");
+        assert!(
+            lines[1].starts_with("retagged  r.example/a/b:v1  sha256:aaaaaaaaaaaa  sha256:bbbbbbbbbbbb  "),
+            "{text}"
+        );
         assert!(lines[1].ends_with("entry 7 DRIFT  recorded is another"), "{text}");
         assert_eq!(
             &lines[2..],
-            ["", "r.example: 1 repositories, 2 tags, of which ledger and registry now agree on 2; 1 retagged", "the round is complete"]
+            [
+                "",
+                "r.example: 1 repositories, 2 tags, of which ledger and registry now agree on 2; 1 retagged",
+                "the round is complete"
+            ]
         );
     }
 
@@ -267,7 +274,10 @@ mod tests {
         let mut report = round();
         report.findings[0].kind = Kind::Unreachable;
         assert!(text(&report).ends_with("the round is NOT complete\n"));
-        assert_eq!((json(&report)["complete"].clone(), json(&report)["counts"]["unreachable"].clone()), (false.into(), 1.into()));
+        assert_eq!(
+            (json(&report)["complete"].clone(), json(&report)["counts"]["unreachable"].clone()),
+            (false.into(), 1.into())
+        );
         report.findings.clear();
         assert!(report.is_complete());
         report.failures.push(Failure { what: "the catalogue".into(), reason: "it answers 500".into(), is_gap: true });
