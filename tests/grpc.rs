@@ -13,7 +13,7 @@ use tagledger::proto::{Outcome, get_entry_request::By};
 use tonic::{Code, Request};
 use tonic_types::StatusExt as _;
 use world::{
-    REGISTRY, REPOSITORY, World, delete, delete_manifest, deploy, digest, happened, policy, prove, requested,
+    REGISTRY, REPOSITORY, World, delete, delete_manifest, deploy, digest, happened, policy, prove, push, requested,
     submission,
 };
 
@@ -141,6 +141,34 @@ fn the_same_event_is_recorded_once_and_other_content_under_its_id_is_a_conflict(
         let batch = world.with_token(proto::AppendBatchRequest { submissions: twins.into() });
         assert_eq!(world.append().append_batch(batch).await.expect_err("a conflict").code(), Code::AlreadyExists);
         assert_eq!(world.check_ledger().await.len(), before);
+    });
+}
+
+#[test]
+fn while_a_tag_is_held_what_asks_about_it_is_told_by_whom_and_to_come_again() {
+    runtime().block_on(async {
+        let world = World::new().await;
+        let intent = world.recorded(&push("v1", &digest('a'), proto::Disposition::Intended)).await;
+        assert_eq!(intent.outcome(), proto::Outcome::Noted);
+        let asked = push("v1", &digest('b'), proto::Disposition::Requested);
+        let status = world.record(&asked).await.expect_err("it has to wait");
+        assert_eq!(status.code(), Code::Aborted);
+        let words = format!("tag registry.example/team/app:v1 is held by the intent in entry {}", intent.index);
+        assert!(status.message().starts_with(&words), "{}", status.message());
+        let details = status.get_error_details();
+        assert!(details.retry_info().is_some_and(|retry| retry.retry_delay.is_some()));
+        let info = details.error_info().expect("who holds it");
+        assert_eq!((info.reason.as_str(), info.domain.as_str()), ("TAG_HELD", "tagledger"));
+        assert_eq!(info.metadata["tag"], "registry.example/team/app:v1");
+        assert_eq!(info.metadata["index"], intent.index.to_string());
+        // Facts do not wait, and what became of it lets the next one in.
+        assert_eq!(world.recorded(&happened("v1", &digest('c'))).await.outcome(), proto::Outcome::Applied);
+        let mut settled = happened("v1", &digest('a'));
+        let Some(proto::statement::Kind::TagPush(message)) = &mut settled.kind else { unreachable!("as made") };
+        message.settles = intent.index + 1;
+        assert_eq!(world.recorded(&settled).await.outcome(), proto::Outcome::Applied);
+        assert_eq!(world.recorded(&asked).await.outcome(), proto::Outcome::Applied);
+        world.check_ledger().await;
     });
 }
 

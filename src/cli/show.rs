@@ -282,6 +282,16 @@ fn entry(index: u64, entries: &VerifiedEntries) -> String {
     rows.text()
 }
 
+/// The intent of which a statement says what became.
+fn settled_by(statement: &Statement) -> Option<u64> {
+    match &statement.kind {
+        Kind::TagPush { settles, .. } | Kind::TagDelete { settles, .. } | Kind::ManifestDelete { settles, .. } => {
+            *settles
+        }
+        _ => None,
+    }
+}
+
 fn add_record(rows: &mut Rows, record: &proto::Record, statement: &Statement) {
     let message = &statement.message;
     rows.field("what", format!("{} {}", statement.verb(), about(statement)));
@@ -296,6 +306,7 @@ fn add_record(rows: &mut Rows, record: &proto::Record, statement: &Statement) {
             rows.add([if position == 0 { "policy" } else { "" }.to_owned(), line.to_owned()]);
         }
     }
+    rows.field("settles", settled_by(statement).map(|intent| format!("entry {intent}")).unwrap_or_default());
     rows.field("principal", &record.principal);
     rows.field("assurance", assurance_name(record.assurance()));
     rows.field("signed by", record.producer.as_ref().map_or("", |producer| &producer.key_id));

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tagledger::client::trust::TrustFolder;
 use tagledger::edge::registry::Settings as ClientSettings;
-use tagledger::edge::scanner::{Finding, Kind, Report, ScanError, Scanner, Scope, Settings};
+use tagledger::edge::scanner::{Finding, Kind, Report, ScanError, Scanner, Scope, Settings, Target};
 use tagledger::edge::source::{Credentials, RegistryAccess};
 use tagledger::ledger::entry::{Body, SignedEntry};
 use tagledger::ledger::statement::Statement;
@@ -64,7 +64,8 @@ impl Stage {
         let (_, stop) = watch::channel(false);
         let state = self.folder.path().join("state");
         let settings = self.settings.clone();
-        Scanner::new(port, registry, access, scope, settings, Some(&state), Arc::new(()), stop).expect("a scanner")
+        Scanner::new(port, Target { registry, access, scope }, settings, Some(&state), Arc::new(()), stop)
+            .expect("a scanner")
     }
 
     /// One round of a scanner that starts anew, in bounded time.

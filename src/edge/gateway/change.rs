@@ -175,7 +175,11 @@ pub(super) struct Client {
 impl Client {
     /// From a request's headers. Names are the client's word: whether it is who it says is for the registry to know.
     pub(super) fn of(headers: &HeaderMap, peer: Option<std::net::IpAddr>, source: &str) -> Self {
-        let authorization = headers.get(AUTHORIZATION).cloned();
+        let mut authorization = headers.get(AUTHORIZATION).cloned();
+        if let Some(authorization) = &mut authorization {
+            // Never printed.
+            authorization.set_sensitive(true);
+        }
         let text = |value: Option<&HeaderValue>| value.and_then(|value| value.to_str().ok()).map(|text| cut(text, 256));
         let pairs =
             [("client.addr", peer.map(|peer| peer.to_string())), ("client.user_agent", text(headers.get(USER_AGENT)))];

@@ -97,7 +97,7 @@ async fn fetch(
     }
     url.query_pairs_mut().append_pair("scope", &wanted);
     // The registry's client may know no root certificates, as the registry itself needs none.
-    let own = (!access.base.is_https() && url.scheme() == "https").then(|| client_of_realm()).transpose()?;
+    let own = (!access.base.is_https() && url.scheme() == "https").then(client_of_realm).transpose()?;
     let mut request = own.as_ref().unwrap_or(client).get(url);
     if let (Some(Credentials { user, password }), true) = (&access.credentials, realm.may_have_credentials) {
         request = request.basic_auth(user, Some(password.as_str()));

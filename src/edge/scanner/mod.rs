@@ -85,6 +85,17 @@ pub enum ScanError {
     Ledger(#[from] PortError),
 }
 
+/// What is scanned.
+#[derive(Debug, Clone)]
+pub struct Target {
+    /// The registry, as the ledger calls it.
+    pub registry: Registry,
+    /// Where it is, and as whom it is asked.
+    pub access: RegistryAccess,
+    /// Which of its repositories.
+    pub scope: Scope,
+}
+
 /// Scans one registry.
 pub struct Scanner<P> {
     shared: Arc<Shared<P>>,
@@ -122,18 +133,17 @@ impl<P> Shared<P> {
 }
 
 impl<P: ScannerPort> Scanner<P> {
-    /// Prepares to scan `registry`, as the ledger calls it, at the address of `access`. Remembers in the folder `state`, if there
-    /// is one; in a dry run that is read and left as it is. Ends soon after `stop` turns true.
+    /// Prepares to scan. Remembers in the folder `state`, if there is one; in a dry run that is read and left as it is. Ends soon
+    /// after `stop` turns true.
     pub fn new(
         port: P,
-        registry: Registry,
-        access: RegistryAccess,
-        scope: Scope,
+        target: Target,
         settings: Settings,
         state: Option<&Path>,
         watching: Arc<dyn Watching>,
         stop: watch::Receiver<bool>,
     ) -> Result<Self, ScanError> {
+        let Target { registry, access, scope } = target;
         let client = Client::new(access, settings.client.clone()).map_err(ScanError::Client)?;
         let (mut file, state) = StateFile::open(state, &registry)?;
         if settings.dry_run {

@@ -118,7 +118,7 @@ mod tests {
         use proto::Disposition::{Happened, Refused, Requested};
         let (happened, looked) = ((push(Happened, 0), Outcome::Applied), (look(0), Outcome::Unchanged));
         assert_eq!(open(&[]), (None, None));
-        assert_eq!(open(&[happened.clone()]), (Some(10), None));
+        assert_eq!(open(std::slice::from_ref(&happened)), (Some(10), None));
         assert_eq!(open(&[happened.clone(), looked.clone()]), (None, None));
         assert_eq!(open(&[happened.clone(), looked.clone(), happened.clone()]), (Some(12), None));
         assert_eq!(open(&[happened.clone(), (push(Happened, 0), Outcome::Unchanged)]), (Some(11), None));
@@ -136,7 +136,7 @@ mod tests {
     fn an_intent_is_open_until_it_is_settled() {
         use proto::Disposition::{Happened, Intended, Refused};
         let intent = (push(Intended, 0), Outcome::Noted);
-        assert_eq!(open(&[intent.clone()]), (None, Some(10)));
+        assert_eq!(open(std::slice::from_ref(&intent)), (None, Some(10)));
         assert_eq!(open(&[intent.clone(), (push(Happened, 11), Outcome::Applied)]), (Some(11), None));
         assert_eq!(open(&[intent.clone(), (push(Refused, 11), Outcome::Failed)]), (None, None));
         assert_eq!(open(&[intent.clone(), (look(11), Outcome::Applied)]), (None, None));

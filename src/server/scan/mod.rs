@@ -20,7 +20,7 @@ use crate::client::Server;
 use crate::client::trust::TrustFolder;
 use crate::edge::port::PortError;
 use crate::edge::registry::Settings as ClientSettings;
-use crate::edge::scanner::{Report, ScanError, Scanner, Scope};
+use crate::edge::scanner::{Report, ScanError, Scanner, Scope, Target};
 use crate::edge::source::{Credentials, RegistryAccess};
 use crate::ledger::names::Registry;
 use crate::ledger::note::Vkey;
@@ -270,8 +270,14 @@ pub async fn run(
     let state = settings.state.as_ref().map(|state| settings.folder.join(state));
     let watching = Arc::new(show::Progress::new());
     let scan = settings.scan()?;
-    let mut scanner =
-        Scanner::new(port, registry, access, scope, scan, state.as_deref(), watching.clone(), stopping.clone())?;
+    let mut scanner = Scanner::new(
+        port,
+        Target { registry, access, scope },
+        scan,
+        state.as_deref(),
+        watching.clone(),
+        stopping.clone(),
+    )?;
     loop {
         let began = Instant::now();
         let round = scanner.round().await;

@@ -1,0 +1,282 @@
+//! The gateway before a registry, against a real ledger.
+//!
+//! Most tests use a registry of their own (`stage`), in memory: it keeps every request that reached it, and can stall, break
+//! or lie on demand. `clients` has the real `docker-registry` with skopeo, buildah and podman as they come. Nothing may reach
+//! a registry that changes a tag and is not recorded; in the end ledger and registry agree, and the log holds.
+
+#![cfg(feature = "server")]
+
+mod world;
+
+#[path = "gateway/clients.rs"]
+mod clients;
+#[path = "gateway/crash.rs"]
+mod crash;
+#[path = "gateway/forms.rs"]
+mod forms;
+#[path = "gateway/passing.rs"]
+mod passing;
+#[path = "gateway/stage.rs"]
+mod stage;
+#[path = "gateway/unreachable.rs"]
+mod unreachable;
+
+use reqwest::StatusCode;
+use serde_json::Value;
+use stage::{Mode, Stage, json};
+
+#[tokio::test]
+async fn a_push_is_intended_carried_out_and_recorded() {
+    let stage = Stage::new().await;
+    let (status, _) = stage.push("v1", "one").await;
+    assert_eq!(status, StatusCode::CREATED);
+    assert_eq!(stage.log().await, ["v1 push INTENDED: NOTED", "v1 push HAPPENED: APPLIED"]);
+    // The same again changes nothing, and passes.
+    let (status, _) = stage.push("v1", "one").await;
+    assert_eq!(status, StatusCode::CREATED);
+    assert_eq!(stage.log().await[2..], ["v1 push INTENDED: UNCHANGED"]);
+    assert_eq!(stage.registry.changes().len(), 2);
+    stage.agrees().await;
+}
+
+#[tokio::test]
+async fn an_overwrite_of_an_immutable_tag_is_denied_in_words_and_never_reaches_the_registry() {
+    let stage = Stage::new().await;
+    stage.push("v1", "one").await;
+    let bound_by = stage.entry("v1 push HAPPENED: APPLIED").await;
+    let (status, body) = stage.push("v1", "two").await;
+    assert_eq!(status, StatusCode::CONFLICT);
+    let (one, two) = (stage::digest("one"), stage::digest("two"));
+    let denied = stage.entry("v1 push INTENDED: DENIED").await;
+    let error = &json(&body)["errors"][0];
+    assert_eq!(error["code"], "DENIED");
+    let words = format!("tag \"v1\" is immutable since entry {bound_by} bound it to {one} (ledger entry {denied})");
+    assert_eq!(error["message"], words);
+    assert_eq!(error["detail"]["attempted"], format!("push of {two}"));
+    assert_eq!(error["detail"]["current"], one);
+    assert_eq!(error["detail"]["entry"], denied);
+    assert_eq!(stage.registry.changes(), ["PUT /v2/team/app/manifests/v1"]);
+    // A tag that no rule covers moves.
+    for content in ["one", "two"] {
+        assert_eq!(stage.push("latest", content).await.0, StatusCode::CREATED);
+    }
+    stage.agrees().await;
+}
+
+#[tokio::test]
+async fn deletes_are_asked_for_too_and_by_digest_for_every_tag_bound_to_it() {
+    let stage = Stage::new().await;
+    for tag in ["v1", "latest", "nightly"] {
+        stage.push(tag, "one").await;
+    }
+    stage.push("free", "two").await;
+    for reference in ["v1", &stage::digest("one")] {
+        let (status, body) = stage.delete(reference).await;
+        assert_eq!(status, StatusCode::CONFLICT, "{reference}");
+        assert!(json(&body)["errors"][0]["message"].as_str().expect("text").contains("\"v1\" is immutable"), "{body}");
+    }
+    assert_eq!(stage.delete("latest").await.0, StatusCode::ACCEPTED);
+    assert_eq!(stage.delete(&stage::digest("two")).await.0, StatusCode::ACCEPTED);
+    let said = stage.log().await;
+    let last = &said[said.len() - 4..];
+    let expected = [
+        "latest delete INTENDED: NOTED",
+        "latest delete HAPPENED: APPLIED",
+        "free delete-digest INTENDED: NOTED",
+        "free delete-digest HAPPENED: APPLIED",
+    ];
+    assert_eq!(last, expected);
+    assert_eq!(stage.delete("never-there").await.0, StatusCode::NOT_FOUND);
+    stage.agrees().await;
+}
+
+#[tokio::test]
+async fn tags_given_as_parameters_are_changes_of_their_own_and_one_denial_is_one_for_all() {
+    let stage = Stage::new().await;
+    stage.push("v1", "one").await;
+    let path = |tags: &str| format!("/v2/team/app/manifests/{}?{tags}", stage::digest("two"));
+    let (status, body) = stage.put(&path("tag=a&tag=v1"), "two").await;
+    assert_eq!(status, StatusCode::CONFLICT, "{body}");
+    assert_eq!(stage.registry.changes().len(), 1, "nothing of it was forwarded");
+    let (status, _) = stage.put(&path("tag=v3&tag=b"), "two").await;
+    assert_eq!(status, StatusCode::CREATED);
+    assert_eq!((stage.bound("b").await, stage.bound("v3").await), (stage::digest("two"), stage::digest("two")));
+    assert_eq!(stage.bound("a").await, "");
+    assert_eq!(
+        stage.registry.changes()[1..],
+        [format!("PUT /v2/team/app/manifests/{}?tag=b&tag=v3", stage::digest("two"))]
+    );
+    // A registry that does not know the parameters binds nothing; the ledger finds out by a look.
+    stage.registry.set(Mode::IgnoresTags);
+    assert_eq!(stage.put(&path("tag=c&tag=v4"), "two").await.0, StatusCode::CREATED);
+    stage.settled().await;
+    assert_eq!((stage.bound("c").await, stage.bound("v4").await), (String::new(), String::new()));
+    stage.agrees().await;
+}
+
+#[tokio::test]
+async fn a_tag_that_the_registry_had_before_the_ledger_is_found_and_kept() {
+    let stage = Stage::new().await;
+    stage.registry.put("team/app", "v1", "old");
+    stage.registry.put("team/app", "latest", "old");
+    assert_eq!(stage.push("v1", "new").await.0, StatusCode::CONFLICT);
+    assert_eq!(stage.push("latest", "new").await.0, StatusCode::CREATED, "free all the same");
+    stage.registry.put("team/app", "v2", "old");
+    assert_eq!(stage.delete("v2").await.0, StatusCode::CONFLICT);
+    let said = stage.log().await;
+    let expected = ["v1 push INTENDED: NOTED", "v1 observe: APPLIED", "v1 push INTENDED: DENIED"];
+    assert_eq!(said[..3], expected);
+    // The same digest as there already is no change.
+    stage.registry.put("team/app", "v3", "new");
+    assert_eq!(stage.push("v3", "new").await.0, StatusCode::CREATED);
+    stage.agrees().await;
+}
+
+#[tokio::test]
+async fn what_the_registry_refuses_is_failed_and_what_it_does_not_say_is_looked_at() {
+    let stage = Stage::new().await;
+    stage.push("latest", "one").await;
+    for (mode, status, became) in [
+        (Mode::Answers(403), 403, "latest push REFUSED: FAILED"),
+        (Mode::Answers(500), 500, "latest observe: UNCHANGED"),
+        (Mode::DoesAndAnswers(500), 500, "latest observe: APPLIED"),
+        (Mode::Breaks, 502, "latest observe: UNCHANGED"),
+        (Mode::DoesAndBreaks, 502, "latest observe: APPLIED"),
+        (Mode::Stalls, 504, "latest observe: UNCHANGED"),
+        (Mode::DoesAndStalls, 504, "latest observe: APPLIED"),
+        (Mode::StoresAnother, 201, "latest observe: DRIFT"),
+        (Mode::Garbage, 502, "latest observe: UNCHANGED"),
+    ] {
+        stage.registry.set(mode);
+        let (answered, body) = stage.push("latest", &format!("{mode:?}")).await;
+        assert_eq!(answered.as_u16(), status, "{mode:?}: {body}");
+        if matches!(status, 502 | 504) {
+            assert_eq!(json(&body)["errors"][0]["code"], "UNKNOWN", "{mode:?}: {body}");
+        }
+        stage.registry.set(Mode::Works);
+        stage.settled().await;
+        assert_eq!(stage.log().await.last().map(String::as_str), Some(became), "{mode:?}");
+        stage.agrees().await;
+    }
+}
+
+#[tokio::test]
+async fn a_registry_that_is_not_there_is_told_and_nothing_came_about() {
+    let stage = Stage::new().await;
+    stage.registry.stop().await;
+    let (status, body) = stage.push("latest", "one").await;
+    assert_eq!(status, StatusCode::BAD_GATEWAY, "{body}");
+    assert_eq!(stage.log().await, ["latest push INTENDED: NOTED", "latest push REFUSED: FAILED"]);
+    // Of a protected tag it is not even known whether it is there.
+    assert_eq!(stage.push("v1", "one").await.0, StatusCode::BAD_GATEWAY);
+    assert_eq!(stage.log().await[2..], ["v1 push INTENDED: NOTED", "v1 push REFUSED: FAILED"]);
+    assert_eq!((stage.bound("latest").await, stage.bound("v1").await), (String::new(), String::new()));
+}
+
+#[tokio::test]
+async fn a_client_that_hangs_up_leaves_nothing_half_done() {
+    let stage = Stage::new().await;
+    stage.registry.set(Mode::DoesSlowly);
+    let push = stage.push("latest", "one");
+    assert!(tokio::time::timeout(std::time::Duration::from_millis(150), push).await.is_err(), "still at it");
+    stage
+        .until("it is recorded", async |stage| {
+            stage.log().await.last().is_some_and(|last| last == "latest push HAPPENED: APPLIED")
+        })
+        .await;
+    stage.agrees().await;
+}
+
+#[tokio::test]
+async fn a_gateway_that_is_asked_to_stop_finishes_what_it_began() {
+    let stage = Stage::new().await;
+    stage.registry.set(Mode::DoesSlowly);
+    let other = stage.another_gateway().await;
+    let url = format!("http://{}/v2/team/app/manifests/latest", other.address);
+    let pushing = tokio::spawn(stage.client.put(url).body("one").send());
+    stage.until("it is under way", async |stage| !stage.log().await.is_empty()).await;
+    other.stop().await;
+    assert_eq!(pushing.await.expect("ran").expect("answered").status(), StatusCode::CREATED);
+    assert_eq!(stage.log().await, ["latest push INTENDED: NOTED", "latest push HAPPENED: APPLIED"]);
+    stage.agrees().await;
+}
+
+#[tokio::test]
+async fn two_gateways_that_race_for_one_tag_leave_ledger_and_registry_in_agreement() {
+    let stage = Stage::new().await;
+    let other = stage.another_gateway().await;
+    let addresses = [stage.gateway.address, other.address];
+    for tag in ["v1", "latest"] {
+        let mut pushes = tokio::task::JoinSet::new();
+        for number in 0..12usize {
+            let (client, address) = (stage.client.clone(), addresses[number % 2]);
+            pushes.spawn(async move {
+                let url = format!("http://{address}/v2/team/app/manifests/{tag}");
+                client.put(url).body(format!("content {number}")).send().await.expect("answered").status()
+            });
+        }
+        let statuses = pushes.join_all().await;
+        let created = statuses.iter().filter(|status| **status == StatusCode::CREATED).count();
+        let denied = statuses.iter().filter(|status| **status == StatusCode::CONFLICT).count();
+        assert_eq!(created + denied, 12, "{statuses:?}");
+        assert_eq!(created, if tag == "v1" { 1 } else { 12 }, "of an immutable tag there is one");
+        stage.agrees().await;
+    }
+    let said = stage.log().await;
+    assert!(!said.iter().any(|line| line.contains("VIOLATION") || line.contains("DRIFT")), "{said:#?}");
+}
+
+#[tokio::test]
+async fn an_intent_whose_gateway_is_gone_is_settled_by_another_after_the_bound() {
+    let stage = Stage::with(|settings| {
+        (settings.hold_bound_ms, settings.idle_timeout_ms, settings.hold_wait_ms) = (600, 500, 5_000);
+    })
+    .await;
+    stage.push("latest", "one").await;
+    // Somebody intends, and is never heard of again; once it came about, once it did not.
+    for (did, became) in [(true, "latest observe: APPLIED"), (false, "latest observe: UNCHANGED")] {
+        let content = format!("lost {did}");
+        stage.intend("latest", &content).await;
+        if did {
+            stage.registry.put("team/app", "latest", &content);
+        }
+        assert_eq!(stage.push("latest", "after").await.0, StatusCode::CREATED);
+        let said = stage.log().await;
+        let expected = [became, "latest push INTENDED: NOTED", "latest push HAPPENED: APPLIED"];
+        assert_eq!(said[said.len() - 3..], expected);
+        stage.agrees().await;
+        stage.push("latest", "one").await;
+    }
+}
+
+#[tokio::test]
+async fn a_tag_that_somebody_holds_is_answered_with_later() {
+    let stage = Stage::with(|settings| settings.hold_wait_ms = 200).await;
+    let holder = stage.intend("latest", "theirs").await;
+    let answer = stage.send("PUT", "/v2/team/app/manifests/latest", "mine").await;
+    assert_eq!(answer.status(), StatusCode::SERVICE_UNAVAILABLE);
+    assert!(answer.headers().contains_key("retry-after"));
+    let body: Value = json(&answer.text().await.expect("text"));
+    assert!(body["errors"][0]["message"].as_str().expect("text").contains(&format!("entry {holder}")), "{body}");
+    assert!(stage.registry.changes().is_empty());
+}
+
+#[tokio::test]
+async fn it_tells_whether_it_is_well_and_counts_what_it_did() {
+    let stage = Stage::new().await;
+    stage.until("it is ready", async |stage| stage.get("/readyz").await.0 == StatusCode::OK).await;
+    assert_eq!(stage.get("/healthz").await, (StatusCode::OK, "alive\n".to_owned()));
+    stage.push("v1", "one").await;
+    stage.push("v1", "two").await;
+    stage.get("/v2/team/app/manifests/v1:2").await;
+    let (_, figures) = stage.get("/metrics").await;
+    for line in [
+        "tagledger_gateway_changes_total{became=\"passed\"} 1",
+        "tagledger_gateway_changes_total{became=\"denied\"} 1",
+        "tagledger_gateway_requests_total{kind=\"refused\"} 1",
+        "tagledger_gateway_settled_total{by=\"known\"} 1",
+        "tagledger_gateway_open 0",
+    ] {
+        assert!(figures.contains(line), "{line} is not in\n{figures}");
+    }
+}

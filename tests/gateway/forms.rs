@@ -1,0 +1,184 @@
+//! Requests in shapes that could get past a check: nothing that changes a tag reaches the registry unrecorded.
+
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
+use std::time::Duration;
+
+use reqwest::StatusCode;
+
+use crate::stage::{Stage, digest, json};
+
+/// Sends bytes as they are, and returns whatever comes back until the connection ends or falls silent.
+fn raw(stage: &Stage, bytes: &[u8]) -> String {
+    let mut stream = TcpStream::connect(stage.gateway.address).expect("connected");
+    stream.set_read_timeout(Some(Duration::from_millis(700))).expect("set");
+    stream.write_all(bytes).expect("sent");
+    let mut answer = Vec::new();
+    let mut piece = [0; 4096];
+    while let Ok(length @ 1..) = stream.read(&mut piece) {
+        answer.extend_from_slice(&piece[..length]);
+    }
+    String::from_utf8_lossy(&answer).into_owned()
+}
+
+/// After each of these the registry has seen no change but those that the log has.
+#[tokio::test(flavor = "multi_thread")]
+async fn odd_shapes_never_get_past_the_check() {
+    let stage = Stage::new().await;
+    stage.push("v1", "one").await;
+    let put = |target: &str| {
+        format!("PUT {target} HTTP/1.1\r\nHost: g\r\nContent-Length: 3\r\nConnection: close\r\n\r\ntwo").into_bytes()
+    };
+    let by_digest = format!("/v2/team/app/manifests/{}", digest("two"));
+    let mut shapes: Vec<(String, Vec<u8>)> = [
+        "/v2/team/app/manifests/v%31",
+        "/v2/team/app/m%61nifests/v1",
+        "/v2/team%2Fapp/manifests/v1",
+        "/v2/team/app%2fmanifests%2fv1",
+        "/v2/team/%2e%2e/team/app/manifests/v1",
+        "/v2/team/x/../app/manifests/v1",
+        "/v2/./team/app/manifests/v1",
+        "/v2//team/app/manifests/v1",
+        "//v2/team/app/manifests/v1",
+        "/v2/team/app/manifests/v1/",
+        "/v2/team/app/manifests//v1",
+        "/v2/team/app/MANIFESTS/v1",
+        "/v2/Team/app/manifests/v1",
+        "/V2/team/app/manifests/v1",
+        "/v2/team/app/manifests/v1:2",
+        "/v2/team/app/manifests/v1%00",
+        "/v2/team/app/manifests/v1?tag=v1%20",
+        "/v2/team/app/manifests/v1?TAG=v1",
+        "/v2/team/app/manifests/v1?x=1",
+        "/v2/_catalog",
+        "/v2/_catalog/manifests/v1",
+        "/v2/team/app/manifests/b/blobs/uploads/v1",
+        "/v2/team/app/blobs/uploads/../../manifests/v1",
+        "/v2/team/app/blobs/uploads/%2e%2e%2f%2e%2e%2fmanifests%2fv1",
+        "http://g/v2/team/app/manifests/v1",
+        "g:80",
+        "*",
+        "/v2/team/app/manifests/v1#x",
+        "\\v2\\team\\app\\manifests\\v1",
+        "/v2/team/app/manifests/v1;jsessionid=1",
+    ]
+    .map(|target| (target.to_owned(), put(target)))
+    .into();
+    for method in ["POST", "PATCH", "put", "Put", "PUTT", "OPTIONS", "TRACE", "CONNECT", "MOVE", "PROPFIND", "PURGE"] {
+        let head = format!(
+            "{method} /v2/team/app/manifests/v1 HTTP/1.1\r\nHost: g\r\nContent-Length: 3\r\nConnection: close\r\n\r\ntwo"
+        );
+        shapes.push((method.to_owned(), head.into_bytes()));
+    }
+    let smuggled = "PUT /v2/team/app/manifests/v1 HTTP/1.1\r\nHost: g\r\nContent-Length: 3\r\n\r\ntwo";
+    for (name, head, body) in [
+        ("two lengths", "Content-Length: 3\r\nContent-Length: 4\r\n", "two"),
+        ("a list of lengths", "Content-Length: 3, 4\r\n", "two"),
+        ("a length with a sign", "Content-Length: +3\r\n", "two"),
+        ("a negative length", "Content-Length: -3\r\n", "two"),
+        ("a length in hexadecimal", "Content-Length: 0x3\r\n", "two"),
+        ("a folded header", "X-A: b\r\n c\r\nContent-Length: 3\r\n", "two"),
+        ("a folded length", "Content-Length:\r\n 3\r\n", "two"),
+        ("a space before the colon", "Content-Length : 3\r\n", "two"),
+        ("an encoding nobody knows", "Transfer-Encoding: xchunked\r\n", "3\r\ntwo\r\n0\r\n\r\n"),
+        ("an encoding that is not last", "Transfer-Encoding: chunked, gzip\r\n", "3\r\ntwo\r\n0\r\n\r\n"),
+        ("an encoding with a tab", "Transfer-Encoding:\tchunked\r\nContent-Length: 3\r\n", "3\r\ntwo\r\n0\r\n\r\n"),
+        ("a chunk that is none", "Transfer-Encoding: chunked\r\n", "zz\r\ntwo\r\n0\r\n\r\n"),
+        ("two hosts", "Host: other\r\nContent-Length: 3\r\n", "two"),
+        ("a NUL in a header", "X-A: \0\r\nContent-Length: 3\r\n", "two"),
+        ("another method in a header", "X-HTTP-Method-Override: DELETE\r\nContent-Length: 3\r\n", "two"),
+    ] {
+        let request = format!("PUT /v2/team/app/manifests/v1 HTTP/1.1\r\nHost: g\r\n{head}\r\n{body}");
+        shapes.push((name.to_owned(), request.into_bytes()));
+    }
+    // Both a length and an encoding; whoever takes the one sees a second request in what the other counts as the body.
+    for (name, head) in [
+        ("length and encoding", "Content-Length: 6\r\nTransfer-Encoding: chunked\r\n"),
+        ("encoding and length", "Transfer-Encoding: chunked\r\nContent-Length: 6\r\n"),
+    ] {
+        let request = format!("POST /v2/team/app/blobs/uploads/ HTTP/1.1\r\nHost: g\r\n{head}\r\n0\r\n\r\n{smuggled}");
+        shapes.push((name.to_owned(), request.into_bytes()));
+    }
+    let hidden = format!("GET /v2/ HTTP/1.1\r\nHost: g\r\nContent-Length: {}\r\n\r\n{smuggled}", smuggled.len());
+    shapes.push(("a request in the body of a GET".to_owned(), hidden.into_bytes()));
+    shapes.push(("HTTP/0.9".to_owned(), b"PUT /v2/team/app/manifests/v1\r\n\r\n".to_vec()));
+    shapes.push((
+        "HTTP/1.0 with an encoding".to_owned(),
+        b"PUT /v2/team/app/manifests/v1 HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n3\r\ntwo\r\n0\r\n\r\n".to_vec(),
+    ));
+    shapes.push((
+        "a bare line feed".to_owned(),
+        b"PUT /v2/team/app/manifests/v1 HTTP/1.1\nHost: g\nContent-Length: 3\n\ntwo".to_vec(),
+    ));
+    shapes.push((
+        "another digest than the body's".to_owned(),
+        put(&by_digest.replace("sha256:", "sha256:0").replace(&digest("two")[70..], "")),
+    ));
+    shapes
+        .push(("the digest of something else".to_owned(), put(&format!("/v2/team/app/manifests/{}", digest("else")))));
+    shapes.push(("a short digest".to_owned(), put("/v2/team/app/manifests/sha256:abc")));
+    shapes.push(("tags by parameter".to_owned(), put(&format!("{by_digest}?tag=v1"))));
+    shapes.push((
+        "a delete with parameters".to_owned(),
+        b"DELETE /v2/team/app/manifests/other?tag=v1 HTTP/1.1\r\nHost: g\r\nConnection: close\r\n\r\n".to_vec(),
+    ));
+
+    for (name, bytes) in shapes {
+        let answer = raw(&stage, &bytes);
+        let status = answer.split(' ').nth(1).unwrap_or("none");
+        let is_fine = matches!(status, "none" | "400" | "403" | "404" | "405" | "409" | "414" | "501" | "505");
+        let is_read =
+            name.starts_with("length and") || name.starts_with("encoding and") || name.starts_with("a request in");
+        assert!(is_fine || is_read, "{name}: {answer}");
+        let writes: Vec<String> =
+            stage.registry.changes().into_iter().filter(|line| line.contains("manifests")).collect();
+        assert_eq!(writes, ["PUT /v2/team/app/manifests/v1"], "{name}: {answer}");
+        assert_eq!(stage.registry.digest_of("team/app", "v1"), Some(digest("one")), "{name}");
+    }
+    let reached = stage.registry.requests();
+    assert!(
+        reached.iter().all(|line| !line.contains('%') && !line.contains("//") && !line.contains("..")),
+        "{reached:#?}"
+    );
+    stage.agrees().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_chunked_manifest_and_expect_continue_and_keep_alive_work() {
+    let stage = Stage::new().await;
+    let request = "PUT /v2/team/app/manifests/v1 HTTP/1.1\r\nHost: g\r\nTransfer-Encoding: chunked\r\n\r\n1\r\no\r\n2\r\nne\r\n0\r\n\r\n\
+                   PUT /v2/team/app/manifests/v2 HTTP/1.1\r\nHost: g\r\nExpect: 100-continue\r\nContent-Length: 3\r\n\r\none\
+                   GET /v2/ HTTP/1.1\r\nHost: g\r\nConnection: close\r\n\r\n";
+    let answer = raw(&stage, request.as_bytes());
+    assert_eq!(answer.matches("HTTP/1.1 201 Created").count(), 2, "{answer}");
+    assert!(answer.contains("HTTP/1.1 200 OK"), "{answer}");
+    assert_eq!(stage.bound("v1").await, digest("one"));
+    assert_eq!(stage.bound("v2").await, digest("one"));
+    stage.agrees().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_manifest_that_is_too_large_too_slow_or_cut_short_leaves_no_trace() {
+    let stage = Stage::with(|settings| (settings.manifest_limit, settings.idle_timeout_ms) = (1000, 300)).await;
+    assert_eq!(stage.push("v1", &"x".repeat(1000)).await.0, StatusCode::CREATED);
+    let (status, body) = stage.push("v2", &"x".repeat(1001)).await;
+    assert_eq!(status, StatusCode::PAYLOAD_TOO_LARGE);
+    assert_eq!(json(&body)["errors"][0]["code"], "SIZE_INVALID");
+    let chunked = format!(
+        "PUT /v2/team/app/manifests/v2 HTTP/1.1\r\nHost: g\r\nTransfer-Encoding: chunked\r\n\r\n400\r\n{}\r\n0\r\n\r\n",
+        "x".repeat(1024)
+    );
+    assert!(raw(&stage, chunked.as_bytes()).starts_with("HTTP/1.1 413"));
+    let slow = raw(&stage, b"PUT /v2/team/app/manifests/v2 HTTP/1.1\r\nHost: g\r\nContent-Length: 10\r\n\r\nsome");
+    assert!(slow.starts_with("HTTP/1.1 408"), "{slow}");
+    {
+        let mut stream = TcpStream::connect(stage.gateway.address).expect("connected");
+        stream
+            .write_all(b"PUT /v2/team/app/manifests/v2 HTTP/1.1\r\nHost: g\r\nContent-Length: 10\r\n\r\nsome")
+            .expect("sent");
+    }
+    assert_eq!(stage.push("v2", "").await.0, StatusCode::BAD_REQUEST);
+    assert_eq!(stage.log().await, ["v1 push INTENDED: NOTED", "v1 push HAPPENED: APPLIED"]);
+    assert_eq!(stage.registry.changes().len(), 1);
+    stage.agrees().await;
+}

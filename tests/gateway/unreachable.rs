@@ -1,0 +1,134 @@
+//! A ledger that can't be reached: what is protected waits, what is not may pass and is recorded later.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use reqwest::StatusCode;
+use tagledger::edge::gateway::protection::Unreachable;
+use tokio::net::{TcpListener, TcpStream};
+
+use crate::stage::{RULE, Stage, digest, json};
+use crate::world::World;
+
+/// The way to the ledger, which can be shut.
+struct Door {
+    address: SocketAddr,
+    open: Arc<AtomicBool>,
+    shut: Arc<tokio::sync::Notify>,
+}
+
+impl Door {
+    async fn to(ledger: SocketAddr, is_open: bool) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let address = listener.local_addr().expect("an address");
+        let door = Self { address, open: Arc::new(AtomicBool::new(is_open)), shut: Arc::default() };
+        let (open, shut) = (Arc::clone(&door.open), Arc::clone(&door.shut));
+        tokio::spawn(async move {
+            while let Ok((mut from, _)) = listener.accept().await {
+                if !open.load(Ordering::SeqCst) {
+                    continue;
+                }
+                let shut = Arc::clone(&shut);
+                tokio::spawn(async move {
+                    let Ok(mut to) = TcpStream::connect(ledger).await else { return };
+                    tokio::select! {
+                        _ = tokio::io::copy_bidirectional(&mut from, &mut to) => {}
+                        () = shut.notified() => {}
+                    }
+                });
+            }
+        });
+        door
+    }
+
+    fn shut(&self) {
+        self.open.store(false, Ordering::SeqCst);
+        self.shut.notify_waiters();
+    }
+
+    fn open(&self) {
+        self.open.store(true, Ordering::SeqCst);
+    }
+}
+
+async fn stage(mode: Unreachable, is_open: bool) -> (Stage, Door) {
+    let world = World::with_rules(&[RULE]).await;
+    let door = Door::to(world.address, is_open).await;
+    let ledger = format!("http://{}", door.address);
+    let stage = Stage::before(world, &ledger, |settings| {
+        settings.when_ledger_unreachable = mode;
+        settings.ledger_timeout_ms = 500;
+    })
+    .await;
+    (stage, door)
+}
+
+async fn ready(stage: &Stage) {
+    stage.until("it is ready", async |stage| stage.get("/readyz").await.0 == StatusCode::OK).await;
+}
+
+#[tokio::test]
+async fn what_is_protected_waits_and_the_rest_passes_and_is_recorded_once_the_ledger_is_back() {
+    let (stage, door) = stage(Unreachable::Protect, true).await;
+    ready(&stage).await;
+    stage.push("latest", "one").await;
+    door.shut();
+    let answer = stage.send("PUT", "/v2/team/app/manifests/v1", "two").await;
+    assert_eq!(answer.status(), StatusCode::SERVICE_UNAVAILABLE);
+    assert!(answer.headers().contains_key("retry-after"));
+    let body = json(&answer.text().await.expect("text"));
+    assert!(body["errors"][0]["message"].as_str().expect("text").contains("can't be reached"), "{body}");
+    assert_eq!(stage.push("latest", "two").await.0, StatusCode::CREATED);
+    assert_eq!(stage.delete(&digest("two")).await.0, StatusCode::SERVICE_UNAVAILABLE, "who knows its tags?");
+    assert_eq!(stage.get("/v2/team/app/manifests/latest").await.0, StatusCode::OK, "reading goes on");
+    assert_eq!(stage.get("/readyz").await.0, StatusCode::OK, "until it is noticed");
+    assert_eq!(stage.registry.changes().len(), 2);
+    let (_, figures) = stage.get("/metrics").await;
+    assert!(figures.contains("tagledger_gateway_unrecorded_total 1"), "{figures}");
+    stage.until("it is noticed", async |stage| stage.get("/readyz").await.0 == StatusCode::SERVICE_UNAVAILABLE).await;
+    assert_eq!(stage.bound("latest").await, digest("one"));
+
+    door.open();
+    stage.settled().await;
+    assert_eq!(stage.bound("latest").await, digest("two"));
+    let said = stage.log().await;
+    assert!(said.contains(&"v1 push REFUSED: FAILED".to_owned()), "the attempt is recorded too: {said:#?}");
+    stage.agrees().await;
+    assert_eq!(stage.push("v1", "two").await.0, StatusCode::CREATED);
+    stage.agrees().await;
+}
+
+#[tokio::test]
+async fn before_any_policy_was_seen_everything_is_protected() {
+    let (stage, door) = stage(Unreachable::Protect, false).await;
+    assert_eq!(stage.push("latest", "one").await.0, StatusCode::SERVICE_UNAVAILABLE);
+    assert!(stage.registry.changes().is_empty());
+    let (status, words) = stage.get("/readyz").await;
+    assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
+    assert!(words.contains("no policy was seen yet"), "{words}");
+    door.open();
+    stage.settled().await;
+    assert_eq!(stage.push("latest", "one").await.0, StatusCode::CREATED);
+    stage.agrees().await;
+}
+
+#[tokio::test]
+async fn it_can_be_told_to_refuse_everything_or_to_pass_everything() {
+    let (refusing, door) = stage(Unreachable::Refuse, true).await;
+    ready(&refusing).await;
+    door.shut();
+    assert_eq!(refusing.push("latest", "one").await.0, StatusCode::SERVICE_UNAVAILABLE);
+    assert!(refusing.registry.changes().is_empty());
+
+    let (passing, door) = stage(Unreachable::Pass, true).await;
+    passing.push("v1", "one").await;
+    door.shut();
+    assert_eq!(passing.push("v1", "two").await.0, StatusCode::CREATED);
+    door.open();
+    passing.settled().await;
+    // It is recorded as what it is.
+    let said = passing.log().await;
+    assert!(said.iter().any(|line| line.ends_with("VIOLATION")), "{said:#?}");
+    passing.agrees().await;
+}
