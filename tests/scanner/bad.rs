@@ -116,6 +116,9 @@ async fn bodies_without_end_are_not_read_to_their_end() {
     assert!(stage.observations().await.is_empty());
 }
 
+/// The page of a list that is asked for after so many others.
+type Page = Box<dyn Fn(usize) -> Says + Send>;
+
 #[tokio::test]
 async fn lists_without_end_end() {
     let mut stage = Stage::new().await;
@@ -123,7 +126,7 @@ async fn lists_without_end_end() {
     stage.fake.put(APP, "v1", "one");
     let next = |last: &str| format!("</v2/{APP}/tags/list?last={last}>; rel=\"next\"");
     // Names that go on for ever, the same page for ever under new addresses, and a circle.
-    let pages: [(Box<dyn Fn(usize) -> Says + Send>, &str); 3] = [
+    let pages: [(Page, &str); 3] = [
         (
             Box::new(move |count| {
                 Says::json(json!({ "tags": [format!("t{count}")] })).with("link", next(&count.to_string()))
