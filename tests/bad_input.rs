@@ -330,6 +330,37 @@ fn policies_are_rules_in_toml_within_their_limits() {
 }
 
 #[test]
+fn what_was_seen_otherwise_was_seen_before_and_neither_lies_in_the_far_future() {
+    let seen = |last_seen_us: u64, first_seen_us: u64| {
+        let mut statement = statement_with("tag_observed");
+        match statement.kind.as_mut().expect("set") {
+            Kind::TagObserved(seen) => (seen.last_seen_us, seen.first_seen_us) = (last_seen_us, first_seen_us),
+            other => panic!("{other:?}"),
+        }
+        let fields: Vec<_> = violations(&statement).into_iter().map(|found| (found.field, found.reason)).collect();
+        fields
+    };
+    let last = ("tag_observed.last_seen_us".to_owned(), "OUT_OF_ORDER");
+    let end = tagledger::ledger::time::MAX_TIME_US;
+    for (last_seen_us, first_seen_us) in [(0, 0), (0, 1), (1, 1), (1, 2), (end, end)] {
+        assert_eq!(seen(last_seen_us, first_seen_us), [], "{last_seen_us} {first_seen_us}");
+    }
+    for (last_seen_us, first_seen_us) in [(2, 1), (1, 0)] {
+        assert_eq!(seen(last_seen_us, first_seen_us), std::slice::from_ref(&last));
+    }
+    assert_eq!(seen(0, end + 1), [("tag_observed.first_seen_us".to_owned(), "TOO_FAR_AHEAD")]);
+    let mut statement = statement_with("tag_observed");
+    statement.occurred_at_us = 0;
+    if let Some(Kind::TagObserved(seen)) = statement.kind.as_mut() {
+        (seen.last_seen_us, seen.first_seen_us) = (1, 1_000_000 + 86_400_000_001);
+    }
+    let statement = Statement::parse(&statement.encode_to_vec()).expect("well formed");
+    let refused = statement.check_time(1_000_000).expect_err("more than a day ahead");
+    assert_eq!((refused.field.as_str(), refused.reason), ("tag_observed.first_seen_us", "TOO_FAR_AHEAD"));
+    assert_eq!(statement.check_time(1_000_001), Ok(()));
+}
+
+#[test]
 fn enums_without_or_with_an_unknown_value_are_refused() {
     let set_enum = |path: &str, value: i32| {
         let mut statement = statement_with(path);

@@ -564,7 +564,7 @@ impl Stage {
             };
             let kind = Some(proto::statement::Kind::TagPush(push));
             let statement = proto::Statement { kind, ..proto::Statement::default() }.encode_to_vec();
-            proto::Submission { statement, producer: None }
+            proto::Submission { statement, producer: None, only_at_version: None }
         };
         let token = fs::read_to_string(self.dir.path().join("data/token")).expect("a token");
         let server = format!("http://{}", self.address());

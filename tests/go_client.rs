@@ -145,8 +145,9 @@ impl Server {
 
     /// Records pushes of as many tags, in one batch, which a commitment closes.
     fn append(&self, count: u16) {
-        let submissions =
-            (0..count).map(|n| Submission { statement: push(n).encode_to_vec(), producer: None }).collect();
+        let submissions = (0..count)
+            .map(|n| Submission { statement: push(n).encode_to_vec(), producer: None, only_at_version: None })
+            .collect();
         let mut request = tonic::Request::new(AppendBatchRequest { submissions });
         let token = format!("Bearer {}", self.token).parse().expect("printable");
         request.metadata_mut().insert("authorization", token);

@@ -1019,7 +1019,7 @@ fn bad_statements_name_the_field_and_record_nothing() {
         let request = world.with_token(proto::AppendBatchRequest { submissions });
         let status = world.append().append_batch(request).await.expect_err("refused");
         assert_eq!(refused(&status), [("submissions".into(), "COUNT".into())]);
-        let huge = proto::Submission { statement: vec![0; 7 << 20], producer: None };
+        let huge = proto::Submission { statement: vec![0; 7 << 20], producer: None, only_at_version: None };
         let request = world.with_token(proto::AppendRequest { submission: Some(huge) });
         let status = world.append().append(request).await.expect_err("refused");
         assert_eq!(status.code(), Code::OutOfRange, "{status:?}");

@@ -220,7 +220,7 @@ const SETTLING: [(&str, &str, bool, Outcome, Outcome, &str, bool); 24] = [
 
 #[test]
 fn what_becomes_of_an_intent_is_recorded_as_the_table_says_whatever_the_policy_is_by_then() {
-    for (intent, then, names_it, free, immutable, after, stays_held) in SETTLING {
+    for (intent, then, names_it, free, forbidden, after, stays_held) in SETTLING {
         for is_immutable in [false, true] {
             let case = format!("{intent} intended, {then}, naming it: {names_it}, immutable by then: {is_immutable}");
             let mut world = World::new(&[]);
@@ -233,7 +233,7 @@ fn what_becomes_of_an_intent_is_recorded_as_the_table_says_whatever_the_policy_i
             }
             let kind = statement_of(then, Happened);
             let step = world.say(if names_it { naming(kind, holder) } else { kind }).remove(0);
-            assert_eq!(step.outcome, if is_immutable { immutable } else { free }, "{case}: {}", step.detail);
+            assert_eq!(step.outcome, if is_immutable { forbidden } else { free }, "{case}: {}", step.detail);
             assert_eq!(shown(&world.tag("app", "v1")), after, "{case}");
             assert_eq!(world.hold("app", "v1").map(|hold| hold.index), stays_held.then_some(holder), "{case}");
             world.check_ledger();
@@ -1424,6 +1424,8 @@ fn observe(repository: &str, tag: &str, seen: Option<char>) -> Kind {
         tag: tag.into(),
         digest: seen.map(|seen| digest(seen).to_string()).unwrap_or_default(),
         checks_entry: 0,
+        last_seen_us: 0,
+        first_seen_us: 0,
     })
 }
 

@@ -368,6 +368,6 @@ mod real {
             settles: 0,
         };
         let statement = Statement { kind: Some(statement::Kind::TagPush(pushed)), ..Statement::default() };
-        Submission { statement: statement.encode_to_vec(), producer: None }
+        Submission { statement: statement.encode_to_vec(), producer: None, only_at_version: None }
     }
 }

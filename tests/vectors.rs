@@ -284,6 +284,22 @@ fn refused_statements() -> Vec<Value> {
             }
         })
     };
+    let observed = |change: &dyn Fn(&mut proto::TagObserved)| {
+        changed(&|statement| {
+            if let Some(Kind::TagPush(push)) = statement.kind.take() {
+                let (registry, repository, tag) = (push.registry, push.repository, push.tag);
+                let mut seen = proto::TagObserved {
+                    registry,
+                    repository,
+                    tag,
+                    digest: push.digest,
+                    ..proto::TagObserved::default()
+                };
+                change(&mut seen);
+                statement.kind = Some(Kind::TagObserved(seen));
+            }
+        })
+    };
     let attribute = |key: &str| proto::Attribute { key: key.into(), value: "x".into() };
     let policy = |text: &str| {
         let policy = text.to_owned();
@@ -318,6 +334,12 @@ fn refused_statements() -> Vec<Value> {
         ("unknown disposition", pushed(&|push| push.disposition = 5)),
         ("settles something, though it only asks", pushed(&|push| push.settles = 1)),
         ("settles something, though it is only intended", pushed(&|push| (push.disposition, push.settles) = (4, 1))),
+        (
+            "seen otherwise after it was first seen like this",
+            observed(&|seen| (seen.last_seen_us, seen.first_seen_us) = (2, 1)),
+        ),
+        ("last seen otherwise, and first seen never", observed(&|seen| seen.last_seen_us = 1)),
+        ("first seen after 9999", observed(&|seen| seen.first_seen_us = 253_402_300_800_000_000)),
         ("no disposition", pushed(&|push| push.disposition = 0)),
         ("NUL in a text", changed(&|statement| statement.actor = "a\0b".into())),
         ("text of 257 bytes", changed(&|statement| statement.source = "s".repeat(257))),
@@ -462,6 +484,8 @@ fn story() -> Vec<Vec<proto::Statement>> {
         tag: "v1".into(),
         digest: sha256('a'),
         checks_entry: 4,
+        last_seen_us: 1_790_000_000_000_000,
+        first_seen_us: 1_790_000_060_000_000,
     });
     let deployment = Kind::Deployment(proto::Deployment {
         environment: "prod".into(),
@@ -552,6 +576,8 @@ fn fields(statement: &proto::Statement) -> Value {
             json!({
                 "registry": m.registry, "repository": m.repository, "tag": m.tag, "digest": m.digest,
                 "checks_entry": m.checks_entry,
+                "last_seen_us": m.last_seen_us,
+                "first_seen_us": m.first_seen_us,
             }),
         ),
         Kind::Deployment(m) => {

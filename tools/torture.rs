@@ -382,7 +382,7 @@ impl Torture {
         let open: Vec<(String, Vec<u8>)> =
             self.told.lock().expect("nobody panicked").open.clone().into_iter().collect();
         for (id, statement) in open {
-            let submission = proto::Submission { statement, producer: None };
+            let submission = proto::Submission { statement, ..Default::default() };
             let mut request = Request::new(proto::AppendRequest { submission: Some(submission) });
             request.metadata_mut().insert("authorization", format!("Bearer {}", self.token()?).parse()?);
             let answer = client.append(request).await?.into_inner();
@@ -534,7 +534,7 @@ impl Writer {
         };
         match self.random.below(10) {
             0 => Kind::TagDelete(proto::TagDelete { registry, repository, tag, disposition, settles: 0 }),
-            1 => Kind::TagObserved(proto::TagObserved { registry, repository, tag, digest, checks_entry: 0 }),
+            1 => Kind::TagObserved(proto::TagObserved { registry, repository, tag, digest, ..Default::default() }),
             2 | 3 => Kind::Deployment(proto::Deployment {
                 environment: format!("env{}", self.random.below(3)),
                 workload: format!("app{}", self.random.below(20)),
@@ -549,6 +549,6 @@ impl Writer {
 
 fn submissions(statements: &[(String, Vec<u8>)]) -> Vec<proto::Submission> {
     let submission =
-        |(_, statement): &(String, Vec<u8>)| proto::Submission { statement: statement.clone(), producer: None };
+        |(_, statement): &(String, Vec<u8>)| proto::Submission { statement: statement.clone(), ..Default::default() };
     statements.iter().map(submission).collect()
 }

@@ -6,6 +6,7 @@
 use super::principals::Principal;
 use crate::engine::plan::Submission;
 use crate::ledger::statement::{Kind, Statement, Violation};
+use crate::ledger::subject::tag_of;
 use crate::proto;
 
 /// Most statements of one request.
@@ -42,6 +43,10 @@ fn admit_one(principal: &Principal, submission: proto::Submission) -> Result<Sub
         let message = format!("is not for principal {:?}: only an administrator may change the policy", principal.name);
         return Err(vec![Violation::new("policy_change", "NOT_ALLOWED", message)]);
     }
+    if submission.only_at_version.is_some() && tag_of(&statement).is_none() {
+        let message = "is for statements about one tag";
+        return Err(vec![Violation::new("only_at_version", "NOT_ALLOWED", message)]);
+    }
     let assurance = principal
         .check_signature(&submission.statement, submission.producer.as_ref())
         .map_err(|violation| vec![violation])?;
@@ -51,6 +56,6 @@ fn admit_one(principal: &Principal, submission: proto::Submission) -> Result<Sub
         principal: principal.name.clone(),
         assurance,
         producer: submission.producer,
-        only_at_version: None,
+        only_at_version: submission.only_at_version,
     })
 }

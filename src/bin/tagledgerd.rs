@@ -9,6 +9,7 @@ use tagledger::ledger::note::Origin;
 use tagledger::server::config::Config;
 use tagledger::server::data_dir::DataDir;
 use tagledger::server::gateway::{self, Settings};
+use tagledger::server::scan::{self, Span};
 use tagledger::server::{Running, ServeError, serve};
 
 /// tagledgerd serves an append-only ledger of container tags.
@@ -50,6 +51,19 @@ enum Command {
         after_help = "Example, with a registry on port 5000 and a ledger on port 7420 of this machine:\n  tagledgerd gateway --upstream http://127.0.0.1:5000 --registry registry.example --ledger 127.0.0.1:7420 \\\n    --token-file ./ledger/token --trust ./gateway-trust --listen 127.0.0.1:7430\n  skopeo copy --dest-tls-verify=false dir:./image docker://127.0.0.1:7430/team/app:v1\n  tagledger history registry.example/team/app:v1\n\nThe same in a file, for --config; more settings are in docs/OPERATIONS.md:\n  upstream = \"http://127.0.0.1:5000\"\n  registry = \"registry.example\"\n  token_file = \"ledger/token\"\n  trust = \"gateway-trust\"\n  when_ledger_unreachable = \"protect\"    # or \"refuse\", \"pass\""
     )]
     Gateway(GatewayFlags),
+    /// Look through a registry, confirm what was claimed about it, and record what nobody announced.
+    ///
+    /// Goes through the repositories, lists the tags of each in the registry and in the ledger, and looks at every tag that is on
+    /// either side. A claim that nobody had looked after is confirmed. Where the two differ, the tag is looked at again after a
+    /// pause; if the registry then says the same, that is recorded: a new tag, a silent re-tag, a vanished tag, with the interval
+    /// in which it came about. What did not change is not recorded again. At the end stands a report, ledger against registry.
+    ///
+    /// Exits 0 if the round was complete (whether there were differences or not), 1 if something could not be gone through or stayed
+    /// open, 2 if it was called wrongly, 3 if the ledger's answers do not verify.
+    #[command(
+        after_help = "Examples, with a registry on port 5000 and a ledger on port 7420 of this machine:\n  tagledgerd scan --registry-url http://127.0.0.1:5000 --registry registry.example --token-file ./ledger/token \\\n    --trust ./scan-trust --state ./scan-state --once\n  tagledgerd scan ... --every 10m --repository 'team/**' --exclude '**/tmp-*'\n  tagledgerd scan ... --dry-run --json        # what would be recorded; writes nothing\n\nThe same in a file, for --config; more settings are in docs/OPERATIONS.md:\n  registry_url = \"http://127.0.0.1:5000\"\n  registry = \"registry.example\"\n  token_file = \"ledger/token\"\n  trust = \"scan-trust\"\n  state = \"scan-state\"\n  every = \"10m\"\n\nIn --state is remembered when each tag was last seen, and as what. Without it, or if it is lost, the next round looks at\neverything anew and records nothing twice, but cannot say since when something is as it is."
+    )]
+    Scan(Box<ScanFlags>),
     /// Make a data directory with origin, keys and first token, and print the verifier key.
     Init {
         #[command(flatten)]
@@ -109,6 +123,103 @@ impl GatewayFlags {
 }
 
 #[derive(Args)]
+struct ScanFlags {
+    /// Configuration file (TOML); what is given as a flag wins over it
+    #[arg(long, value_name = "FILE", env = "TAGLEDGER_SCAN_CONFIG")]
+    config: Option<PathBuf>,
+    /// Base URL of the registry
+    #[arg(long, value_name = "URL")]
+    registry_url: Option<String>,
+    /// What the registry is called in entries: the host that clients name, "registry.example"
+    #[arg(long, value_name = "NAME")]
+    registry: Option<String>,
+    /// User that may pull, and list the catalogue; with registry_password_file
+    #[arg(long, value_name = "USER")]
+    registry_user: Option<String>,
+    /// File that holds the user's password, or token
+    #[arg(long, value_name = "FILE")]
+    registry_password_file: Option<PathBuf>,
+    /// Where the ledger is served [default: http://127.0.0.1:7420]
+    #[arg(long, value_name = "URL", env = "TAGLEDGER_SERVER")]
+    ledger: Option<String>,
+    /// File that holds the token to write to the ledger with
+    #[arg(long, value_name = "FILE", env = "TAGLEDGER_TOKEN_FILE")]
+    token_file: Option<PathBuf>,
+    /// Folder where the ledger's key and newest checkpoint are pinned
+    #[arg(long, value_name = "DIR", env = "TAGLEDGER_TRUST")]
+    trust: Option<PathBuf>,
+    /// The ledger's verifier key [default: pinned at the first contact]
+    #[arg(long, value_name = "VKEY")]
+    vkey: Option<String>,
+    /// Repositories to scan: names, or patterns like 'team/**' [default: all that the registry lists]
+    #[arg(long, value_name = "PATTERN", num_args = 1..)]
+    repository: Vec<String>,
+    /// Repositories to leave out
+    #[arg(long, value_name = "PATTERN", num_args = 1..)]
+    exclude: Vec<String>,
+    /// One round, then end [default]
+    #[arg(long, conflicts_with = "every")]
+    once: bool,
+    /// A round every so often, until it is stopped: 10m, 1h
+    #[arg(long, value_name = "TIME")]
+    every: Option<Span>,
+    /// Requests to the registry in a second [default: 20]
+    #[arg(long, value_name = "N")]
+    rate: Option<f64>,
+    /// Tags looked at side by side [default: 8]
+    #[arg(long, value_name = "N")]
+    parallel: Option<usize>,
+    /// Between two looks that have to agree before a difference is recorded [default: 10s]
+    #[arg(long, value_name = "TIME")]
+    pause: Option<Span>,
+    /// Folder that is remembered in, of this registry alone
+    #[arg(long, value_name = "DIR")]
+    state: Option<PathBuf>,
+    /// Report, and record nothing
+    #[arg(long)]
+    dry_run: bool,
+    /// Print reports as JSON, one a line
+    #[arg(long)]
+    json: bool,
+    /// Write logs as JSON, one object a line
+    #[arg(long)]
+    log_json: bool,
+}
+
+impl ScanFlags {
+    fn settings(self) -> Result<scan::Settings, ServeError> {
+        let mut settings = match self.config {
+            Some(path) => scan::Settings::read(&path)?,
+            None => scan::Settings::default(),
+        };
+        // A path in a file starts from the file's folder, one on the command line from here.
+        let here = |path: PathBuf| std::path::absolute(&path).unwrap_or(path);
+        settings.registry_url = self.registry_url.or(settings.registry_url);
+        settings.registry = self.registry.or(settings.registry);
+        settings.registry_user = self.registry_user.or(settings.registry_user);
+        settings.registry_password_file = self.registry_password_file.map(here).or(settings.registry_password_file);
+        settings.ledger = self.ledger.unwrap_or(settings.ledger);
+        settings.token_file = self.token_file.map(here).or(settings.token_file);
+        settings.trust = self.trust.map(here).or(settings.trust);
+        settings.vkey = self.vkey.or(settings.vkey);
+        if !self.repository.is_empty() {
+            settings.repository = self.repository;
+        }
+        if !self.exclude.is_empty() {
+            settings.exclude = self.exclude;
+        }
+        settings.every = if self.once { None } else { self.every.or(settings.every) };
+        settings.rate = self.rate.unwrap_or(settings.rate);
+        settings.parallel = self.parallel.unwrap_or(settings.parallel);
+        settings.pause = self.pause.unwrap_or(settings.pause);
+        settings.state = self.state.map(here).or(settings.state);
+        settings.dry_run |= self.dry_run;
+        settings.json |= self.json;
+        Ok(settings)
+    }
+}
+
+#[derive(Args)]
 struct Place {
     /// Directory of keys and database; made if it is not there
     #[arg(long, value_name = "DIR", env = "TAGLEDGER_DATA_DIR", default_value = "tagledger-data")]
@@ -126,7 +237,7 @@ impl Place {
 
 fn main() -> ExitCode {
     match run(Cli::parse().command) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             eprintln!("tagledgerd: {error}");
             ExitCode::FAILURE
@@ -134,14 +245,14 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(command: Command) -> Result<(), ServeError> {
+fn run(command: Command) -> Result<ExitCode, ServeError> {
     match command {
         Command::Init { place } => {
             let data_dir = place.open()?;
             let state = if data_dir.is_new() { "made" } else { "was there already" };
             println!("{} {state}", data_dir.path().display());
             println!("{}", data_dir.take_key().vkey());
-            Ok(())
+            Ok(ExitCode::SUCCESS)
         }
         Command::Gateway(flags) => {
             log_to_stderr(flags.log_json);
@@ -149,7 +260,19 @@ fn run(command: Command) -> Result<(), ServeError> {
             let runtime =
                 tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(ServeError::Runtime)?;
             let started = |address| println!("tagledgerd {} gateway on http://{address}", env!("CARGO_PKG_VERSION"));
-            Ok(runtime.block_on(gateway::serve(settings, started, terminated()))?)
+            runtime.block_on(gateway::serve(settings, started, terminated()))?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Scan(flags) => {
+            log_to_stderr(flags.log_json);
+            let settings = flags.settings()?;
+            let runtime =
+                tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(ServeError::Runtime)?;
+            Ok(match runtime.block_on(scan::run(settings, terminated()))? {
+                scan::Ending::Complete => ExitCode::SUCCESS,
+                scan::Ending::Incomplete => ExitCode::FAILURE,
+                scan::Ending::Untrusted => ExitCode::from(3),
+            })
         }
         Command::Serve { place, listen, config, log_json } => {
             log_to_stderr(log_json);
@@ -158,7 +281,8 @@ fn run(command: Command) -> Result<(), ServeError> {
             let data_dir = place.open()?;
             let runtime =
                 tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(ServeError::Runtime)?;
-            runtime.block_on(serve(config, data_dir, greet, terminated()))
+            runtime.block_on(serve(config, data_dir, greet, terminated()))?;
+            Ok(ExitCode::SUCCESS)
         }
     }
 }

@@ -162,6 +162,10 @@ fn statement(statement: &Statement) -> Value {
         Kind::Deployment { phase, .. } => (None, Some(phase)),
         Kind::TagObserved { .. } | Kind::Attestation { .. } | Kind::PolicyChange { .. } => (None, None),
     };
+    let seen = match &message.kind {
+        Some(proto::statement::Kind::TagObserved(seen)) => Some(seen),
+        _ => None,
+    };
     let policy = if let Kind::PolicyChange { policy, .. } = &statement.kind { Some(policy.text()) } else { None };
     json!({
         "repository": place_of(statement).map(|(registry, repository)| repository_words(&registry, &repository)),
@@ -179,6 +183,9 @@ fn statement(statement: &Statement) -> Value {
             Phase::Observed => "OBSERVED",
         }),
         "policy": policy,
+        "checks_entry": seen.and_then(|seen| seen.checks_entry.checked_sub(1)),
+        "last_seen": seen.map(|seen| seen.last_seen_us).filter(|time_us| *time_us > 0).map(time),
+        "first_seen": seen.map(|seen| seen.first_seen_us).filter(|time_us| *time_us > 0).map(time),
         "event_id": message.event_id,
         "occurred_at": u64::try_from(message.occurred_at_us).ok().filter(|time_us| *time_us > 0).map(time),
         "actor": message.actor,

@@ -116,6 +116,12 @@ pub(super) struct Observe {
     /// Index of the entry whose claim this look checked
     #[arg(long, value_name = "INDEX")]
     checks_entry: Option<u64>,
+    /// When the tag was last seen otherwise, as RFC 3339 or like "3 days ago"
+    #[arg(long, value_name = "TIME", value_parser = time_us, requires = "first_seen")]
+    last_seen: Option<u64>,
+    /// When it was first seen like this
+    #[arg(long, value_name = "TIME", value_parser = time_us)]
+    first_seen: Option<u64>,
     #[command(flatten)]
     common: Common,
 }
@@ -274,6 +280,8 @@ impl Observe {
             tag: self.tag.tag.to_string(),
             digest: self.digest.map(|digest| digest.to_string()).unwrap_or_default(),
             checks_entry: self.checks_entry.map_or(0, |index| index.saturating_add(1)),
+            last_seen_us: self.last_seen.unwrap_or_default(),
+            first_seen_us: self.first_seen.unwrap_or_default(),
         };
         (Kind::TagObserved(observed), self.common)
     }

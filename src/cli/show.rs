@@ -261,7 +261,7 @@ fn history(history: &History, entries: &VerifiedEntries) -> String {
             digest_or_dash(after),
             by(record, statement),
             assurance_name(record.assurance()).to_owned(),
-            why(record),
+            why_and_when(record, statement),
         ]);
     }
     rows.text()
@@ -341,8 +341,21 @@ fn add_record(rows: &mut Rows, record: &proto::Record, statement: &Statement) {
     if let Some(time_us) = u64::try_from(message.occurred_at_us).ok().filter(|time_us| *time_us > 0) {
         rows.field("occurred", format!("{} by the producer's clock", words(time_us)));
     }
+    if let Some(proto::statement::Kind::TagObserved(seen)) = &message.kind {
+        rows.field("checks", seen.checks_entry.checked_sub(1).map_or(String::new(), |index| format!("entry {index}")));
+        rows.field("came about", interval(seen).unwrap_or_default());
+    }
     for attribute in &message.attributes {
         rows.field("attribute", format!("{}={}", attribute.key, attribute.value));
+    }
+}
+
+/// Between which looks something came to be as it was seen.
+fn interval(seen: &proto::TagObserved) -> Option<String> {
+    match (seen.last_seen_us, seen.first_seen_us) {
+        (_, 0) => None,
+        (0, first) => Some(format!("before {} by the producer's clock", words(first))),
+        (last, first) => Some(format!("between {} and {} by the producer's clock", words(last), words(first))),
     }
 }
 
@@ -398,6 +411,15 @@ fn why(record: &proto::Record) -> String {
         (rule, "") => format!("rule {rule}"),
         (rule, detail) => format!("{detail} (rule {rule})"),
     })
+}
+
+/// The same, and for what was seen of a tag when it came about.
+fn why_and_when(record: &proto::Record, statement: &Statement) -> String {
+    let interval = match &statement.message.kind {
+        Some(proto::statement::Kind::TagObserved(seen)) => interval(seen),
+        _ => None,
+    };
+    [why(record)].into_iter().filter(|why| !why.is_empty()).chain(interval).collect::<Vec<_>>().join("; ")
 }
 
 fn image_of(entry: &VerifiedEntry) -> String {

@@ -27,7 +27,19 @@ impl RemoteLedger {
     /// of this one.
     pub async fn record(
         &self,
+        statement: proto::Statement,
+        sign_key: Option<&Skey>,
+        token: Option<&str>,
+    ) -> Result<Receipt, ClientError> {
+        self.record_at(statement, None, sign_key, token).await
+    }
+
+    /// The same, but only if the history of the statement's tag still has as many entries as given; otherwise nothing is
+    /// recorded, and the call fails as ABORTED.
+    pub async fn record_at(
+        &self,
         mut statement: proto::Statement,
+        only_at_version: Option<u64>,
         sign_key: Option<&Skey>,
         token: Option<&str>,
     ) -> Result<Receipt, ClientError> {
@@ -41,7 +53,7 @@ impl RemoteLedger {
             key_id: key_id(&skey.key().verifying_key()),
             signature: sign(skey.key(), &statement_message(&bytes)).to_vec(),
         });
-        let submission = proto::Submission { statement: bytes.clone(), producer };
+        let submission = proto::Submission { statement: bytes.clone(), producer, only_at_version };
         let mut request = Request::new(proto::AppendRequest { submission: Some(submission) });
         if let Some(token) = token {
             let mut bearer = AsciiMetadataValue::try_from(format!("Bearer {token}")).map_err(|_| ClientError::Token)?;

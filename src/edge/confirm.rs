@@ -22,7 +22,7 @@ use tokio::task::JoinSet;
 use super::looks::{Look, Queue};
 use super::metrics::Metrics;
 use super::port::{Claim, LedgerPort, PortError};
-use super::registry::{AskError, Registry};
+use super::registry::{AskError, Registry, Settings};
 use super::source::{SourceConfig, SourceName};
 use crate::ledger::names::{Digest, TagRef};
 use crate::proto;
@@ -111,7 +111,7 @@ impl<P: LedgerPort> Confirmer<P> {
         let mut registries = HashMap::new();
         for source in sources {
             if let Some(access) = &source.confirm {
-                let registry = Registry::new(access.clone(), pace.timeout)
+                let registry = Registry::new(access.clone(), Settings::once(pace.timeout))
                     .map_err(|reason| ConfirmerError { source_name: source.name.to_string(), reason })?;
                 registries.insert(source.name.clone(), registry);
             }
@@ -239,6 +239,8 @@ fn observation(look: &Look, registry: &Registry, seen: Option<Digest>, version: 
         tag: tag.tag.to_string(),
         digest: seen.map(|digest| digest.to_string()).unwrap_or_default(),
         checks_entry: look.index + 1,
+        last_seen_us: 0,
+        first_seen_us: 0,
     });
     // Without the time of the look: a second look at the same claim that sees the same gives the same bytes, and is
     // answered with the first entry.

@@ -10,6 +10,7 @@ pub mod gateway;
 mod looks;
 pub mod metrics;
 pub mod port;
-mod registry;
+pub mod registry;
+pub mod scanner;
 pub mod source;
 pub mod webhook;

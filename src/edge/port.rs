@@ -1,11 +1,12 @@
 //! The port through which the edge speaks to the ledger.
 //!
 //! Small on purpose: record what a source claims, ask what a tag is. The service implements [`LedgerPort`] in process for its
-//! webhooks, and [`GatewayPort`] over gRPC for a gateway, which may run on another machine.
+//! webhooks, [`GatewayPort`] and [`ScannerPort`] over gRPC for a gateway and a scanner, which may run on another machine.
 
+use std::collections::BTreeMap;
 use std::future::Future;
 
-use crate::ledger::names::{Digest, TagRef};
+use crate::ledger::names::{Digest, Registry, Repository, Tag, TagRef};
 use crate::ledger::policy::Policy;
 use crate::proto;
 
@@ -17,6 +18,48 @@ pub trait LedgerPort: Send + Sync + 'static {
 
     /// What the ledger holds about a tag now.
     fn tag(&self, tag: &TagRef) -> impl Future<Output = Result<TagView, PortError>> + Send;
+}
+
+/// What a scanner needs of a ledger.
+pub trait ScannerPort: Send + Sync + 'static {
+    /// The tags of a repository that the ledger knows, bound or not.
+    fn tags(
+        &self,
+        registry: &Registry,
+        repository: &Repository,
+    ) -> impl Future<Output = Result<BTreeMap<Tag, TagView>, PortError>> + Send;
+
+    /// What the ledger holds about a tag now, and what is open about it in the newest entries of its history, of which at most
+    /// so many are read.
+    fn standing(&self, tag: &TagRef, newest: u64) -> impl Future<Output = Result<Standing, PortError>> + Send;
+
+    /// Records a statement about a tag in the scanner's own name, if the tag's history still has so many entries; otherwise
+    /// [`PortError::Changed`]. Returns once it is durable and proven.
+    fn record_at(
+        &self,
+        statement: proto::Statement,
+        version: u64,
+    ) -> impl Future<Output = Result<Recorded, PortError>> + Send;
+}
+
+/// A tag as the ledger has it, and what is open about it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Standing {
+    /// Its state.
+    pub view: TagView,
+    /// Index of the entry that claims something about it, if nobody has looked since.
+    pub claim: Option<u64>,
+    /// Somebody is about to change it, and has not said yet what became of that.
+    pub intent: Option<Intent>,
+}
+
+/// An intent that is not settled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Intent {
+    /// Index of its entry.
+    pub index: u64,
+    /// When it was recorded, microseconds since the Unix epoch.
+    pub recorded_at_us: u64,
 }
 
 /// What a gateway needs of a ledger.

@@ -135,9 +135,19 @@ impl BaseUrl {
 
     /// Whether it is this very machine, which no proxy can reach.
     pub(super) fn is_loopback(&self) -> bool {
-        let host = self.0.host_str().unwrap_or_default().trim_matches(['[', ']']);
-        host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
+        is_loopback(&self.0)
     }
+
+    /// Whether a URL is of the same host, at whatever port.
+    pub(super) fn has_host_of(&self, url: &reqwest::Url) -> bool {
+        self.0.host_str() == url.host_str()
+    }
+}
+
+/// Whether a URL is of this very machine.
+pub(super) fn is_loopback(url: &reqwest::Url) -> bool {
+    let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']);
+    host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
 impl FromStr for BaseUrl {

@@ -464,6 +464,8 @@ pub(crate) fn observe(tag: &str, digit: Option<char>) -> proto::statement::Kind 
         tag: tag.into(),
         digest: digit.map(digest).unwrap_or_default(),
         checks_entry: 0,
+        last_seen_us: 0,
+        first_seen_us: 0,
     })
 }
 

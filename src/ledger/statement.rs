@@ -47,7 +47,7 @@ impl Violation {
         let field = std::mem::take(&mut self.field);
         self.field = match field.as_str() {
             "statement" => format!("{request}.statement"),
-            field if field.starts_with("producer") => format!("{request}.{field}"),
+            field if field.starts_with("producer") || field == "only_at_version" => format!("{request}.{field}"),
             field => format!("{request}.statement.{field}"),
         };
         self
@@ -217,17 +217,23 @@ impl Statement {
         }
     }
 
-    /// What depends on the ledger's clock: nothing may have occurred more than a day from now.
+    /// What depends on the ledger's clock: nothing may have occurred, or been seen, more than a day from now.
     pub fn check_time(&self, now_us: u64) -> Result<(), Violation> {
         let limit = now_us.saturating_add(MAX_AHEAD_US);
-        match u64::try_from(self.message.occurred_at_us) {
-            Ok(time) if time > limit => Err(Violation::new(
-                "occurred_at_us",
-                "TOO_FAR_AHEAD",
-                format!("is {time}, more than a day ahead of the ledger's clock; at most {limit} is allowed"),
-            )),
-            _ => Ok(()),
+        // The last look is not after the first at the new state, so that one is enough.
+        let first_seen_us = match &self.message.kind {
+            Some(proto::statement::Kind::TagObserved(seen)) => seen.first_seen_us,
+            _ => 0,
+        };
+        let occurred_at_us = u64::try_from(self.message.occurred_at_us).unwrap_or_default();
+        for (field, time) in [("occurred_at_us", occurred_at_us), ("tag_observed.first_seen_us", first_seen_us)] {
+            if time > limit {
+                let message =
+                    format!("is {time}, more than a day ahead of the ledger's clock; at most {limit} is allowed");
+                return Err(Violation::new(field, "TOO_FAR_AHEAD", message));
+            }
         }
+        Ok(())
     }
 
     /// A word for what it is: "push", "delete", "deploy".
@@ -292,6 +298,7 @@ impl Check {
                     "" => Some(None),
                     digest => self.digest("tag_observed.digest", digest).map(Some),
                 };
+                self.interval(seen);
                 Some(Kind::TagObserved { tag: tag?, digest: digest?, checks: seen.checks_entry.checked_sub(1) })
             }
             Some(Wire::Deployment(deployment)) => self.deployment(deployment),
@@ -428,6 +435,22 @@ impl Check {
                 self.enumeration(field, value, "1 (REQUESTED), 2 (HAPPENED), 3 (REFUSED) or 4 (INTENDED)");
                 None
             }
+        }
+    }
+
+    /// When something was last seen otherwise, and first seen as it is.
+    fn interval(&mut self, seen: &proto::TagObserved) {
+        let (last, first) = (seen.last_seen_us, seen.first_seen_us);
+        for (field, time) in [("tag_observed.last_seen_us", last), ("tag_observed.first_seen_us", first)] {
+            if time > MAX_TIME_US {
+                let message = format!("is {time}; at most {MAX_TIME_US} (the end of the year 9999) is allowed");
+                self.refuse(field, "TOO_FAR_AHEAD", message);
+            }
+        }
+        if last > first {
+            let message =
+                format!("is {last}, after first_seen_us, which is {first}: the old state is seen before the new one");
+            self.refuse("tag_observed.last_seen_us", "OUT_OF_ORDER", message);
         }
     }
 

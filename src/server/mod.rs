@@ -10,6 +10,7 @@ pub mod high_water;
 pub mod in_process;
 pub mod listen;
 pub mod over_grpc;
+pub mod scan;
 pub mod space;
 
 use std::future::Future;
@@ -68,6 +69,9 @@ pub enum ServeError {
     /// The gateway.
     #[error(transparent)]
     Gateway(#[from] gateway::GatewayServeError),
+    /// The scanner.
+    #[error(transparent)]
+    Scan(#[from] scan::ScanServeError),
     /// The system gives no threads.
     #[error("cannot start the runtime: {0}")]
     Runtime(std::io::Error),

@@ -1,8 +1,10 @@
-//! How a gateway reaches a ledger on another machine: with the client, so that every receipt is verified under the pinned
+//! How a gateway or a scanner reaches a ledger on another machine: with the client, so that every receipt is verified under the pinned
 //! key before it is believed.
 //!
 //! The ledger need not be there when the gateway starts: the key is pinned, or compared with the pinned one, at the first
 //! call that reaches it.
+
+mod scanner;
 
 use std::future::Future;
 use std::time::Duration;
@@ -117,7 +119,7 @@ fn port_error(error: &ClientError) -> PortError {
     }
     let ClientError::Call(status) = error else { return PortError::Unavailable(error.to_string()) };
     match status.code() {
-        Code::Aborted => held(status).unwrap_or_else(|| PortError::Unavailable(error.to_string())),
+        Code::Aborted => held(status).unwrap_or(PortError::Changed),
         Code::AlreadyExists => PortError::Conflict { event_id: String::new(), index: 0 },
         Code::InvalidArgument
         | Code::Unauthenticated

@@ -243,7 +243,8 @@ MANIFEST_DELETE = Message("ManifestDelete", fields((1, "registry", "string"), (2
                                                    (3, "digest", "string"), (4, "disposition", "enum"),
                                                    (5, "settles", "uint")))
 TAG_OBSERVED = Message("TagObserved", fields((1, "registry", "string"), (2, "repository", "string"), (3, "tag", "string"),
-                                             (4, "digest", "string"), (5, "checks_entry", "uint")))
+                                             (4, "digest", "string"), (5, "checks_entry", "uint"),
+                                             (6, "last_seen_us", "uint"), (7, "first_seen_us", "uint")))
 IMAGE = Message("Image", fields((1, "registry", "string"), (2, "repository", "string"), (3, "tag", "string"),
                                 (4, "digest", "string")))
 DEPLOYMENT = Message("Deployment", fields((1, "environment", "string"), (2, "cluster", "string"), (3, "namespace", "string"),
@@ -305,6 +306,8 @@ def decode_statement(data: bytes) -> SimpleNamespace:
             require(said.settles == 0 or said.disposition in (HAPPENED, REFUSED), "settles: of what neither happened nor was refused")
         if s.kind == "tag_push":
             check_text(said.media_type, "media_type", 0, 256)
+        if s.kind == "tag_observed":
+            require(said.last_seen_us <= said.first_seen_us <= MAX_TIME_US, "last_seen_us, first_seen_us: not in this order, or after 9999")
     for name, most in (("event_id", 128), ("actor", 256), ("source", 256), ("ci_run", 512), ("trace_id", 64)):
         check_text(getattr(s, name), name, 0, most)
     require(0 <= s.occurred_at_us <= MAX_TIME_US, "occurred_at_us: not between 1970 and 9999")

@@ -81,6 +81,8 @@ pub(crate) fn observed() -> Kind {
         tag: "v1".into(),
         digest: sha256('c'),
         checks_entry: 300,
+        last_seen_us: 1_790_000_000_000_000,
+        first_seen_us: 1_790_000_060_000_000,
     })
 }
 

@@ -378,7 +378,7 @@ pub const REGISTRY: &str = "registry.example";
 pub const REPOSITORY: &str = "team/app";
 
 pub fn submission(statement: &proto::Statement) -> proto::Submission {
-    proto::Submission { statement: statement.encode_to_vec(), producer: None }
+    proto::Submission { statement: statement.encode_to_vec(), producer: None, only_at_version: None }
 }
 
 /// A digest made of one hexadecimal digit.

@@ -160,6 +160,8 @@ pub(super) fn observed(tag: &TagRef, seen: Option<&Digest>, checks: Option<u64>)
         tag: tag.tag.to_string(),
         digest: seen.map(Digest::to_string).unwrap_or_default(),
         checks_entry: checks.map_or(0, |index| index + 1),
+        last_seen_us: 0,
+        first_seen_us: 0,
     })
 }
 

@@ -119,7 +119,8 @@ impl<P: GatewayPort> Gateway<P> {
             Upstream::new(config.upstream.clone(), config.keeps_host, config.connect_timeout, config.idle_timeout)
                 .map_err(GatewayError::Upstream)?;
         let access = RegistryAccess { base: config.upstream.clone(), credentials: config.credentials.clone() };
-        let looks = super::registry::Registry::new(access, config.idle_timeout).map_err(GatewayError::Upstream)?;
+        let looks = super::registry::Registry::new(access, super::registry::Settings::once(config.idle_timeout))
+            .map_err(GatewayError::Upstream)?;
         let (journal, left) = Journal::open(config.journal.as_deref())?;
         let gateway = Arc::new(Self {
             config,

@@ -219,6 +219,8 @@ fn observe(tag: &str, digit: Option<char>) -> Said {
         tag: tag.into(),
         digest: digit.map(digest).unwrap_or_default(),
         checks_entry: 0,
+        last_seen_us: 0,
+        first_seen_us: 0,
     })
 }
 

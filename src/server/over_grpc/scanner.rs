@@ -1,0 +1,60 @@
+//! What a scanner asks of a ledger, from answers that verify.
+
+use std::collections::BTreeMap;
+
+use super::OverGrpc;
+use crate::edge::port::{PortError, Recorded, ScannerPort, Standing, TagView};
+use crate::edge::scanner::standing;
+use crate::ledger::answer::{Finding, Part, Question, RepositoryName};
+use crate::ledger::entry::Body;
+use crate::ledger::names::{Registry, Repository, Tag, TagRef};
+use crate::ledger::subject::Subject;
+use crate::proto;
+
+impl ScannerPort for OverGrpc {
+    async fn tags(&self, registry: &Registry, repository: &Repository) -> Result<BTreeMap<Tag, TagView>, PortError> {
+        let repository = RepositoryName { registry: registry.clone(), repository: repository.clone() };
+        let answer = self.ask(Question::TagsAt { repository, at_us: 0, include_unbound: true, limit: 0 }).await?;
+        let Finding::States(list) = answer.finding else { return Err(beside()) };
+        let view = |state: crate::ledger::answer::State| {
+            let Subject::Tag(name) = &state.subject else { return None };
+            // As of the moment of the answer: an entry that came after it counts as new.
+            let version = state.at.map_or(0, |at| at.version + 1);
+            Some((name.tag.clone(), TagView { version, digest: state.digest().cloned() }))
+        };
+        Ok(list.items.into_iter().filter_map(view).collect())
+    }
+
+    async fn standing(&self, tag: &TagRef, newest: u64) -> Result<Standing, PortError> {
+        let part = Part { newest_first: true, limit: newest.max(1), ..Part::default() };
+        let answer = self.ask(Question::TagHistory { tag: tag.clone(), part }).await?;
+        let Finding::History(history) = &answer.finding else { return Err(beside()) };
+        let newest = history.versions.first();
+        let view = TagView {
+            version: newest.map_or(0, |newest| newest.place.version + 1),
+            digest: newest.and_then(|newest| newest.after.as_ref()).map(|setting| setting.digest.clone()),
+        };
+        let records =
+            history.versions.iter().filter_map(|version| match &answer.entries.get(version.place.index)?.body {
+                Body::Record(record, statement) => Some((&**record, &**statement)),
+                Body::Commitment(_) => None,
+            });
+        Ok(standing(view, records))
+    }
+
+    async fn record_at(&self, statement: proto::Statement, version: u64) -> Result<Recorded, PortError> {
+        let recording =
+            async { self.ledger().await?.record_at(statement, Some(version), None, Some(&self.token)).await };
+        let receipt = self.in_time(recording).await?;
+        let index = receipt.recorded.index;
+        let Some(Body::Record(record, _)) = receipt.answer.entries.get(index).map(|entry| &entry.body) else {
+            return Err(PortError::Untrusted(format!("entry {index} is not shown")));
+        };
+        let (rule, detail) = (record.rule.clone(), record.detail.clone());
+        Ok(Recorded { index, outcome: receipt.recorded.outcome, rule, detail })
+    }
+}
+
+fn beside() -> PortError {
+    PortError::Untrusted("the answer is of another kind than the question".to_owned())
+}
