@@ -376,7 +376,8 @@ fn random_policies_decide_as_a_naive_evaluator_does() {
                 if let (Subject::Tag(name), Some(digest)) = (&touch.subject, touch.after.digest()) {
                     world.carried.insert((name.clone(), digest.clone()));
                 }
-                let state = SubjectState { count: touch.version + 1, binding: touch.after.clone() };
+                let state =
+                    SubjectState { count: touch.version + 1, binding: touch.after.clone(), hold: touch.hold.clone() };
                 world.subjects.insert(touch.subject.key(), state);
             }
         }
@@ -388,10 +389,10 @@ fn statement(tag: &TagRef, to: Option<char>, disposition: Disposition) -> Statem
     let (registry, repository, tag) = (tag.registry.to_string(), tag.repository.to_string(), tag.tag.to_string());
     let disposition = disposition.into();
     let kind = match to {
-        None => Kind::TagDelete(proto::TagDelete { registry, repository, tag, disposition }),
+        None => Kind::TagDelete(proto::TagDelete { registry, repository, tag, disposition, settles: 0 }),
         Some(digit) => {
             let (digest, media_type) = (format!("sha256:{}", digit.to_string().repeat(64)), String::new());
-            Kind::TagPush(proto::TagPush { registry, repository, tag, digest, media_type, disposition })
+            Kind::TagPush(proto::TagPush { registry, repository, tag, digest, media_type, disposition, settles: 0 })
         }
     };
     let bytes = proto::Statement { kind: Some(kind), ..proto::Statement::default() }.encode_to_vec();
