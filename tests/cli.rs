@@ -56,7 +56,7 @@ async fn set_policy(address: String, token: String) -> Result<(), Box<dyn std::e
     let change = proto::PolicyChange { policy: immutable(&["registry.example/**:v*"]), replaces: String::new() };
     let kind = Some(proto::statement::Kind::PolicyChange(change));
     let statement = proto::Statement { kind, ..proto::Statement::default() }.encode_to_vec();
-    let submission = Some(proto::Submission { statement, producer: None });
+    let submission = Some(proto::Submission { statement, ..Default::default() });
     let mut request = tonic::Request::new(proto::AppendRequest { submission });
     request.metadata_mut().insert("authorization", format!("Bearer {}", token.trim()).parse()?);
     AppendServiceClient::connect(address).await?.append(request).await?;
