@@ -14,6 +14,7 @@ pub mod merkle;
 pub mod names;
 pub mod note;
 pub mod policy;
+pub mod principals;
 pub mod replay;
 pub mod signature;
 pub mod statement;

@@ -40,7 +40,7 @@ struct Rule {
 
 /// Compiles its pattern when it is first needed: whoever only reads a policy, a stranger's perhaps, does not pay for it.
 #[derive(Debug, Clone)]
-struct Matcher {
+pub(crate) struct Matcher {
     glob: Glob,
     compiled: OnceLock<GlobMatcher>,
 }
@@ -200,17 +200,20 @@ impl Rule {
         if !path.contains('/') && path != "**" {
             return Err(no_tag());
         }
-        let matcher = |text: &str| {
-            let glob = GlobBuilder::new(text).literal_separator(true).build();
-            let glob = glob.map_err(|error| refuse(error.kind().to_string()))?;
-            Ok(Matcher { glob, compiled: OnceLock::new() })
-        };
+        let matcher = |text: &str| Matcher::new(text).map_err(refuse);
         Ok(Self { pattern: pattern.to_owned(), path: matcher(path)?, tag: matcher(tag)? })
     }
 }
 
 impl Matcher {
-    fn is_match(&self, text: &str) -> bool {
+    /// A pattern of a path, or what is wrong with it.
+    pub(crate) fn new(pattern: &str) -> Result<Self, String> {
+        let glob = GlobBuilder::new(pattern).literal_separator(true).build();
+        Ok(Self { glob: glob.map_err(|error| error.kind().to_string())?, compiled: OnceLock::new() })
+    }
+
+    /// Whether it matches all of a path.
+    pub(crate) fn is_match(&self, text: &str) -> bool {
         self.compiled.get_or_init(|| self.glob.compile_matcher()).is_match(text)
     }
 }

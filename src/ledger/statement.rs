@@ -8,6 +8,7 @@ use prost::Message as _;
 
 use super::names::{Digest, NameError, Registry, Repository, Tag};
 use super::policy::Policy;
+use super::principals::Change;
 use super::time::{MAX_AHEAD_US, MAX_TIME_US};
 use crate::proto;
 
@@ -130,6 +131,11 @@ pub enum Kind {
         /// All of them.
         policy: Policy,
     },
+    /// One principal is to be another, or nobody, from the next entry on.
+    PrincipalChange {
+        /// All that it is to be.
+        change: Box<Change>,
+    },
 }
 
 /// Registry, repository and tag.
@@ -224,6 +230,7 @@ impl Statement {
             Kind::Deployment { phase: Phase::Observed, .. } => "running",
             Kind::Attestation { .. } => "attest",
             Kind::PolicyChange { .. } => "policy",
+            Kind::PrincipalChange { .. } => "principal",
         }
     }
 }
@@ -290,6 +297,13 @@ impl Check {
                 Ok(policy) => Some(Kind::PolicyChange { policy }),
                 Err(error) => {
                     self.refuse("policy_change.policy", error.reason(), error.to_string());
+                    None
+                }
+            },
+            Some(Wire::PrincipalChange(change)) => match Change::parse(change) {
+                Ok(change) => Some(Kind::PrincipalChange { change: Box::new(change) }),
+                Err(mut found) => {
+                    self.violations.append(&mut found);
                     None
                 }
             },

@@ -23,13 +23,19 @@
 //! | attestation | - | NOTED |
 //! | policy change | (the policy) has this very text | UNCHANGED |
 //! | policy change | (the policy) has another text, or was never changed | APPLIED |
+//! | principal change | (the principal) is this already | UNCHANGED |
+//! | principal change | (the principal) is another, or nobody | APPLIED |
 //!
 //! An applied policy change rules from the entry after its own on: whoever calls [`transition`] then calls it with that policy.
+//! So does an applied principal change. Who may state what, and which principal changes are refused, is settled before
+//! ([`super::principals`]).
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use super::names::{Digest, Registry, Repository, Tag};
 use super::policy::Policy;
+use super::principals::{Change, Principals};
 use super::statement::{Disposition, Kind, Phase, Statement, TagName, Workload};
 use super::subject::{Subject, SubjectKey};
 use crate::proto::Outcome;
@@ -102,6 +108,11 @@ pub trait View {
         repository: &Repository,
         digest: &Digest,
     ) -> Result<Vec<Tag>, Self::Error>;
+
+    /// The principals in force; none, unless a ledger keeps them.
+    fn principals(&self) -> Arc<Principals> {
+        Arc::default()
+    }
 }
 
 /// One entry to record.
@@ -157,6 +168,7 @@ pub fn transition<V: View>(
             Ok(vec![Verdict::plain(Outcome::Noted).into_step(touches)])
         }
         Kind::PolicyChange { policy } => rules.change_policy(policy, index),
+        Kind::PrincipalChange { change } => rules.change_principal(change, index),
     }
 }
 
@@ -336,6 +348,22 @@ impl<V: View> Rules<'_, V> {
         let after = if changes_binding(outcome) { bound(to.digest(), index) } else { before.clone() };
         let touches = vec![self.touch(Subject::Policy, before, after, String::new())?];
         Ok(vec![Verdict::plain(outcome).into_step(touches)])
+    }
+
+    /// What is in force is told by the principals, and not by the binding: that is only the newest change. A change that is
+    /// refused is no entry, so what became of them can be said.
+    fn change_principal(&mut self, change: &Change, index: u64) -> Result<Vec<Step>, V::Error> {
+        let before = self.view.subject(&Subject::Principals.key())?.binding;
+        let principals = self.view.principals();
+        let verdict = if principals.are_as(change) {
+            Verdict::plain(Outcome::Unchanged)
+        } else {
+            let summary = principals.after(change).map_or(String::new(), |after| after.summary());
+            Verdict::new(Outcome::Applied, "", summary)
+        };
+        let after = if changes_binding(verdict.outcome) { bound(change.digest(), index) } else { before.clone() };
+        let touches = vec![self.touch(Subject::Principals, before, after, String::new())?];
+        Ok(vec![verdict.into_step(touches)])
     }
 
     /// The rule that forbids a tag to go from `before` to `to`, with the reason in words.

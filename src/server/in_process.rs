@@ -39,6 +39,9 @@ impl LedgerPort for InProcess {
                 PortError::Conflict { event_id, index }
             }
             AppendError::Rejected(Rejected::Changed { .. }) => PortError::Changed,
+            AppendError::Rejected(rejected @ (Rejected::Unauthorized { .. } | Rejected::Principals { .. })) => {
+                PortError::Invalid(rejected.to_string())
+            }
             AppendError::Overloaded | AppendError::Stopped(_) | AppendError::Unread(_) => {
                 PortError::Unavailable(error.to_string())
             }
@@ -62,6 +65,7 @@ fn submission(claim: Claim) -> Result<Submission, PortError> {
         principal: claim.principal,
         assurance: claim.assurance,
         producer: None,
+        shown: None,
         only_at_version: claim.only_at_version,
     })
 }

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
+use std::sync::Arc;
 
 use sha2::{Digest as _, Sha256};
 
@@ -9,6 +10,7 @@ use crate::ledger::map::{Leaf, Leaves};
 use crate::ledger::merkle::tree::edge_root;
 use crate::ledger::merkle::{Hash, Tree};
 use crate::ledger::names::{Digest, Registry, Repository, Tag};
+use crate::ledger::principals::Principals;
 use crate::ledger::subject::{Subject, SubjectKey};
 use crate::ledger::transition::{Binding, SubjectState, Touch, View};
 
@@ -19,6 +21,8 @@ pub(super) struct Subjects {
     pub(super) rows: BTreeMap<SubjectKey, Row>,
     /// Which tags are bound to a digest: what stands for the digest in its repository ([`place_hash`]), and a tag.
     pub(super) bound: BTreeSet<(Hash, Box<str>)>,
+    /// In force for the next entry.
+    pub(super) principals: Arc<Principals>,
 }
 
 /// One of them.
@@ -102,6 +106,10 @@ impl View for Subjects {
         let place = place_hash(registry, repository, digest);
         let here = self.bound.range((place, Box::from(""))..).take_while(|(other, _)| *other == place);
         Ok(here.map(|(_, tag)| tag.parse().expect("it was a tag when it was bound")).collect())
+    }
+
+    fn principals(&self) -> Arc<Principals> {
+        Arc::clone(&self.principals)
     }
 }
 
