@@ -66,6 +66,7 @@ fn submission((statement, first): &(proto::Statement, bool)) -> Submission {
         principal: if *first { "first" } else { "second" }.into(),
         assurance: proto::Assurance::Authenticated,
         producer: None,
+        shown: None,
         only_at_version: None,
     }
 }
@@ -104,6 +105,7 @@ impl Log {
             top: &self.top,
             last_time_us: self.last_time_us,
             policy: &self.policy,
+            principals: &std::sync::Arc::default(),
             skey: &self.skey,
         }
     }

@@ -43,6 +43,7 @@ use tagledger::ledger::signature;
 use tagledger::ledger::statement::{Statement, Workload};
 use tagledger::ledger::subject::Subject;
 use tagledger::proto;
+use tagledger::proto::principal_change;
 use tagledger::proto::statement::Kind;
 
 use ledger::little_ledger::digest as sha256;
@@ -575,6 +576,25 @@ fn fields(statement: &proto::Statement) -> Value {
             }),
         ),
         Kind::PolicyChange(m) => ("policy_change", json!({ "policy": m.policy })),
+        Kind::PrincipalChange(m) => {
+            let change = match m.change.as_ref().expect("set") {
+                principal_change::Change::Revocation(_) => json!({ "name": m.name, "revocation": {} }),
+                principal_change::Change::Principal(p) => json!({
+                    "name": m.name,
+                    "principal": {
+                        "roles": p.roles,
+                        "grants": p.grants.iter().map(|grant| json!({
+                            "repositories": grant.repositories, "kinds": grant.kinds,
+                        })).collect::<Vec<_>>(),
+                        "requires": p.requires,
+                        "token_sha256": p.token_sha256.iter().map(hex::encode).collect::<Vec<_>>(),
+                        "certificate_names": p.certificate_names,
+                        "keys": p.keys,
+                    },
+                }),
+            };
+            ("principal_change", change)
+        }
     };
     let fields = fields.as_object_mut().expect("an object");
     fields.retain(|_, value| *value != json!("") && *value != json!(0) && *value != json!([]));

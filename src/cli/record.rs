@@ -7,7 +7,8 @@ use prost::Message as _;
 
 use super::name::Image;
 use super::when::time_us;
-use super::{Answering, Failure, Globals, Outcome, show, variable};
+use super::{Answering, Failure, Globals, Outcome, Output, secret, show};
+use crate::client::{Receipt, RemoteLedger};
 use crate::ledger::names::{Digest, TagRef};
 use crate::ledger::note::Skey;
 use crate::ledger::statement::{Statement, Violation};
@@ -49,7 +50,7 @@ pub(super) struct Push {
     #[command(flatten)]
     asked: Asked,
     #[command(flatten)]
-    common: Common,
+    common: Sent,
 }
 
 /// Record that a tag, or a digest with all its tags, was deleted, or ask for it
@@ -63,7 +64,7 @@ pub(super) struct Delete {
     #[command(flatten)]
     asked: Asked,
     #[command(flatten)]
-    common: Common,
+    common: Sent,
 }
 
 /// Record that a workload started, stopped, or was seen running an image
@@ -97,7 +98,7 @@ pub(super) struct Deploy {
     #[arg(long, value_enum, default_value = "started")]
     phase: Phase,
     #[command(flatten)]
-    common: Common,
+    common: Sent,
 }
 
 /// Record what somebody saw a tag point to in the registry
@@ -117,7 +118,7 @@ pub(super) struct Observe {
     #[arg(long, value_name = "INDEX")]
     checks_entry: Option<u64>,
     #[command(flatten)]
-    common: Common,
+    common: Sent,
 }
 
 /// Whether to ask or to tell; it happened, if nothing is said.
@@ -141,7 +142,7 @@ enum Phase {
 
 /// What every statement may carry, and how it is sent.
 #[derive(Debug, Args)]
-struct Common {
+pub(super) struct Sent {
     /// Makes it idempotent: the same id again is answered with the first entry [default: a random one]
     #[arg(long, value_name = "ID", default_value = "", hide_default_value = true)]
     event_id: String,
@@ -166,12 +167,6 @@ struct Common {
     /// Sign the statement with this private key (a file in signed-note form)
     #[arg(long, value_name = "FILE", env = "TAGLEDGER_SIGN_KEY")]
     sign_key: Option<PathBuf>,
-    /// File with the token for writing [env: TAGLEDGER_TOKEN_FILE, or TAGLEDGER_TOKEN for the token itself]
-    #[arg(long, value_name = "FILE")]
-    token_file: Option<PathBuf>,
-    /// Hidden: on a command line others could read it
-    #[arg(long, value_name = "TOKEN", hide = true, conflicts_with = "token_file")]
-    token: Option<String>,
     #[command(flatten)]
     answering: Answering,
 }
@@ -194,7 +189,7 @@ impl Record {
 }
 
 impl Push {
-    fn statement(self) -> Result<(Kind, Common), Failure> {
+    fn statement(self) -> Result<(Kind, Sent), Failure> {
         let digest = one_digest(self.image.digest, self.digest)?;
         let tag = self.image.tag.ok_or_else(|| usage("the reference has no tag; write registry/repository:tag"))?;
         let push = proto::TagPush {
@@ -210,7 +205,7 @@ impl Push {
 }
 
 impl Delete {
-    fn statement(self) -> Result<(Kind, Common), Failure> {
+    fn statement(self) -> Result<(Kind, Sent), Failure> {
         let registry = self.image.repository.registry.to_string();
         let repository = self.image.repository.repository.to_string();
         let disposition = self.asked.disposition().into();
@@ -229,7 +224,7 @@ impl Delete {
 }
 
 impl Deploy {
-    fn statement(self) -> Result<(Kind, Common), Failure> {
+    fn statement(self) -> Result<(Kind, Sent), Failure> {
         let digest = one_digest(self.image.digest, self.digest)?;
         let phase = match self.phase {
             Phase::Started => proto::deployment::Phase::Started,
@@ -255,7 +250,7 @@ impl Deploy {
 }
 
 impl Observe {
-    fn statement(self) -> (Kind, Common) {
+    fn statement(self) -> (Kind, Sent) {
         let observed = proto::TagObserved {
             registry: self.tag.registry.to_string(),
             repository: self.tag.repository.to_string(),
@@ -277,26 +272,31 @@ impl Asked {
     }
 }
 
-impl Common {
+impl Sent {
     async fn send(self, kind: Kind, globals: &Globals) -> Outcome {
-        let statement = self.complete(kind)?;
-        let sign_key = self.sign_key.as_deref().map(read_key).transpose()?;
-        let token = self.token()?;
-        let receipt = globals.open().await?.record(statement, sign_key.as_ref(), token.as_deref()).await?;
-        self.answering.keep(&receipt.claimed)?;
+        self.check(kind.clone())?;
+        let receipt = self.send_to(&globals.open().await?, kind).await?;
         show::receipt(&receipt, &self.answering.output)
     }
 
-    /// What is typed counts before what the environment says. Not clap's: to it both are given, and would be in conflict.
-    fn token(&self) -> Result<Option<String>, Failure> {
-        if self.token.is_some() {
-            return Ok(self.token.clone());
-        }
-        let file = self.token_file.clone().or_else(|| variable("TAGLEDGER_TOKEN_FILE").map(PathBuf::from));
-        match file {
-            Some(path) => Ok(Some(read(&path)?.trim().to_owned())),
-            None => Ok(variable("TAGLEDGER_TOKEN").map(|token| token.to_string_lossy().into_owned())),
-        }
+    /// Refuses what no ledger accepts, before anybody is asked.
+    pub(super) fn check(&self, kind: Kind) -> Result<(), Failure> {
+        self.complete(kind)?;
+        self.sign_key.as_deref().map(read_key).transpose()?;
+        Ok(())
+    }
+
+    /// Records a statement of this kind, and keeps the receipt where that is wanted.
+    pub(super) async fn send_to(&self, ledger: &RemoteLedger, kind: Kind) -> Result<Receipt, Failure> {
+        let statement = self.complete(kind)?;
+        let sign_key = self.sign_key.as_deref().map(read_key).transpose()?;
+        let receipt = ledger.record(statement, sign_key.as_ref()).await?;
+        self.answering.keep(&receipt.claimed)?;
+        Ok(receipt)
+    }
+
+    pub(super) fn output(&self) -> &Output {
+        &self.answering.output
     }
 
     /// The whole statement, if it is one that a ledger accepts.
@@ -336,16 +336,11 @@ fn one_digest(in_reference: Option<Digest>, beside: Option<Digest>) -> Result<Di
     }
 }
 
-fn usage(message: &str) -> Failure {
+pub(super) fn usage(message: &str) -> Failure {
     Failure::Usage(message.to_owned())
 }
 
-fn read(path: &Path) -> Result<String, Failure> {
-    std::fs::read_to_string(path)
-        .map_err(|error| Failure::Operational(format!("cannot read {}: {error}", path.display())))
-}
-
 fn read_key(path: &Path) -> Result<Skey, Failure> {
-    let text = zeroize::Zeroizing::new(read(path)?);
+    let text = secret(path)?;
     Skey::from_text(&text).map_err(|error| Failure::Operational(format!("{}: {error}", path.display())))
 }

@@ -11,7 +11,7 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use tonic::transport::Channel;
+use super::credentials::Connection;
 
 use super::remote::GrowthError;
 use super::tiles::{self, InOrder, TileError, tiles_of};
@@ -180,7 +180,7 @@ pub fn load(path: &Path, vkey: &Vkey) -> Result<Option<Loaded>, AuditError> {
 
 /// An audit that is about to begin: the log up to a checkpoint, from where an earlier one ended.
 pub struct Audit {
-    channel: Channel,
+    channel: Connection,
     newest: Remembered,
     replay: Replay,
     /// The tree of what was audited earlier.
@@ -303,7 +303,7 @@ impl Audit {
 /// A tile's entries, each examined.
 type Bundle = (Tile, Vec<Result<Examined, EntryError>>);
 
-async fn examined(channel: Channel, vkey: Vkey, tile: Tile) -> Result<Bundle, TileError> {
+async fn examined(channel: Connection, vkey: Vkey, tile: Tile) -> Result<Bundle, TileError> {
     let entries = tiles::entries(channel, tile).await?;
     let examined =
         tokio::task::spawn_blocking(move || entries.iter().map(|entry| examine(entry, &vkey)).collect::<Vec<_>>());
@@ -341,7 +341,7 @@ impl Keeping {
 }
 
 /// Finds where the entries served part from the log's own hashes.
-async fn difference(channel: &Channel, mut log: Tree, checkpoint: &Checkpoint) -> Result<Difference, AuditError> {
+async fn difference(channel: &Connection, mut log: Tree, checkpoint: &Checkpoint) -> Result<Difference, AuditError> {
     let mut tiles = tiles_of(log.size()..checkpoint.size).map(|tile| {
         let channel = channel.clone();
         async move {
@@ -414,8 +414,20 @@ impl Audited {
             unproven.push("what that audit found, whose state was trusted".to_owned());
         }
         proven.push(format!("the entries lead to the root of the checkpoint, {}", hex::encode(root)));
-        unproven
-            .push("who the principals are, what producers signed, and that the ledger's clock was right".to_owned());
+        let unjudged = self.counts.unjudged - self.counts_before.unjudged;
+        if new(self.counts.records(), self.counts_before.records()) > unjudged {
+            proven.push(
+                "who stated each record might do so by the principals of then, and what was signed was signed by a key they had"
+                    .to_owned(),
+            );
+        }
+        if unjudged > 0 {
+            let of = each(unjudged, "record", "records");
+            unproven.push(format!("who stated {of} from before the log had principals"));
+        }
+        unproven.push(
+            "that who did not sign showed the ledger what it had to, and that the ledger's clock was right".to_owned(),
+        );
         unproven.push("that others are shown the same log: compare the checkpoint with theirs".to_owned());
         Verdict { checked, proven, unproven }
     }

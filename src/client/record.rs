@@ -1,8 +1,6 @@
 //! Recording a statement, and believing that it was recorded only once the receipt verifies.
 
 use prost::Message as _;
-use tonic::Request;
-use tonic::metadata::AsciiMetadataValue;
 
 use super::{ClientError, RemoteLedger};
 use crate::ledger::answer::{Answer, Claimed, Question, Recorded, check_receipt};
@@ -29,7 +27,6 @@ impl RemoteLedger {
         &self,
         mut statement: proto::Statement,
         sign_key: Option<&Skey>,
-        token: Option<&str>,
     ) -> Result<Receipt, ClientError> {
         // Nothing is written to a ledger that has forked or lost entries.
         let size_before = self.checkpoint().await?.checkpoint.size;
@@ -42,12 +39,7 @@ impl RemoteLedger {
             signature: sign(skey.key(), &statement_message(&bytes)).to_vec(),
         });
         let submission = proto::Submission { statement: bytes.clone(), producer };
-        let mut request = Request::new(proto::AppendRequest { submission: Some(submission) });
-        if let Some(token) = token {
-            let mut bearer = AsciiMetadataValue::try_from(format!("Bearer {token}")).map_err(|_| ClientError::Token)?;
-            bearer.set_sensitive(true);
-            request.metadata_mut().insert("authorization", bearer);
-        }
+        let request = proto::AppendRequest { submission: Some(submission) };
         let response = self.appends().append(request).await?.into_inner();
         let receipt = response.receipt.ok_or(ClientError::Incomplete("receipt"))?;
         let evidence = response.evidence.ok_or(ClientError::Incomplete("evidence"))?;

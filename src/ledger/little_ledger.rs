@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::convert::Infallible;
+use std::sync::Arc;
 
 use prost::Message as _;
 
@@ -20,7 +21,8 @@ use super::merkle::{Hash, Tree};
 use super::names::{Digest, Registry, Repository, Tag};
 use super::note::Skey;
 use super::policy::Policy;
-use super::statement::Statement;
+use super::principals::Principals;
+use super::statement::{Kind, Statement};
 use super::subject::{Subject, SubjectKey};
 use super::transition::{Binding, SubjectState, Touch, View, transition};
 use crate::proto;
@@ -29,6 +31,8 @@ pub(crate) struct LittleLedger {
     pub(crate) skey: Skey,
     /// In force for the next statement.
     pub(crate) policy: Policy,
+    /// The same.
+    pub(crate) principals: Arc<Principals>,
     entries: Vec<Vec<u8>>,
     nodes: MemoryNodes,
     /// The tree after each entry.
@@ -89,6 +93,10 @@ impl View for LittleLedger {
         let here = self.bound.iter().filter(|((a, b, _), bound)| a == registry && b == repository && *bound == digest);
         Ok(here.map(|((_, _, tag), _)| tag.clone()).collect())
     }
+
+    fn principals(&self) -> Arc<Principals> {
+        Arc::clone(&self.principals)
+    }
 }
 
 impl LittleLedger {
@@ -97,6 +105,7 @@ impl LittleLedger {
         Self {
             skey,
             policy: Policy::default(),
+            principals: Arc::default(),
             entries: Vec::new(),
             nodes: MemoryNodes::default(),
             trees: Vec::new(),
@@ -185,6 +194,12 @@ impl LittleLedger {
             let changed = matches!(touch.after, Binding::Bound { set_by, .. } if set_by == index);
             if touch.subject == Subject::Policy && changed {
                 self.policy = policy_of(&record.statement);
+            }
+            if let (true, Kind::PrincipalChange { change }) = (changed, parsed(&record.statement).kind)
+                // A liar may record one that is refused; then nothing follows from it.
+                && let Ok(after) = self.principals.after(&change)
+            {
+                self.principals = Arc::new(after);
             }
             self.extend_history(touch.subject.key(), index, touch.after.effective());
             self.states.insert(touch.subject.key(), SubjectState { count: touch.version + 1, binding: touch.after });
@@ -394,8 +409,12 @@ impl From<proto::Statement> for Submission {
     }
 }
 
+fn parsed(statement: &[u8]) -> Statement {
+    Statement::parse(statement).expect("own statement")
+}
+
 fn policy_of(statement: &[u8]) -> Policy {
-    match Statement::parse(statement).expect("own statement").kind {
+    match parsed(statement).kind {
         super::statement::Kind::PolicyChange { policy } => policy,
         other => panic!("{other:?} changes no policy"),
     }

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use prost::Message as _;
 use tagledger::ledger::checkpoint::Checkpoint;
@@ -17,6 +18,7 @@ use tagledger::ledger::merkle::Tree;
 use tagledger::ledger::names::{Digest, Registry, Repository, Tag};
 use tagledger::ledger::note::Vkey;
 use tagledger::ledger::policy::Policy;
+use tagledger::ledger::principals::Principals;
 use tagledger::ledger::statement::{Kind, Statement};
 use tagledger::ledger::subject::{Subject, SubjectKey, digest_of};
 use tagledger::ledger::subject_proof::{ProvenSubject, verify_subject};
@@ -203,6 +205,8 @@ pub fn check_log(entries: &[Vec<u8>], checkpoint: &Checkpoint, vkey: &Vkey) -> P
             }
             Body::Record(record, statement) => {
                 if expected.is_empty() {
+                    let judged = replay.principals.judge(record, statement);
+                    judged.unwrap_or_else(|error| panic!("entry {index}: {error}"));
                     let Ok(steps) = transition(&replay, &policy, statement, index);
                     expected = steps.into();
                 }
@@ -215,9 +219,13 @@ pub fn check_log(entries: &[Vec<u8>], checkpoint: &Checkpoint, vkey: &Vkey) -> P
                 if let (Kind::PolicyChange { policy: changed }, Outcome::Applied) = (&statement.kind, step.outcome) {
                     policy = changed.clone();
                 }
+                if let (Kind::PrincipalChange { change }, Outcome::Applied) = (&statement.kind, step.outcome) {
+                    let after = replay.principals.after(change).unwrap_or_else(|error| panic!("entry {index}: {error}"));
+                    replay.principals = Arc::new(after);
+                }
                 for touch in step.touches {
                     let leaf = history_leaf(index, &entry_hash(bytes), touch.after.effective());
-                    let known = replay.0.entry(touch.subject.key());
+                    let known = replay.subjects.entry(touch.subject.key());
                     let known = known.or_insert_with(|| (touch.subject, SubjectState::default(), Tree::default()));
                     known.1 = SubjectState { count: touch.version + 1, binding: touch.after };
                     known.2.append(leaf, |_| {});
@@ -236,11 +244,14 @@ pub fn check_log(entries: &[Vec<u8>], checkpoint: &Checkpoint, vkey: &Vkey) -> P
 
 /// The states and histories of all subjects, from the log alone.
 #[derive(Default)]
-struct Replay(BTreeMap<SubjectKey, (Subject, SubjectState, Tree)>);
+struct Replay {
+    subjects: BTreeMap<SubjectKey, (Subject, SubjectState, Tree)>,
+    principals: Arc<Principals>,
+}
 
 impl Replay {
     fn leaves(&self) -> Vec<map::Leaf> {
-        self.0.iter().map(|(key, (_, _, history))| map_leaf(*key, history)).collect()
+        self.subjects.iter().map(|(key, (_, _, history))| map_leaf(*key, history)).collect()
     }
 }
 
@@ -248,7 +259,7 @@ impl View for Replay {
     type Error = Infallible;
 
     fn subject(&self, key: &SubjectKey) -> Result<SubjectState, Infallible> {
-        Ok(self.0.get(key).map(|(_, state, _)| state.clone()).unwrap_or_default())
+        Ok(self.subjects.get(key).map(|(_, state, _)| state.clone()).unwrap_or_default())
     }
 
     fn tags_bound_to(
@@ -258,7 +269,7 @@ impl View for Replay {
         digest: &Digest,
     ) -> Result<Vec<Tag>, Infallible> {
         let mut tags: Vec<Tag> = self
-            .0
+            .subjects
             .values()
             .filter_map(|(subject, state, _)| match subject {
                 Subject::Tag(name)
@@ -272,6 +283,10 @@ impl View for Replay {
             .collect();
         tags.sort();
         Ok(tags)
+    }
+
+    fn principals(&self) -> Arc<Principals> {
+        Arc::clone(&self.principals)
     }
 }
 

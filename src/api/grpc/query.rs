@@ -11,7 +11,8 @@ use crate::ledger::statement::TagName;
 use crate::proto::query_service_server::QueryService;
 use crate::proto::{
     DiffEnvironmentRequest, DiffEnvironmentResponse, DiffRepositoryRequest, DiffRepositoryResponse,
-    ListDigestSightingsRequest, ListDigestSightingsResponse, ListRunningRequest, ListRunningResponse,
+    ListDigestSightingsRequest, ListDigestSightingsResponse, ListPrincipalChangesRequest, ListPrincipalChangesResponse,
+    ListRunningRequest, ListRunningResponse,
     ListTagHistoryRequest, ListTagHistoryResponse, ListTagsRequest, ListTagsResponse, ProveSubjectRequest,
     ProveSubjectResponse, ResolveTagRequest, ResolveTagResponse,
 };
@@ -91,6 +92,14 @@ impl QueryService for Query {
         fields.text("environment", &request.environment, 1);
         fields.finish(Some(()))?;
         self.ask(|reader| reader.diff_environment(&request))
+    }
+
+    async fn list_principal_changes(
+        &self,
+        request: Request<ListPrincipalChangesRequest>,
+    ) -> Result<Response<ListPrincipalChangesResponse>, Status> {
+        let request = request.into_inner();
+        self.ask(|reader| reader.principal_changes(&request))
     }
 
     async fn prove_subject(

@@ -84,6 +84,11 @@ pub enum Question {
         /// At most so many; 0: all.
         limit: u64,
     },
+    /// Who might state what?
+    Principals {
+        /// When.
+        at_us: u64,
+    },
     /// Which entry is at this index?
     Entry {
         /// Position in the log.
@@ -131,7 +136,10 @@ impl Question {
     /// The last moment asked about, where states are asked for; 0: now.
     pub fn until_us(&self) -> Option<u64> {
         match self {
-            Self::TagAt { at_us, .. } | Self::TagsAt { at_us, .. } | Self::RunningAt { at_us, .. } => Some(*at_us),
+            Self::TagAt { at_us, .. }
+            | Self::TagsAt { at_us, .. }
+            | Self::RunningAt { at_us, .. }
+            | Self::Principals { at_us } => Some(*at_us),
             Self::RepositoryDiff { to_us, .. } | Self::EnvironmentDiff { to_us, .. } => Some(*to_us),
             Self::TagHistory { .. }
             | Self::Sightings { .. }
@@ -149,6 +157,7 @@ impl Question {
             | Self::RunningAt { limit, .. }
             | Self::RepositoryDiff { limit, .. }
             | Self::EnvironmentDiff { limit, .. } => *limit,
+            Self::Principals { .. } => 0,
             Self::TagAt { .. } | Self::Entry { .. } | Self::Leaf { .. } | Self::Inclusion { .. } => 1,
         };
         (limit > 0).then_some(limit)
