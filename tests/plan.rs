@@ -78,6 +78,7 @@ struct Log {
     top: map::Top,
     last_time_us: u64,
     policy: Policy,
+    principals: std::sync::Arc<tagledger::ledger::principals::Principals>,
     skey: Skey,
 }
 
@@ -89,6 +90,7 @@ impl Log {
             top: map::Top::default(),
             last_time_us: 0,
             policy: Policy::default(),
+            principals: std::sync::Arc::default(),
             skey: skey(),
         };
         let genesis = plan_genesis(&log.base(), 1_000).expect("planned");
@@ -105,7 +107,7 @@ impl Log {
             top: &self.top,
             last_time_us: self.last_time_us,
             policy: &self.policy,
-            principals: &std::sync::Arc::default(),
+            principals: &self.principals,
             skey: &self.skey,
         }
     }

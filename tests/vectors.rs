@@ -7,6 +7,8 @@
 
 #[path = "vectors/against.rs"]
 mod against;
+#[path = "vectors/authority.rs"]
+mod authority;
 #[path = "vectors/evidence.rs"]
 mod evidence;
 #[path = "vectors/example.rs"]
@@ -513,6 +515,8 @@ fn story() -> Vec<Vec<proto::Statement>> {
         vec![full, plain(push("v1", 'b'))],
         vec![plain(delete), plain(observed), plain(deployment), plain(attestation)],
         vec![plain(manifest_delete)],
+        // The last: those before are of a log without principals.
+        vec![plain(authority::change("operator", Some(authority::operator())))],
     ]
 }
 
@@ -581,25 +585,31 @@ fn fields(statement: &proto::Statement) -> Value {
                 principal_change::Change::Revocation(_) => json!({ "name": m.name, "revocation": {} }),
                 principal_change::Change::Principal(p) => json!({
                     "name": m.name,
-                    "principal": {
+                    "principal": set(json!({
                         "roles": p.roles,
-                        "grants": p.grants.iter().map(|grant| json!({
+                        "grants": p.grants.iter().map(|grant| set(json!({
                             "repositories": grant.repositories, "kinds": grant.kinds,
-                        })).collect::<Vec<_>>(),
+                        }))).collect::<Vec<_>>(),
                         "requires": p.requires,
                         "token_sha256": p.token_sha256.iter().map(hex::encode).collect::<Vec<_>>(),
                         "certificate_names": p.certificate_names,
                         "keys": p.keys,
-                    },
+                    })),
                 }),
             };
             ("principal_change", change)
         }
     };
-    let fields = fields.as_object_mut().expect("an object");
-    fields.retain(|_, value| *value != json!("") && *value != json!(0) && *value != json!([]));
-    fields.insert(name.to_owned(), kind);
-    Value::Object(fields.clone())
+    fields = set(fields);
+    fields[name] = kind;
+    fields
+}
+
+/// Without fields at their default.
+fn set(mut fields: Value) -> Value {
+    let is_set = |value: &Value| *value != json!("") && *value != json!(0) && *value != json!([]);
+    fields.as_object_mut().expect("an object").retain(|_, value| is_set(value));
+    fields
 }
 
 // Reading them, as a stranger would.

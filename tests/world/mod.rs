@@ -34,6 +34,9 @@ use tokio::sync::oneshot;
 use tonic::transport::Channel;
 use tonic::{Request, Status};
 
+/// Entries that a new ledger begins with: a commitment over nothing, its first principal, a commitment.
+pub const BEGUN: u64 = 3;
+
 /// A running service.
 pub struct World {
     pub address: SocketAddr,
