@@ -47,7 +47,7 @@ fn the_go_client_refuses_one_flipped_bit_wherever_it_is() {
         "/tile/0/001.p/46",
         "/tile/1/000.p/1",
         "/tile/entries/000",
-        "/tile/entries/001.p/46",
+        "/tile/entries/001.p/48",
     ] {
         assert_refused(&proxy(corrupted), corrupted);
     }

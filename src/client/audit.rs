@@ -402,6 +402,13 @@ impl Audited {
                 "outcome, reason and subjects of {of} follow from the rules, the policy in the log, and the entries before it"
             ));
         }
+        let unjudged = self.counts.unjudged - self.counts_before.unjudged;
+        if new(self.counts.records(), self.counts_before.records()) > unjudged {
+            proven.push(
+                "who stated each record was allowed to by the principals of then, and each producer's signature is by a key it had then"
+                    .to_owned(),
+            );
+        }
         if let count @ 1.. = new(self.counts.commitments, self.counts_before.commitments) {
             let commitments = each(count, "commitment", "commitments");
             proven.push(format!(
@@ -414,13 +421,6 @@ impl Audited {
             unproven.push("what that audit found, whose state was trusted".to_owned());
         }
         proven.push(format!("the entries lead to the root of the checkpoint, {}", hex::encode(root)));
-        let unjudged = self.counts.unjudged - self.counts_before.unjudged;
-        if new(self.counts.records(), self.counts_before.records()) > unjudged {
-            proven.push(
-                "who stated each record might do so by the principals of then, and what was signed was signed by a key they had"
-                    .to_owned(),
-            );
-        }
         if unjudged > 0 {
             let of = each(unjudged, "record", "records");
             unproven.push(format!("who stated {of} from before the log had principals"));

@@ -195,7 +195,9 @@ impl LittleLedger {
             if touch.subject == Subject::Policy && changed {
                 self.policy = policy_of(&record.statement);
             }
-            if let (true, Kind::PrincipalChange { change }) = (changed, parsed(&record.statement).kind)
+            if touch.subject == Subject::Principals
+                && changed
+                && let Kind::PrincipalChange { change } = parsed(&record.statement).kind
                 // A liar may record one that is refused; then nothing follows from it.
                 && let Ok(after) = self.principals.after(&change)
             {
