@@ -28,8 +28,9 @@ use crate::proto::{self, Credential, Role};
 pub struct Peer {
     /// From where.
     pub address: IpAddr,
-    /// The names in its client certificate, which leads to a trusted authority; none if it showed none.
-    pub certificate_names: Arc<[String]>,
+    /// The names in its client certificate, which leads to a trusted authority; none if it showed none. Or why the one that
+    /// it showed does not hold.
+    pub certificate: Result<Arc<[String]>, Arc<str>>,
 }
 
 /// Who may read.
@@ -76,6 +77,9 @@ pub enum AuthError {
     /// A token nobody has, or nobody any more.
     #[error("the token is not known to this ledger: it never was, or it was revoked")]
     Unknown,
+    /// A certificate that does not hold.
+    #[error("the client certificate does not hold: {0}")]
+    BadCertificate(Arc<str>),
     /// A certificate nobody has.
     #[error("no principal has one of the names in the client certificate: {0}")]
     Certificate(String),
@@ -149,7 +153,8 @@ impl Access {
     fn authenticate(&self, headers: &HeaderMap, peer: &Peer) -> Result<Caller, AuthError> {
         let principals = self.principals();
         let token = bearer(headers)?.map(|token| <[u8; 32]>::from(Sha256::digest(token)));
-        let shown = Shown { token, certificate_names: peer.certificate_names.to_vec(), key: None };
+        let certificate_names = peer.certificate.as_ref().map_err(|why| AuthError::BadCertificate(Arc::clone(why)))?;
+        let shown = Shown { token, certificate_names: certificate_names.to_vec(), key: None };
         let has_certificate = |principal: &&Arc<Principal>| {
             shown.certificate_names.iter().any(|name| principal.certificate_names().contains(name))
         };
@@ -226,7 +231,7 @@ fn reason(error: &AuthError) -> Reason {
     match error {
         AuthError::Missing => Reason::Missing,
         AuthError::Unknown => Reason::Token,
-        AuthError::Certificate(_) => Reason::Certificate,
+        AuthError::BadCertificate(_) | AuthError::Certificate(_) => Reason::Certificate,
         AuthError::Credentials(_) => Reason::Credentials,
         AuthError::NoReader(_) => Reason::Role,
     }

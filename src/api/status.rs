@@ -82,10 +82,12 @@ pub fn recorded_but_unread(error: &ReadError) -> Status {
 /// A caller who may not.
 pub fn of_auth(error: &AuthError) -> Status {
     match error {
-        AuthError::Missing | AuthError::Unknown | AuthError::Certificate(_) | AuthError::Credentials(_) => {
-            Status::unauthenticated(error.to_string())
-        }
         AuthError::NoReader(_) => Status::permission_denied(error.to_string()),
+        AuthError::Missing
+        | AuthError::Unknown
+        | AuthError::BadCertificate(_)
+        | AuthError::Certificate(_)
+        | AuthError::Credentials(_) => Status::unauthenticated(error.to_string()),
     }
 }
 

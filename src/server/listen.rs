@@ -18,14 +18,13 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use hyper_util::server::graceful::GracefulShutdown;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use rustls::ServerConfig;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tokio_rustls::TlsAcceptor;
 use tower::ServiceExt as _;
 
-use super::tls::names_in;
+use super::tls::Served;
 use crate::api::principals::Peer;
 
 /// How an HTTP/2 connection begins (RFC 9113 section 3.4).
@@ -47,9 +46,7 @@ const OTHER_FILES: u64 = 640;
 #[derive(Clone)]
 pub struct Secured {
     /// What new connections are served with.
-    pub config: watch::Receiver<Arc<ServerConfig>>,
-    /// Told of a handshake that failed, for a client's certificate perhaps.
-    pub failed: Arc<dyn Fn(IpAddr, &io::Error) + Send + Sync>,
+    pub served: watch::Receiver<Arc<Served>>,
 }
 
 /// Serves until `shutdown` completes, and a bounded time longer.
@@ -144,18 +141,17 @@ impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 /// Shakes hands, where there is TLS, and finds out what is spoken and by whom.
 async fn begin(stream: TcpStream, secured: Option<Secured>) -> io::Result<Begun> {
     let address = stream.peer_addr().map_or(IpAddr::V6(Ipv6Addr::UNSPECIFIED), |address| address.ip().to_canonical());
-    let Some(Secured { config, failed }) = secured else {
+    let Some(Secured { served }) = secured else {
         let is_http2 = begins_http2(&stream).await?;
-        let peer = Peer { address, certificate_names: Arc::default() };
+        let peer = Peer { address, certificate: Ok(Arc::default()) };
         return Ok(Begun { stream: Box::new(stream), is_http2, peer });
     };
-    let config = Arc::clone(&config.borrow());
-    let stream = TlsAcceptor::from(config).accept(stream).await.inspect_err(|error| failed(address, error))?;
+    let served = Arc::clone(&served.borrow());
+    let stream = TlsAcceptor::from(Arc::clone(&served.config)).accept(stream).await?;
     let (_, session) = stream.get_ref();
     let is_http2 = session.alpn_protocol() == Some(b"h2");
-    let certificate = session.peer_certificates().and_then(<[_]>::first);
-    let certificate_names = certificate.map_or_else(Vec::new, |certificate| names_in(certificate)).into();
-    Ok(Begun { stream: Box::new(stream), is_http2, peer: Peer { address, certificate_names } })
+    let certificate = served.check(session.peer_certificates()).map(Arc::from).map_err(Arc::from);
+    Ok(Begun { stream: Box::new(stream), is_http2, peer: Peer { address, certificate } })
 }
 
 /// Whether a client speaks HTTP/2, without taking its first bytes away.

@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use prometheus_client::registry::Registry;
 
-use crate::api::failures::{Failures, Reason};
+use crate::api::failures::Failures;
 use crate::api::limits::Limits as CallerLimits;
 use crate::api::principals::Access;
 use crate::api::{grpc, guard, http};
@@ -154,9 +154,9 @@ pub async fn serve(
     });
     let source = Arc::new(in_process::EngineSource::new(ledger.clone()));
     let http = guard::guarded(http::routes(source, Arc::new(registry)).merge(webhooks), Arc::clone(&access));
-    let grpc = guard::guarded(grpc::routes(&ledger, Arc::clone(&access)).into_axum_router(), Arc::clone(&access));
+    let grpc = guard::guarded(grpc::routes(&ledger, Arc::clone(&access)).into_axum_router(), access);
     let has_tls = tls.is_some();
-    let secured = tls.map(|tls| secured(tls, access));
+    let secured = tls.map(secured);
 
     started(&Running {
         address,
@@ -194,20 +194,9 @@ async fn closed(in_use: &Weak<()>) {
     tracing::warn!("the database is still in use by a request that does not end");
 }
 
-/// Serves with these certificates, keeps up with their files, and tells of clients whose certificate does not hold.
-fn secured(tls: tls::Tls, access: Arc<Access>) -> listen::Secured {
-    let config = tls.current();
+/// Serves with these certificates, and keeps up with their files.
+fn secured(tls: tls::Tls) -> listen::Secured {
+    let served = tls.current();
     tokio::spawn(tls.keep_up());
-    let failed = move |address, error: &std::io::Error| {
-        // A scan of ports or a client without TLS is no failed authentication.
-        let is_about_client = error.get_ref().and_then(|error| error.downcast_ref::<rustls::Error>());
-        match is_about_client {
-            Some(rustls::Error::InvalidCertificate(reason)) => {
-                let words = format!("the client certificate does not hold: {reason}");
-                access.failures.note(Reason::Certificate, address, &words);
-            }
-            _ => tracing::debug!(%address, %error, "a TLS handshake failed"),
-        }
-    };
-    listen::Secured { config, failed: Arc::new(failed) }
+    listen::Secured { served }
 }

@@ -3,6 +3,9 @@
 //! The files are looked at every few seconds, and when the process gets SIGHUP. What does not load is said, and what was loaded
 //! before stays: a broken file takes no service down. Connections that are there go on under what they began with. Sessions are
 //! not resumed: each connection shows its certificate, and has it checked.
+//!
+//! A client's certificate that does not hold does not end the handshake: most clients could not tell why. The handshake proves that
+//! the client has the key; [`Served::check`] then says whether the certificate counts, and who calls is told if it does not.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
@@ -11,9 +14,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::client::danger::HandshakeSignatureValid;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
+use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
-use rustls::{RootCertStore, ServerConfig};
+use rustls::{DigitallySignedStruct, DistinguishedName, RootCertStore, ServerConfig, SignatureScheme};
 use sha2::{Digest as _, Sha256};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
@@ -74,19 +79,27 @@ pub enum TlsError {
 pub struct Tls {
     settings: TlsSettings,
     seen: Option<[u8; 32]>,
-    current: watch::Sender<Arc<ServerConfig>>,
+    current: watch::Sender<Arc<Served>>,
+}
+
+/// What connections are served with.
+pub struct Served {
+    /// For the handshake.
+    pub config: Arc<ServerConfig>,
+    /// By whom clients' certificates have to be signed.
+    clients: Option<Arc<dyn ClientCertVerifier>>,
 }
 
 impl Tls {
     /// Reads the files.
     pub fn load(settings: TlsSettings) -> Result<Self, TlsError> {
         let files = Files::read(&settings)?;
-        let current = watch::Sender::new(Arc::new(files.server_config(&settings)?));
+        let current = watch::Sender::new(Arc::new(files.served(&settings)?));
         Ok(Self { seen: Some(files.digest()), settings, current })
     }
 
     /// What new connections are served with.
-    pub fn current(&self) -> watch::Receiver<Arc<ServerConfig>> {
+    pub fn current(&self) -> watch::Receiver<Arc<Served>> {
         self.current.subscribe()
     }
 
@@ -119,7 +132,7 @@ impl Tls {
             return;
         }
         self.seen = digest;
-        match files.and_then(|files| files.server_config(&self.settings)) {
+        match files.and_then(|files| files.served(&self.settings)) {
             Ok(config) => {
                 self.current.send_replace(Arc::new(config));
                 tracing::info!(certificate = %self.settings.certificate.display(), "certificates were read anew");
@@ -163,7 +176,7 @@ impl Files {
         hash.finalize().into()
     }
 
-    fn server_config(&self, settings: &TlsSettings) -> Result<ServerConfig, TlsError> {
+    fn served(&self, settings: &TlsSettings) -> Result<Served, TlsError> {
         let content = |path: &Path, what, reason: String| TlsError::Content {
             path: path.display().to_string(),
             what,
@@ -190,7 +203,7 @@ impl Files {
         let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
             .with_safe_default_protocol_versions()
             .map_err(pair)?;
-        let builder = match (&self.client_ca, &settings.client_ca) {
+        let clients: Option<Arc<dyn ClientCertVerifier>> = match (&self.client_ca, &settings.client_ca) {
             (Some(pem), Some(path)) => {
                 let mut roots = RootCertStore::empty();
                 for certificate in certificates(pem, path)? {
@@ -200,21 +213,82 @@ impl Files {
                     .allow_unauthenticated()
                     .build()
                     .map_err(|error| content(path, "certificate authority", error.to_string()))?;
-                builder.with_client_cert_verifier(verifier)
+                Some(verifier)
             }
-            _ => builder.with_no_client_auth(),
+            _ => None,
+        };
+        let builder = match &clients {
+            Some(clients) => builder.with_client_cert_verifier(Arc::new(Later(Arc::clone(clients)))),
+            None => builder.with_no_client_auth(),
         };
         let mut config = builder.with_single_cert(chain, key).map_err(pair)?;
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
         config.session_storage = Arc::new(NoServerSessionStorage {});
         config.send_tls13_tickets = 0;
-        Ok(config)
+        Ok(Served { config: Arc::new(config), clients })
+    }
+}
+
+impl Served {
+    /// The names in a client's certificate, or why it does not hold. `chain` begins with the certificate.
+    pub fn check(&self, chain: Option<&[CertificateDer<'_>]>) -> Result<Vec<String>, String> {
+        let (Some(clients), Some([certificate, between @ ..])) = (&self.clients, chain) else { return Ok(Vec::new()) };
+        match clients.verify_client_cert(certificate, between, UnixTime::now()) {
+            Ok(_) => Ok(names_in(certificate)),
+            Err(rustls::Error::InvalidCertificate(reason)) => Err(reason.to_string()),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+}
+
+/// Asks for a certificate, and has the client prove that it has the key. Whether the certificate counts is for later.
+#[derive(Debug)]
+struct Later(Arc<dyn ClientCertVerifier>);
+
+impl ClientCertVerifier for Later {
+    fn client_auth_mandatory(&self) -> bool {
+        false
+    }
+
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        self.0.root_hint_subjects()
+    }
+
+    fn verify_client_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: UnixTime,
+    ) -> Result<ClientCertVerified, rustls::Error> {
+        Ok(ClientCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.0.verify_tls12_signature(message, certificate, signature)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.0.verify_tls13_signature(message, certificate, signature)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.supported_verify_schemes()
     }
 }
 
 /// The names in a certificate that principals may be known by: DNS names, URIs and e-mail addresses among the subject's alternative
 /// names, and the subject's common names.
-pub fn names_in(certificate: &[u8]) -> Vec<String> {
+fn names_in(certificate: &[u8]) -> Vec<String> {
     let Ok((_, certificate)) = X509Certificate::from_der(certificate) else { return Vec::new() };
     let mut names: Vec<String> = Vec::new();
     if let Ok(Some(alternative)) = certificate.subject_alternative_name() {
