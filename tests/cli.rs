@@ -464,7 +464,10 @@ impl Stage {
         let digests = ('A'..='F').map(|digit| (format!("${digit}"), digest(digit)));
         let other = Skey::from_seed("ledger.example/test".parse().expect("an origin"), &[9; 32]).vkey();
         let producer = Skey::from_seed("producer".parse().expect("a name"), &[7; 32]).vkey();
-        let word = word.replace("$OTHERKEY", &other.to_string()).replace("$PRODUCER", &producer.to_string()).replace("$VKEY", &self.vkey);
+        let word = word
+            .replace("$OTHERKEY", &other.to_string())
+            .replace("$PRODUCER", &producer.to_string())
+            .replace("$VKEY", &self.vkey);
         digests.fold(word, |word, (name, digest)| word.replace(&name, &digest))
     }
 

@@ -12,8 +12,8 @@ use tagledger::proto::append_stream_response::Result as StreamResult;
 use tagledger::proto::{Outcome, get_entry_request::By};
 use tonic::{Code, Request};
 use tonic_types::StatusExt as _;
-use world::{BEGUN, 
-    REGISTRY, REPOSITORY, World, delete, delete_manifest, deploy, digest, happened, policy, prove, requested,
+use world::{
+    BEGUN, REGISTRY, REPOSITORY, World, delete, delete_manifest, deploy, digest, happened, policy, prove, requested,
     submission,
 };
 

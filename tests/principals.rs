@@ -465,12 +465,7 @@ fn a_definition_that_makes_no_sense_names_what_is_wrong_with_it() {
                 "principal.grants[0].repositories",
                 "INVALID_PATTERN",
             ),
-            (
-                "ci",
-                proto::Principal { grants: grant(&long), ..base() },
-                "principal.grants[0].repositories",
-                "TOO_LONG",
-            ),
+            ("ci", proto::Principal { grants: grant(&long), ..base() }, "principal.grants[0].repositories", "TOO_LONG"),
             ("ci", proto::Principal { requires: vec![], ..base() }, "principal.requires", "COUNT"),
             ("ci", proto::Principal { token_sha256: vec![], ..base() }, "principal.token_sha256", "REQUIRED"),
             ("ci", proto::Principal { token_sha256: vec![vec![0; 31]], ..base() }, "principal.token_sha256", "LENGTH"),
@@ -612,9 +607,8 @@ impl Files {
 
     fn config(&self, more: &str) -> Config {
         let path = self.path("ledger.toml");
-        let text = format!(
-            "{more}\n[tls]\ncertificate = \"server.pem\"\nkey = \"server.key\"\nclient_ca = \"clients.pem\"\n"
-        );
+        let text =
+            format!("{more}\n[tls]\ncertificate = \"server.pem\"\nkey = \"server.key\"\nclient_ca = \"clients.pem\"\n");
         std::fs::write(&path, text).expect("written");
         Config::read(&path).expect("a configuration")
     }
@@ -650,9 +644,8 @@ fn each_combination_of_credentials_lets_in_who_shows_all_of_it_and_nobody_else()
         let world = files.world().await;
         let plain = files.connect(&world, None).await.expect("connected");
         let credentials = [Credential::Token, Credential::Certificate, Credential::Signature];
-        let subsets: Vec<Vec<Credential>> = (1..8)
-            .map(|bits| (0..3).filter(|at| bits >> at & 1 == 1).map(|at| credentials[at]).collect())
-            .collect();
+        let subsets: Vec<Vec<Credential>> =
+            (1..8).map(|bits| (0..3).filter(|at| bits >> at & 1 == 1).map(|at| credentials[at]).collect()).collect();
         // One principal for each combination, with credentials of its own, and all of them.
         for (seed, requires) in (10u8..).zip(&subsets) {
             let definition = proto::Principal {
@@ -669,8 +662,7 @@ fn each_combination_of_credentials_lets_in_who_shows_all_of_it_and_nobody_else()
             let certified = files.connect(&world, Some(&client)).await.expect("connected");
             for shown in std::iter::once(Vec::new()).chain(subsets.clone()) {
                 let channel = if shown.contains(&Credential::Certificate) { &certified } else { &plain };
-                let token =
-                    if shown.contains(&Credential::Token) { format!("token-{seed}") } else { String::new() };
+                let token = if shown.contains(&Credential::Token) { format!("token-{seed}") } else { String::new() };
                 let statement = happened(&format!("v{seed}"), &digest('a'));
                 let submission = match shown.contains(&Credential::Signature) {
                     true => signed(&statement, &producer(seed), &statement.encode_to_vec()),
@@ -752,7 +744,8 @@ async fn metrics_over_tls(files: &Files, world: &World) -> String {
     use tonic::client::GrpcService as _;
     let mut channel = files.connect(world, None).await.expect("connected");
     let uri = format!("https://localhost:{}/metrics", world.address.port());
-    let request = tonic::codegen::http::Request::builder().uri(uri).body(tonic::body::Body::empty()).expect("a request");
+    let request =
+        tonic::codegen::http::Request::builder().uri(uri).body(tonic::body::Body::empty()).expect("a request");
     std::future::poll_fn(|context| channel.poll_ready(context)).await.expect("ready");
     let answer = channel.call(request).await.expect("an answer");
     let bytes = answer.into_body().collect().await.expect("a body").to_bytes();
@@ -813,8 +806,19 @@ fn the_command_line_speaks_tls_and_shows_its_certificate() {
         (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
     };
     let added = run(&[
-        "principal", "add", "ci", "--role", "writer", "--repository", "**", "--require", "certificate",
-        "--certificate-name", "ci.example", "--token-file", "ledger/token",
+        "principal",
+        "add",
+        "ci",
+        "--role",
+        "writer",
+        "--repository",
+        "**",
+        "--require",
+        "certificate",
+        "--certificate-name",
+        "ci.example",
+        "--token-file",
+        "ledger/token",
     ]);
     assert_eq!(added.0, Some(0), "{}", added.1);
     let push = ["record", "push", "registry.example/team/app:v1", "--digest", &digest('a')];
@@ -851,7 +855,8 @@ fn the_command_line_speaks_tls_and_shows_its_certificate() {
 fn who_asks_too_much_is_told_when_to_ask_again_and_others_are_not() {
     runtime().block_on(async {
         let folder = tempfile::tempdir().expect("a folder");
-        let text = "[limits.principals.greedy]\nper_second = 5\nburst = 10\n[limits.address]\nper_second = 5\nburst = 40\n";
+        let text =
+            "[limits.principals.greedy]\nper_second = 5\nburst = 10\n[limits.address]\nper_second = 5\nburst = 40\n";
         let config: Config = toml::from_str(text).expect("a configuration");
         let world = World::open_with(&folder.path().join("ledger"), config).await;
         world.recorded(&change("greedy", Some(writer("greedy")))).await;
@@ -881,7 +886,8 @@ fn who_asks_too_much_is_told_when_to_ask_again_and_others_are_not() {
         let status = world.append().append_batch(request).await.expect_err("thirty at once");
         assert_eq!(status.code(), Code::ResourceExhausted);
         let begun = Instant::now();
-        let messages = (0..8).map(|_| proto::AppendStreamRequest { submission: Some(submission(&happened("v1", &digest('a')))) });
+        let messages =
+            (0..8).map(|_| proto::AppendStreamRequest { submission: Some(submission(&happened("v1", &digest('a')))) });
         let messages: Vec<_> = messages.collect();
         tokio::time::sleep(Duration::from_secs(1)).await;
         let request = bearer(tokio_stream::iter(messages), "greedy");
@@ -937,11 +943,9 @@ fn failures_are_counted_and_logged_without_a_secret() {
         let ci = "a-secret-token-of-ci";
         world.recorded(&change("ci", Some(principal(ci, &[Role::Reader], &[], &[])))).await;
         let push = happened("v1", &digest('a'));
-        for (token, expected) in [
-            ("", Code::Unauthenticated),
-            ("a-guessed-token", Code::Unauthenticated),
-            (ci, Code::PermissionDenied),
-        ] {
+        for (token, expected) in
+            [("", Code::Unauthenticated), ("a-guessed-token", Code::Unauthenticated), (ci, Code::PermissionDenied)]
+        {
             assert_eq!(code(&say(&world.channel, token, &push).await), expected);
         }
         let bad = signed(&push, &producer(2), b"");

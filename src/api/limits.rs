@@ -133,7 +133,8 @@ impl Limits {
         let limit = self.limit(&who);
         let caller = callers.entry(who.clone()).or_insert_with(|| Caller::new(limit, now));
         if limit.concurrent > 0 && caller.in_flight >= limit.concurrent {
-            let message = format!("{} requests are being answered at once, and no more are; wait for one", limit.concurrent);
+            let message =
+                format!("{} requests are being answered at once, and no more are; wait for one", limit.concurrent);
             return Err(TooMuch { message, retry_after: Duration::from_secs(1) });
         }
         caller.take(limit, 1, now)?;

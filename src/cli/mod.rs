@@ -31,7 +31,9 @@ use std::process::ExitCode;
 use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 use self::table::{terminal_width, wrap};
-use crate::client::{ClientError, Credentials, Identity, Pin, RemoteLedger, Server, saved, trust::TrustFolder, visible};
+use crate::client::{
+    ClientError, Credentials, Identity, Pin, RemoteLedger, Server, saved, trust::TrustFolder, visible,
+};
 use crate::ledger::answer::{Claimed, Question};
 use crate::ledger::note::Vkey;
 use zeroize::Zeroizing;

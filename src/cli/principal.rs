@@ -31,7 +31,9 @@ use crate::proto::{self, principal_change, statement::Kind};
 
 /// Show and change who may state what
 #[derive(Debug, Subcommand)]
-#[command(after_help = "Changing takes the role admin; the first admin is \"operator\", with the token in the server's data directory.")]
+#[command(
+    after_help = "Changing takes the role admin; the first admin is \"operator\", with the token in the server's data directory."
+)]
 pub(super) enum Command {
     /// List who may state what, now or at a time
     List(List),
@@ -47,7 +49,9 @@ pub(super) enum Command {
 
 /// List who may state what, now or at a time
 #[derive(Debug, Args)]
-#[command(after_help = "Example:\n  tagledger principal list --time \"3 days ago\"\n\nExits 4 if nobody was ever named.")]
+#[command(
+    after_help = "Example:\n  tagledger principal list --time \"3 days ago\"\n\nExits 4 if nobody was ever named."
+)]
 pub(super) struct List {
     /// At which recorded time [default: now]
     #[arg(long, value_name = "TIME", value_parser = moment, default_value = "now", hide_default_value = true)]
@@ -146,7 +150,9 @@ pub(super) struct Rotate {
 
 /// Revoke a principal: what it stated stays, and stays verifiable
 #[derive(Debug, Args)]
-#[command(after_help = "Example:\n  tagledger principal revoke ci\n\nThe last principal with the role admin can't be revoked.")]
+#[command(
+    after_help = "Example:\n  tagledger principal revoke ci\n\nThe last principal with the role admin can't be revoked."
+)]
 pub(super) struct Revoke {
     /// Its name
     #[arg(value_name = "NAME")]
@@ -228,7 +234,9 @@ impl StatementKind {
 impl Command {
     pub(super) async fn run(self, globals: &Globals) -> Outcome {
         match self {
-            Self::List(list) => globals.answer(Question::Principals { at_us: list.time.as_us() }, &list.answering).await,
+            Self::List(list) => {
+                globals.answer(Question::Principals { at_us: list.time.as_us() }, &list.answering).await
+            }
             Self::Show(show) => show.run(globals).await,
             Self::Add(add) => add.run(globals).await,
             Self::Rotate(rotate) => rotate.run(globals).await,
@@ -373,7 +381,8 @@ impl Token {
 
     /// Into a file that was not there, and that only its owner reads.
     fn write(&self, path: &Path) -> Result<(), Failure> {
-        let failed = |error| Failure::Operational(format!("cannot write {}: {error}; nothing was changed", path.display()));
+        let failed =
+            |error| Failure::Operational(format!("cannot write {}: {error}; nothing was changed", path.display()));
         let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(failed)?;
         let line = Zeroizing::new(format!("{}\n", *self.0));
         file.write_all(line.as_bytes()).and_then(|()| file.sync_all()).map_err(failed)
@@ -399,7 +408,10 @@ async fn change(
         Ok(receipt) => receipt,
         Err(failure) => {
             if let (Some(_), Some(path)) = (&token, &made.token_out) {
-                eprintln!("tagledger: the token in {} is good for nothing unless the change was recorded", path.display());
+                eprintln!(
+                    "tagledger: the token in {} is good for nothing unless the change was recorded",
+                    path.display()
+                );
             }
             return Err(failure);
         }
@@ -494,7 +506,8 @@ fn since(place: Option<&Place>) -> String {
 /// Everybody, a row each.
 pub(super) fn table(found: &PrincipalsAt) -> String {
     if found.principals.is_empty() {
-        return "no principals: nobody was ever named, and what was recorded is not judged by who stated it\n".to_owned();
+        return "no principals: nobody was ever named, and what was recorded is not judged by who stated it\n"
+            .to_owned();
     }
     let mut rows = Rows::new(&["NAME", "ROLES", "SPEAKS FOR", "SHOWS", "SINCE"]);
     for principal in found.principals.iter() {

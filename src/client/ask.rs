@@ -267,8 +267,7 @@ impl RemoteLedger {
             }
             Question::Principals { at_us } => {
                 let at_us = on_wire(*at_us);
-                let request =
-                    proto::ListPrincipalChangesRequest { at_us, page_size, page_token, without_evidence };
+                let request = proto::ListPrincipalChangesRequest { at_us, page_size, page_token, without_evidence };
                 let response = self.queries().list_principal_changes(request).await?.into_inner();
                 turned(response.evidence, response.next_page_token, response.versions.len())
             }

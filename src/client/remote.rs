@@ -1,8 +1,8 @@
 //! A ledger on a server whose key is pinned, and its one append-only log.
 
+use super::credentials::Connection;
 use super::error::{is_transient, visible};
 use super::trust::{Remembered, TrustFolder};
-use super::credentials::Connection;
 use super::{ClientError, Credentials, Server};
 use crate::ledger::checkpoint::Checkpoint;
 use crate::ledger::evidence::{EvidenceError, check_root, check_same_log, hashes};

@@ -254,12 +254,7 @@ impl<'a> Writer<'a> {
                 (None, None) => None,
             };
             if let Some(index) = conflict {
-                return Ok(Some(Rejected::Conflict {
-                    position,
-                    of,
-                    event_id: event_id.to_owned(),
-                    index,
-                }));
+                return Ok(Some(Rejected::Conflict { position, of, event_id: event_id.to_owned(), index }));
             }
             own.insert((&submission.principal, event_id), hash);
         }

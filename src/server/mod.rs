@@ -113,7 +113,8 @@ pub async fn serve(
     })?;
     data_dir.note_begun()?;
     if ledger.principals().borrow().is_empty() {
-        let token = first_token.ok_or_else(|| ServeError::NoToken(data_dir.path().join("token").display().to_string()))?;
+        let token =
+            first_token.ok_or_else(|| ServeError::NoToken(data_dir.path().join("token").display().to_string()))?;
         ledger.begin_principals(token).await.map_err(ServeError::Principals)?;
     }
     ledger.change_policy(&policy).await?;

@@ -13,8 +13,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustls::pki_types::pem::PemObject as _;
 use rustls::client::danger::HandshakeSignatureValid;
+use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
@@ -177,11 +177,8 @@ impl Files {
     }
 
     fn served(&self, settings: &TlsSettings) -> Result<Served, TlsError> {
-        let content = |path: &Path, what, reason: String| TlsError::Content {
-            path: path.display().to_string(),
-            what,
-            reason,
-        };
+        let content =
+            |path: &Path, what, reason: String| TlsError::Content { path: path.display().to_string(), what, reason };
         let certificates = |pem: &[u8], path: &Path| {
             let read: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
             match read {
@@ -207,7 +204,9 @@ impl Files {
             (Some(pem), Some(path)) => {
                 let mut roots = RootCertStore::empty();
                 for certificate in certificates(pem, path)? {
-                    roots.add(certificate).map_err(|error| content(path, "certificate authority", error.to_string()))?;
+                    roots
+                        .add(certificate)
+                        .map_err(|error| content(path, "certificate authority", error.to_string()))?;
                 }
                 let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider)
                     .allow_unauthenticated()

@@ -126,7 +126,10 @@ pub(crate) fn principal_change() -> Kind {
     };
     let principal = proto::Principal {
         roles: vec![1, 2, 4],
-        grants: vec![grant(&["docker.io/library/**", "registry.example:5000/{team,tools}/*"], &[1, 5]), grant(&["**"], &[])],
+        grants: vec![
+            grant(&["docker.io/library/**", "registry.example:5000/{team,tools}/*"], &[1, 5]),
+            grant(&["**"], &[]),
+        ],
         requires: vec![1, 2, 3],
         token_sha256: vec![vec![1; 32], vec![2; 32]],
         certificate_names: vec!["ci.example".into(), "spiffe://example/ci".into()],

@@ -202,12 +202,7 @@ pub(crate) fn lying(cases: &mut Cases) {
             "is one of principal",
             by("admin", change("new", Some(signer(&[22])))),
         ),
-        (
-            "a principal of a webhook's name, which is none",
-            "it is not known",
-            known,
-            by("webhook", pushed()),
-        ),
+        ("a principal of a webhook's name, which is none", "it is not known", known, by("webhook", pushed())),
         ("a change in nobody's name", "nobody is called so", known, by("root", change("ci", None))),
         ("a scanner beyond its grant", "r/** is granted", grant, by("scanner", observed_elsewhere())),
     ];

@@ -223,7 +223,8 @@ pub fn check_log(entries: &[Vec<u8>], checkpoint: &Checkpoint, vkey: &Vkey) -> P
                     policy = changed.clone();
                 }
                 if let (Kind::PrincipalChange { change }, Outcome::Applied) = (&statement.kind, step.outcome) {
-                    let after = replay.principals.after(change).unwrap_or_else(|error| panic!("entry {index}: {error}"));
+                    let after =
+                        replay.principals.after(change).unwrap_or_else(|error| panic!("entry {index}: {error}"));
                     replay.principals = Arc::new(after);
                 }
                 for touch in step.touches {

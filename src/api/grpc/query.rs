@@ -12,9 +12,8 @@ use crate::proto::query_service_server::QueryService;
 use crate::proto::{
     DiffEnvironmentRequest, DiffEnvironmentResponse, DiffRepositoryRequest, DiffRepositoryResponse,
     ListDigestSightingsRequest, ListDigestSightingsResponse, ListPrincipalChangesRequest, ListPrincipalChangesResponse,
-    ListRunningRequest, ListRunningResponse,
-    ListTagHistoryRequest, ListTagHistoryResponse, ListTagsRequest, ListTagsResponse, ProveSubjectRequest,
-    ProveSubjectResponse, ResolveTagRequest, ResolveTagResponse,
+    ListRunningRequest, ListRunningResponse, ListTagHistoryRequest, ListTagHistoryResponse, ListTagsRequest,
+    ListTagsResponse, ProveSubjectRequest, ProveSubjectResponse, ResolveTagRequest, ResolveTagResponse,
 };
 
 pub(super) struct Query {
