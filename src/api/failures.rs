@@ -70,7 +70,7 @@ impl Bound {
     /// Whether one more may be logged, and how many were not since the last.
     fn take(&mut self, now: Instant) -> Option<u64> {
         let earned = now.duration_since(self.since).as_secs() / PACE.as_secs();
-        if let Some(earned @ 1..) = u32::try_from(earned).ok() {
+        if let Ok(earned @ 1..) = u32::try_from(earned) {
             self.left = self.left.saturating_add(earned).min(BURST);
             self.since = now;
         }

@@ -235,7 +235,7 @@ mod tests {
         let limits = self::limits(10, 20, 0);
         let request = limits.begin_at(who("ci"), Instant::now() - Duration::from_secs(10)).expect("one");
         assert!(limits.charge(&request, 1000).is_ok());
-        let refused = limits.charge(&request, 1).err().expect("980 to pay back");
+        let refused = limits.charge(&request, 1).expect_err("980 to pay back");
         assert!(refused.retry_after > Duration::from_secs(97), "{refused:?}");
     }
 
