@@ -697,7 +697,7 @@ fn the_statements_hold_and_the_refused_ones_are_refused_for_their_reasons() {
     }
     kinds.sort_unstable();
     kinds.dedup();
-    assert_eq!(kinds, ["attest", "delete", "delete-digest", "observe", "policy", "push", "start"]);
+    assert_eq!(kinds, ["attest", "delete", "delete-digest", "observe", "policy", "principal", "push", "start"]);
     for case in list(&file["refused"]) {
         let violations = Statement::parse(&bytes(&case["statement"])).expect_err(text(&case["reason"]));
         let found: Vec<Value> =

@@ -331,7 +331,7 @@ fn check_histories(file: &Value) {
             map.entry(subject.key()).or_default().append(leaf, |_| {});
         }
     }
-    assert_eq!(histories.len(), 11, "two tags, two digests, a workload, five catalogues, and the policy");
+    assert_eq!(histories.len(), 12, "two tags, two digests, a workload, five catalogues, the policy and the principals");
     let shown = list(&file["map"]).iter().map(|leaf| (text(&leaf["key"]), number(&leaf["count"]), hash(&leaf["root"])));
     let found: Vec<_> = leaves.iter().map(|leaf| (hex::encode(leaf.key.0), leaf.count, leaf.root)).collect();
     assert!(shown.eq(found.iter().map(|(key, count, root)| (key.as_str(), *count, *root))));
