@@ -33,15 +33,8 @@ use std::time::{Duration, Instant};
 
 use immutable::immutable;
 use proxy::{Answer, Proxy};
-use sha2::{Digest as _, Sha256};
 use tagledger::ledger::checkpoint::Checkpoint;
-use tagledger::ledger::note::{Skey, Vkey};
-
-/// A second principal signs its statements.
-fn config(producer: &Vkey) -> String {
-    let token = hex::encode(Sha256::digest("builder's token"));
-    format!("[principals.builder]\ntoken_sha256 = \"{token}\"\nkeys = [\"{producer}\"]\n")
-}
+use tagledger::ledger::note::Skey;
 
 /// Makes `v*` immutable in a new ledger: its entry 1.
 async fn set_policy(address: String, token: String) -> Result<(), Box<dyn std::error::Error>> {
@@ -66,6 +59,11 @@ async fn set_policy(address: String, token: String) -> Result<(), Box<dyn std::e
 #[test]
 fn recording_says_what_the_ledger_made_of_it() {
     play("record");
+}
+
+#[test]
+fn principals_come_change_and_go_and_the_log_says_so() {
+    play("principal");
 }
 
 #[test]
@@ -309,9 +307,8 @@ impl Stage {
     fn new() -> Self {
         let dir = tempfile::tempdir().expect("a folder");
         let producer = Skey::from_seed("producer".parse().expect("a name"), &[7; 32]);
-        fs::write(dir.path().join("config.toml"), config(&producer.vkey())).expect("written");
+        fs::write(dir.path().join("config.toml"), "").expect("written");
         fs::write(dir.path().join("producer.key"), producer.to_text().as_bytes()).expect("written");
-        fs::write(dir.path().join("builder.token"), "builder's token\n").expect("written");
         Self { dir, port: None, server: None, proxy: None, vkey: String::new() }
     }
 
@@ -497,7 +494,11 @@ impl Stage {
         }
         let digests = ('A'..='F').map(|digit| (format!("${digit}"), digest(digit)));
         let other = Skey::from_seed("ledger.example/test".parse().expect("an origin"), &[9; 32]).vkey();
-        let word = word.replace("$OTHERKEY", &other.to_string()).replace("$VKEY", &self.vkey);
+        let producer = Skey::from_seed("producer".parse().expect("a name"), &[7; 32]).vkey();
+        let word = word
+            .replace("$OTHERKEY", &other.to_string())
+            .replace("$PRODUCER", &producer.to_string())
+            .replace("$VKEY", &self.vkey);
         digests.fold(word, |word, (name, digest)| word.replace(&name, &digest))
     }
 

@@ -57,6 +57,7 @@ fn submission(statement: &proto::Statement) -> Submission {
         principal: "tester".into(),
         assurance: proto::Assurance::Authenticated,
         producer: None,
+        shown: None,
         only_at_version: None,
     }
 }

@@ -82,7 +82,7 @@ fn a_statement_written_in_any_other_way_is_refused_as_not_canonical() {
     let cases: Vec<(&str, Vec<u8>)> = vec![
         ("unknown field", [&bytes[..], &delimited(100, b"x")].concat()),
         ("unknown number", [&bytes[..], &number(1000, 1)].concat()),
-        ("reserved for the principal change", [&bytes[..], &delimited(8, b"")].concat()),
+        ("a principal change that says nothing", [&bytes[..], &delimited(8, b"")].concat()),
         ("unknown group", [&bytes[..], &varint(100 << 3 | 3), &varint(100 << 3 | 4)].concat()),
         ("unknown field inside", with_inner(&[inner, &delimited(8, b"x")].concat())),
         ("fields out of order", [&event[..], &bytes].concat()),

@@ -26,12 +26,12 @@ fn the_go_client_verifies_the_checkpoint_and_every_entry() {
     server.append(600);
     let kept = data.path().join("kept");
     let first = verify(server.address, &server, &["-save", path(&kept)]);
-    assert_accepted(&first, "602 of 602 entries");
+    assert_accepted(&first, "604 of 604 entries");
 
     server.append(3);
     let second = verify(server.address, &server, &["-older", path(&kept)]);
-    assert_accepted(&second, "606 of 606 entries");
-    assert_accepted(&second, "extends the older checkpoint of 602 entries");
+    assert_accepted(&second, "608 of 608 entries");
+    assert_accepted(&second, "extends the older checkpoint of 604 entries");
 }
 
 #[test]
@@ -40,14 +40,14 @@ fn the_go_client_refuses_one_flipped_bit_wherever_it_is() {
     let server = Server::start(data.path());
     server.append(300);
     let proxy = |corrupted| verify(corrupting_proxy(server.address, corrupted), &server, &[]);
-    assert_accepted(&proxy("/nothing"), "302 of 302 entries");
+    assert_accepted(&proxy("/nothing"), "304 of 304 entries");
     for corrupted in [
         "/checkpoint",
         "/tile/0/000",
-        "/tile/0/001.p/46",
+        "/tile/0/001.p/48",
         "/tile/1/000.p/1",
         "/tile/entries/000",
-        "/tile/entries/001.p/46",
+        "/tile/entries/001.p/48",
     ] {
         assert_refused(&proxy(corrupted), corrupted);
     }
@@ -62,14 +62,14 @@ fn the_go_client_calls_a_fork_a_fork() {
     let kept = data.path().join("kept");
     let server = Server::start(&left);
     server.append(1);
-    assert_accepted(&verify(server.address, &server, &["-save", path(&kept)]), "14 of 14 entries");
+    assert_accepted(&verify(server.address, &server, &["-save", path(&kept)]), "16 of 16 entries");
     drop(server);
 
     // The same ledger, with the same key, goes on from the same point with something else.
     let server = Server::start(&right);
     server.append(2);
     assert_refused(&verify(server.address, &server, &["-older", path(&kept)]), "a fork");
-    assert_accepted(&verify(server.address, &server, &[]), "15 of 15 entries");
+    assert_accepted(&verify(server.address, &server, &[]), "17 of 17 entries");
 }
 
 // --- the Go program ----------------------------------------------------------------------------------------------------

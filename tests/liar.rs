@@ -22,6 +22,7 @@ mod stage;
 mod store;
 
 use std::convert::Infallible;
+use std::sync::Arc;
 
 use evidence::{entries_at, entry, shown, subject_proof, time_of};
 use proxy::Answer;
@@ -688,6 +689,7 @@ fn forgetting(stage: &Stage, subject: &Subject, statements: &[proto::Statement])
         leaves: &pages,
         last_time_us: head.recorded_at_us,
         policy: &Policy::default(),
+        principals: &Arc::default(),
         skey: &skey(),
     };
     let reading_us = head.recorded_at_us + 1_000_000;

@@ -86,6 +86,7 @@ fn submission((statement, first): &(proto::Statement, bool)) -> Submission {
         principal: if *first { "first" } else { "second" }.into(),
         assurance: proto::Assurance::Authenticated,
         producer: None,
+        shown: None,
         only_at_version: None,
     }
 }
@@ -98,6 +99,7 @@ struct Log {
     leaves: LeafPages,
     last_time_us: u64,
     policy: Policy,
+    principals: std::sync::Arc<tagledger::ledger::principals::Principals>,
     skey: Skey,
 }
 
@@ -110,6 +112,7 @@ impl Log {
             leaves: LeafPages::new(tempfile::tempfile().expect("a file"), 0),
             last_time_us: 0,
             policy: Policy::default(),
+            principals: std::sync::Arc::default(),
             skey: skey(),
         };
         let genesis = plan_genesis(&log.base(), 1_000).expect("planned");
@@ -127,6 +130,7 @@ impl Log {
             leaves: &self.leaves,
             last_time_us: self.last_time_us,
             policy: &self.policy,
+            principals: &self.principals,
             skey: &self.skey,
         }
     }

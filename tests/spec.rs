@@ -260,8 +260,8 @@ mod real {
 
         let address = format!("http://{}", server.address);
         let printed = verify(&["replay", "--vkey", &server.vkey, &address]);
-        // Entry 0, the policy, the tags, and eight records, each batch with its commitment.
-        assert!(printed.status.success() && stdout(&printed).starts_with("ok 1031 entries, "), "{}", stdout(&printed));
+        // Entry 0, the first principal, the policy, the tags, and eight records, each batch with its commitment.
+        assert!(printed.status.success() && stdout(&printed).starts_with("ok 1033 entries, "), "{}", stdout(&printed));
         let other = "ledger.example/tags+ab2ed794+AQOhB7/zzhC+HXDdGOdLwJln5NYwm6UNXx3chmQSVTG4";
         let printed = verify(&["evidence", "--vkey", other, &whole]);
         assert_eq!(printed.status.code(), Some(REFUSED), "{}", stdout(&printed));

@@ -7,6 +7,8 @@
 
 #[path = "vectors/against.rs"]
 mod against;
+#[path = "vectors/authority.rs"]
+mod authority;
 #[path = "vectors/evidence.rs"]
 mod evidence;
 #[path = "vectors/example.rs"]
@@ -44,6 +46,7 @@ use tagledger::ledger::signature;
 use tagledger::ledger::statement::{Statement, Workload};
 use tagledger::ledger::subject::Subject;
 use tagledger::proto;
+use tagledger::proto::principal_change;
 use tagledger::proto::statement::Kind;
 
 use ledger::little_ledger::{change_policy, digest as sha256, set_policy};
@@ -535,6 +538,8 @@ fn story() -> Vec<Vec<proto::Statement>> {
         vec![full, plain(push("v1", 'b'))],
         vec![plain(delete), plain(observed), plain(deployment), plain(attestation)],
         vec![plain(manifest_delete)],
+        // The last: those before are of a log without principals.
+        vec![plain(authority::change("operator", Some(authority::operator())))],
     ]
 }
 
@@ -602,13 +607,37 @@ fn fields(statement: &proto::Statement) -> Value {
             }),
         ),
         Kind::PolicyChange(m) => ("policy_change", json!({ "policy": m.policy })),
+        Kind::PrincipalChange(m) => {
+            let change = match m.change.as_ref().expect("set") {
+                principal_change::Change::Revocation(_) => json!({ "name": m.name, "revocation": {} }),
+                principal_change::Change::Principal(p) => json!({
+                    "name": m.name,
+                    "principal": set(json!({
+                        "roles": p.roles,
+                        "grants": p.grants.iter().map(|grant| set(json!({
+                            "repositories": grant.repositories, "kinds": grant.kinds,
+                        }))).collect::<Vec<_>>(),
+                        "requires": p.requires,
+                        "token_sha256": p.token_sha256.iter().map(hex::encode).collect::<Vec<_>>(),
+                        "certificate_names": p.certificate_names,
+                        "keys": p.keys,
+                    })),
+                }),
+            };
+            ("principal_change", change)
+        }
     };
-    let fields = fields.as_object_mut().expect("an object");
-    fields.retain(|_, value| *value != json!("") && *value != json!(0) && *value != json!([]));
-    let kind_fields = kind.as_object_mut().expect("an object");
-    kind_fields.retain(|name, value| name != "settles" || *value != json!(0));
-    fields.insert(name.to_owned(), kind);
-    Value::Object(fields.clone())
+    fields = set(fields);
+    kind.as_object_mut().expect("an object").retain(|name, value| name != "settles" || *value != json!(0));
+    fields[name] = kind;
+    fields
+}
+
+/// Without fields at their default.
+fn set(mut fields: Value) -> Value {
+    let is_set = |value: &Value| *value != json!("") && *value != json!(0) && *value != json!([]);
+    fields.as_object_mut().expect("an object").retain(|_, value| is_set(value));
+    fields
 }
 
 // Reading them, as a stranger would.
@@ -696,7 +725,7 @@ fn the_statements_hold_and_the_refused_ones_are_refused_for_their_reasons() {
     }
     kinds.sort_unstable();
     kinds.dedup();
-    assert_eq!(kinds, ["attest", "delete", "delete-digest", "observe", "policy", "push", "start"]);
+    assert_eq!(kinds, ["attest", "delete", "delete-digest", "observe", "policy", "principal", "push", "start"]);
     for case in list(&file["refused"]) {
         let violations = Statement::parse(&bytes(&case["statement"])).expect_err(text(&case["reason"]));
         let found: Vec<Value> =

@@ -1,61 +1,141 @@
 //! The door: what a submission must pass before it is queued.
 //!
 //! Everything that does not depend on the ledger's state is checked here, in parallel, before the sequencer sees it:
-//! encoding, names, limits, signature.
+//! encoding, names, limits, signature. Who may state what is checked too, by the principals of now; the sequencer has the last
+//! word, by those of then.
 
-use super::principals::Principal;
+use std::net::IpAddr;
+
+use super::failures::Reason;
+use super::principals::{Access, Caller, check_signature};
 use crate::engine::plan::Submission;
+use crate::ledger::principals::authority::Unauthorized;
+use crate::ledger::principals::{Change, Principals};
 use crate::ledger::statement::{Kind, Statement, Violation};
 use crate::ledger::subject::tag_of;
-use crate::proto;
+use crate::proto::{self, Credential, Role};
 
 /// Most statements of one request.
 pub const MAX_STATEMENTS: usize = 1000;
 /// Most bytes of statements in one request.
 pub const MAX_REQUEST_BYTES: usize = 4 << 20;
 
+/// Why statements are not let in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Refused {
+    /// Fields that are wrong.
+    Invalid(Vec<Violation>),
+    /// Whoever sends them may not.
+    Unauthorized(Unauthorized),
+    /// Nobody could change anything any more, on this server.
+    LockOut(String),
+}
+
 /// Admits the statements of a request, or says everything that is wrong with them.
-pub fn admit(principal: &Principal, submissions: Vec<proto::Submission>) -> Result<Vec<Submission>, Vec<Violation>> {
+pub fn admit(
+    access: &Access,
+    caller: &Caller,
+    address: IpAddr,
+    submissions: Vec<proto::Submission>,
+) -> Result<Vec<Submission>, Refused> {
     let count = submissions.len();
     if count == 0 || count > MAX_STATEMENTS {
         let message = format!("are {count}; 1 to {MAX_STATEMENTS} are allowed");
-        return Err(vec![Violation::new("submissions", "COUNT", message)]);
+        return Err(Refused::Invalid(vec![Violation::new("submissions", "COUNT", message)]));
     }
     let bytes: usize = submissions.iter().map(|submission| submission.statement.len()).sum();
     if bytes > MAX_REQUEST_BYTES {
         let message = format!("have {bytes} bytes of statements; at most {MAX_REQUEST_BYTES} are allowed");
-        return Err(vec![Violation::new("submissions", "TOO_LONG", message)]);
+        return Err(Refused::Invalid(vec![Violation::new("submissions", "TOO_LONG", message)]));
     }
+    let principals = access.principals();
     let mut admitted = Vec::with_capacity(count);
     let mut violations = Vec::new();
     for (position, submission) in submissions.into_iter().enumerate() {
-        match admit_one(principal, submission) {
+        match admit_one(access, &principals, caller, submission) {
             Ok(submission) => admitted.push(submission),
-            Err(found) => violations.extend(found.into_iter().map(|v| v.at_statement(position, count))),
+            Err(Refused::Invalid(found)) => {
+                if let Some(signature) = found.iter().find(|violation| violation.field.starts_with("producer")) {
+                    access.failures.note(Reason::Signature, address, signature);
+                }
+                violations.extend(found.into_iter().map(|v| v.at_statement(position, count)));
+            }
+            Err(refused) => {
+                if let Refused::Unauthorized(unauthorized) = &refused {
+                    access.failures.note(reason(unauthorized), address, unauthorized);
+                }
+                return Err(refused);
+            }
         }
     }
-    if violations.is_empty() { Ok(admitted) } else { Err(violations) }
+    if violations.is_empty() { Ok(admitted) } else { Err(Refused::Invalid(violations)) }
 }
 
-fn admit_one(principal: &Principal, submission: proto::Submission) -> Result<Submission, Vec<Violation>> {
-    let statement = Statement::parse(&submission.statement)?;
-    if matches!(statement.kind, Kind::PolicyChange { .. }) && !principal.may_administer() {
-        let message = format!("is not for principal {:?}: only an administrator may change the policy", principal.name);
-        return Err(vec![Violation::new("policy_change", "NOT_ALLOWED", message)]);
-    }
+fn admit_one(
+    access: &Access,
+    principals: &Principals,
+    caller: &Caller,
+    submission: proto::Submission,
+) -> Result<Submission, Refused> {
+    let statement = Statement::parse(&submission.statement).map_err(Refused::Invalid)?;
     if submission.only_at_version.is_some() && tag_of(&statement).is_none() {
         let message = "is for statements about one tag";
-        return Err(vec![Violation::new("only_at_version", "NOT_ALLOWED", message)]);
+        return Err(Refused::Invalid(vec![Violation::new("only_at_version", "NOT_ALLOWED", message)]));
     }
-    let assurance = principal
-        .check_signature(&submission.statement, submission.producer.as_ref())
-        .map_err(|violation| vec![violation])?;
+    let principal = match &caller.name {
+        Some(name) => principals.get(name).ok_or_else(|| Refused::Unauthorized(Unauthorized::Unknown(name.clone())))?,
+        // Whoever shows nothing but a signature is known by the key.
+        None => {
+            let id = submission.producer.as_ref().map_or("", |producer| &producer.key_id);
+            let holder = principals.iter().find(|principal| principal.key(id).is_some());
+            holder.ok_or_else(|| {
+                let message = "must be there, by a key of a principal: no token and no certificate were shown";
+                Refused::Invalid(vec![Violation::new("producer", "REQUIRED", message)])
+            })?
+        }
+    };
+    let mut shown = caller.shown.clone();
+    let assurance = check_signature(principal, &submission.statement, submission.producer.as_ref(), &mut shown)
+        .map_err(|violation| Refused::Invalid(vec![violation]))?;
+    principal.accepts(&shown, false).map_err(Refused::Unauthorized)?;
+    principal.authorises(&statement).map_err(Refused::Unauthorized)?;
+    if let Kind::PrincipalChange { change } = &statement.kind {
+        check_way_back(access, principals, change)?;
+    }
     Ok(Submission {
         statement,
         bytes: submission.statement,
-        principal: principal.name.clone(),
+        principal: principal.name().to_owned(),
         assurance,
         producer: submission.producer,
+        shown: Some(shown),
         only_at_version: submission.only_at_version,
     })
+}
+
+/// Some admin has to be left who can show what it must on this server: without client certificates, one that needs none.
+/// That there is an admin at all is for the rules, which the sequencer applies.
+fn check_way_back(access: &Access, principals: &Principals, change: &Change) -> Result<(), Refused> {
+    let Ok(after) = principals.after(change) else { return Ok(()) };
+    let gets_in = access.takes_certificates();
+    let has_admin = |principals: &Principals| {
+        let mut admins = principals.iter().filter(|principal| principal.has(Role::Admin));
+        admins.any(|admin| gets_in || !admin.must_show(Credential::Certificate))
+    };
+    if has_admin(&after) {
+        return Ok(());
+    }
+    Err(Refused::LockOut(format!(
+        "after this change of principal {:?} every admin would have to show a client certificate, and this server takes none (tls.client_ca)",
+        change.name()
+    )))
+}
+
+fn reason(unauthorized: &Unauthorized) -> Reason {
+    match unauthorized {
+        Unauthorized::Role { .. } | Unauthorized::Grant { .. } => Reason::Role,
+        Unauthorized::Unknown(_) => Reason::Changed,
+        Unauthorized::Credential { .. } | Unauthorized::Assurance { .. } => Reason::Credentials,
+        Unauthorized::Key { .. } | Unauthorized::Signature { .. } => Reason::Signature,
+    }
 }

@@ -1,10 +1,13 @@
 //! gRPC and HTTP.
 //!
 //! Decodes, authenticates, asks the engine, encodes. What an error looks like on the wire is decided in [`status`] and
-//! nowhere else; who may write, in [`principals`].
+//! nowhere else; who is let in, in [`guard`] and [`principals`], and with what, in [`door`].
 
 pub mod door;
+pub mod failures;
 pub mod grpc;
+pub mod guard;
 pub mod http;
+pub mod limits;
 pub mod principals;
 pub mod status;

@@ -7,11 +7,14 @@ use std::time::Duration;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, FieldViolation, StatusExt as _};
 
+use super::door::Refused;
+use super::limits::TooMuch;
 use super::principals::AuthError;
 use crate::engine::AppendError;
 use crate::engine::ReadError;
 use crate::engine::plan::Rejected;
 use crate::engine::query::QueryError;
+use crate::ledger::principals::authority::Unauthorized;
 use crate::ledger::statement::Violation;
 use crate::proto;
 
@@ -42,6 +45,11 @@ pub fn of_append(error: &AppendError) -> Status {
             let mut details = ErrorDetails::with_retry_info(Some(RETRY_AFTER));
             details.set_error_info("TAG_HELD", "tagledger", holder.map(|(name, value)| (name.to_owned(), value)));
             Status::with_error_details(Code::Aborted, error.to_string(), details)
+        }
+        AppendError::Rejected(Rejected::Unauthorized { unauthorized, .. }) => of_unauthorized(unauthorized),
+        AppendError::Rejected(Rejected::Principals { position, of, error }) => {
+            let violation = Violation::new("principal_change", "REFUSED", format!("is refused: {error}"));
+            bad_request(Code::FailedPrecondition, error.to_string(), &[violation.at_statement(*position, *of)])
         }
         AppendError::Overloaded | AppendError::Shortage(_) => retry(Code::ResourceExhausted, error.to_string()),
         AppendError::Stopped(_) => retry(Code::Unavailable, error.to_string()),
@@ -80,8 +88,40 @@ pub fn recorded_but_unread(error: &ReadError) -> Status {
 /// A caller who may not.
 pub fn of_auth(error: &AuthError) -> Status {
     match error {
-        AuthError::Missing | AuthError::Unknown => Status::unauthenticated(error.to_string()),
+        AuthError::NoReader(_) => Status::permission_denied(error.to_string()),
+        AuthError::Missing
+        | AuthError::Unknown
+        | AuthError::BadCertificate(_)
+        | AuthError::Certificate(_)
+        | AuthError::Credentials(_) => Status::unauthenticated(error.to_string()),
     }
+}
+
+/// A statement that is not let in.
+pub fn of_refused(refused: &Refused) -> Status {
+    match refused {
+        Refused::Invalid(violations) => invalid(violations),
+        Refused::Unauthorized(unauthorized) => of_unauthorized(unauthorized),
+        Refused::LockOut(why) => Status::failed_precondition(why),
+    }
+}
+
+/// A statement that whoever sends it may not make, or not so.
+pub fn of_unauthorized(unauthorized: &Unauthorized) -> Status {
+    match unauthorized {
+        Unauthorized::Role { .. } | Unauthorized::Grant { .. } => Status::permission_denied(unauthorized.to_string()),
+        Unauthorized::Unknown(_)
+        | Unauthorized::Credential { .. }
+        | Unauthorized::Assurance { .. }
+        | Unauthorized::Key { .. }
+        | Unauthorized::Signature { .. } => Status::unauthenticated(unauthorized.to_string()),
+    }
+}
+
+/// More than the caller may ask for.
+pub fn of_limit(error: &TooMuch) -> Status {
+    let details = ErrorDetails::with_retry_info(Some(error.retry_after));
+    Status::with_error_details(Code::ResourceExhausted, error.to_string(), details)
 }
 
 /// The same, for a statement of a stream, which goes on.

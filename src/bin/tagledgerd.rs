@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 use tagledger::ledger::note::Origin;
-use tagledger::server::config::Config;
+use tagledger::server::config::{Config, TlsSettings};
 use tagledger::server::data_dir::DataDir;
 use tagledger::server::gateway::{self, Settings};
 use tagledger::server::scan::{self, Span};
@@ -35,9 +35,18 @@ enum Command {
         /// Address to listen on [default: 127.0.0.1:7420, or what the configuration says]
         #[arg(long, value_name = "ADDR", env = "TAGLEDGER_LISTEN")]
         listen: Option<SocketAddr>,
-        /// Configuration file (TOML): principals, webhooks, commitments when idle, clock. None is needed.
+        /// Configuration file (TOML): reading, limits, TLS, webhooks, commitments when idle, clock. None is needed.
         #[arg(long, value_name = "FILE", env = "TAGLEDGER_CONFIG")]
         config: Option<PathBuf>,
+        /// Serve with TLS: the server's certificate and those between it and its authority (PEM); needs --tls-key
+        #[arg(long, value_name = "FILE", env = "TAGLEDGER_TLS_CERTIFICATE", requires = "tls_key")]
+        tls_certificate: Option<PathBuf>,
+        /// Its private key (PEM), readable by its owner alone
+        #[arg(long, value_name = "FILE", env = "TAGLEDGER_TLS_KEY", requires = "tls_certificate")]
+        tls_key: Option<PathBuf>,
+        /// Take client certificates by these authorities (PEM)
+        #[arg(long, value_name = "FILE", env = "TAGLEDGER_TLS_CLIENT_CA", requires = "tls_certificate")]
+        tls_client_ca: Option<PathBuf>,
         /// Write logs as JSON, one object a line
         #[arg(long)]
         log_json: bool,
@@ -274,10 +283,15 @@ fn run(command: Command) -> Result<ExitCode, ServeError> {
                 scan::Ending::Untrusted => ExitCode::from(3),
             })
         }
-        Command::Serve { place, listen, config, log_json } => {
+        Command::Serve { place, listen, config, tls_certificate, tls_key, tls_client_ca, log_json } => {
             log_to_stderr(log_json);
             let mut config = config.map_or_else(|| Ok(Config::default()), |path| Config::read(&path))?;
             config.listen = listen.unwrap_or(config.listen);
+            if let (Some(certificate), Some(key)) = (tls_certificate, tls_key) {
+                let here = std::env::current_dir().unwrap_or_default();
+                let client_ca = tls_client_ca.map(|path| here.join(path));
+                config.tls = Some(TlsSettings { certificate: here.join(certificate), key: here.join(key), client_ca });
+            }
             let data_dir = place.open()?;
             let runtime =
                 tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(ServeError::Runtime)?;
@@ -314,12 +328,13 @@ fn greet(running: &Running) {
     });
     let cli = cli.as_deref().unwrap_or("tagledger");
     let token = running.data_dir.join("token");
+    let scheme = if running.has_tls { "https" } else { "http" };
     let server = match running.address.port() {
-        7420 if running.address.ip().is_loopback() => String::new(),
-        _ => format!(" --server http://{}", running.address),
+        7420 if running.address.ip().is_loopback() && !running.has_tls => String::new(),
+        _ => format!(" --server {scheme}://{}", running.address),
     };
     let digest = "0123456789abcdef".repeat(4);
-    println!("tagledgerd {} serves on http://{}", env!("CARGO_PKG_VERSION"), running.address);
+    println!("tagledgerd {} serves on {scheme}://{}", env!("CARGO_PKG_VERSION"), running.address);
     println!("  data directory  {}{}", running.data_dir.display(), if running.is_new { "  (new)" } else { "" });
     println!("  verifier key    {}", running.vkey);
     println!("\nNext, in another terminal:");

@@ -72,7 +72,7 @@ pub(super) fn entry(index: u64, verified: &VerifiedEntry) -> Value {
     document
 }
 
-fn time(time_us: u64) -> Value {
+pub(super) fn time(time_us: u64) -> Value {
     json!({ "time": rfc3339(time_us), "us": time_us })
 }
 
@@ -87,6 +87,7 @@ fn finding(finding: &Finding) -> Value {
             json!({ "changes": list.items.iter().map(change).collect::<Vec<_>>(), "is_cut": list.is_cut })
         }
         Finding::History(found) => history(found),
+        Finding::Principals(found) => super::principal::json(found, history(&found.history)),
         Finding::Entry(index) => json!({ "index": index }),
         Finding::Inclusion { index, tree_size, root, path } => json!({
             "index": index,
@@ -108,7 +109,7 @@ fn state(state: &State) -> Value {
     })
 }
 
-fn place(place: &Place) -> Value {
+pub(super) fn place(place: &Place) -> Value {
     json!({ "index": place.index, "version": place.version, "recorded_at": time(place.recorded_at_us) })
 }
 
@@ -160,7 +161,14 @@ fn statement(statement: &Statement) -> Value {
         | Kind::TagDelete { disposition, .. }
         | Kind::ManifestDelete { disposition, .. } => (Some(disposition), None),
         Kind::Deployment { phase, .. } => (None, Some(phase)),
-        Kind::TagObserved { .. } | Kind::Attestation { .. } | Kind::PolicyChange { .. } => (None, None),
+        Kind::TagObserved { .. }
+        | Kind::Attestation { .. }
+        | Kind::PolicyChange { .. }
+        | Kind::PrincipalChange { .. } => (None, None),
+    };
+    let principal = match &statement.kind {
+        Kind::PrincipalChange { change } => Some(super::principal::change_json(change)),
+        _ => None,
     };
     let seen = match &message.kind {
         Some(proto::statement::Kind::TagObserved(seen)) => Some(seen),
@@ -186,6 +194,7 @@ fn statement(statement: &Statement) -> Value {
         "checks_entry": seen.and_then(|seen| seen.checks_entry.checked_sub(1)),
         "last_seen": seen.map(|seen| seen.last_seen_us).filter(|time_us| *time_us > 0).map(time),
         "first_seen": seen.map(|seen| seen.first_seen_us).filter(|time_us| *time_us > 0).map(time),
+        "principal": principal,
         "event_id": message.event_id,
         "occurred_at": u64::try_from(message.occurred_at_us).ok().filter(|time_us| *time_us > 0).map(time),
         "actor": message.actor,

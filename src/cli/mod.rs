@@ -13,6 +13,7 @@ mod json;
 mod log;
 mod name;
 mod policy;
+mod principal;
 mod record;
 mod run;
 mod show;
@@ -24,15 +25,19 @@ mod when;
 use std::borrow::Cow;
 use std::ffi::OsString;
 use std::io::{self, IsTerminal as _, Write as _};
-use std::path::PathBuf;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 use self::table::{terminal_width, wrap};
-use crate::client::{ClientError, Pin, RemoteLedger, Server, saved, trust::TrustFolder, visible};
+use crate::client::{
+    ClientError, Credentials, Identity, Pin, RemoteLedger, Server, saved, trust::TrustFolder, visible,
+};
 use crate::ledger::answer::{Claimed, Question};
 use crate::ledger::note::Vkey;
+use zeroize::Zeroizing;
 
 const ABOUT: &str =
     "tagledger asks an append-only ledger of container tags, and checks every answer before it prints it.";
@@ -96,6 +101,21 @@ struct Globals {
     /// Trust exactly this verifier key, whatever is pinned
     #[arg(long, global = true, help_heading = GLOBAL, value_name = "VKEY", env = "TAGLEDGER_VKEY")]
     vkey: Option<Vkey>,
+    /// File with the token to show [env: TAGLEDGER_TOKEN_FILE, or TAGLEDGER_TOKEN for the token itself]
+    #[arg(long, global = true, help_heading = GLOBAL, value_name = "FILE")]
+    token_file: Option<PathBuf>,
+    /// Hidden: on a command line others could read it
+    #[arg(long, global = true, value_name = "TOKEN", hide = true, conflicts_with = "token_file")]
+    token: Option<String>,
+    /// Certificates to trust an https:// server by (PEM), instead of the system's
+    #[arg(long, global = true, help_heading = GLOBAL, value_name = "FILE", env = "TAGLEDGER_CA_FILE")]
+    ca_file: Option<PathBuf>,
+    /// Client certificate to show an https:// server (PEM); needs --key
+    #[arg(long, global = true, help_heading = GLOBAL, value_name = "FILE", env = "TAGLEDGER_CERT")]
+    cert: Option<PathBuf>,
+    /// Its private key (PEM), readable by you alone
+    #[arg(long, global = true, help_heading = GLOBAL, value_name = "FILE", env = "TAGLEDGER_KEY")]
+    key: Option<PathBuf>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -117,6 +137,9 @@ enum Command {
     Diff(diff::Diff),
     /// Show one entry of the log
     Entry(log::ShowEntry),
+    /// Show and change who may state what
+    #[command(subcommand)]
+    Principal(principal::Command),
     /// Prove that an entry is in the log
     Prove(log::Prove),
     /// Check a saved answer, without any server
@@ -238,6 +261,7 @@ async fn run_command(cli: Cli) -> Outcome {
         Command::Ran(ran) => ran.run(&globals).await,
         Command::Diff(diff) => diff.run(&globals).await,
         Command::Entry(entry) => entry.run(&globals).await,
+        Command::Principal(command) => command.run(&globals).await,
         Command::Prove(prove) => prove.run(&globals).await,
         Command::Verify(verify) => verify.run(&globals),
         Command::Audit(audit) => audit.run(&globals).await,
@@ -255,7 +279,7 @@ impl Globals {
         let server: Server = self.server.parse()?;
         let trust = self.trust_folder()?;
         let known_ledgers = trust.known_ledgers();
-        let (ledger, pin) = RemoteLedger::open(server, trust, self.vkey.clone()).await?;
+        let (ledger, pin) = RemoteLedger::open(server, self.credentials()?, trust, self.vkey.clone()).await?;
         if pin == Pin::New {
             eprintln!(
                 "tagledger: first contact with {}: its key is now pinned in {}\n  {}\n  Compare it with the operator's.",
@@ -265,6 +289,30 @@ impl Globals {
             );
         }
         Ok(ledger)
+    }
+
+    /// What to show the server. A token that is typed counts before what the environment says. Not clap's: to it both are
+    /// given, and would be in conflict.
+    fn credentials(&self) -> Result<Credentials, Failure> {
+        let file = self.token_file.clone().or_else(|| variable("TAGLEDGER_TOKEN_FILE").map(PathBuf::from));
+        let token = match (&self.token, file) {
+            (Some(token), _) => Some(Zeroizing::new(token.clone())),
+            (None, Some(path)) => Some(Zeroizing::new(secret(&path)?.trim().to_owned())),
+            (None, None) => {
+                variable("TAGLEDGER_TOKEN").map(|token| Zeroizing::new(token.to_string_lossy().into_owned()))
+            }
+        };
+        let identity = match (&self.cert, &self.key) {
+            (None, None) => None,
+            (Some(cert), Some(key)) => {
+                let key_text = secret(key)?;
+                check_private(key)?;
+                Some(Identity { certificate: secret(cert)?.to_string(), key: key_text })
+            }
+            _ => return Err(Failure::Usage("--cert and --key go together".to_owned())),
+        };
+        let ca = self.ca_file.as_deref().map(secret).transpose()?.map(|text| text.to_string());
+        Ok(Credentials { token, ca, identity })
     }
 
     fn trust_folder(&self) -> Result<TrustFolder, Failure> {
@@ -283,6 +331,24 @@ impl Globals {
         answering.keep(&claimed)?;
         show::answer(&answer, &answering.output)
     }
+}
+
+/// What is in a file, wiped from memory after use.
+fn secret(path: &Path) -> Result<Zeroizing<String>, Failure> {
+    std::fs::read_to_string(path)
+        .map(Zeroizing::new)
+        .map_err(|error| Failure::Operational(format!("cannot read {}: {error}", path.display())))
+}
+
+/// Refuses a private key that others may read.
+fn check_private(path: &Path) -> Result<(), Failure> {
+    let unreadable = |error| Failure::Operational(format!("cannot read {}: {error}", path.display()));
+    let mode = std::fs::metadata(path).map_err(unreadable)?.permissions().mode() & 0o7777;
+    if mode & 0o077 == 0 {
+        return Ok(());
+    }
+    let path = path.display();
+    Err(Failure::Operational(format!("{path} may be read by others (mode {mode:04o}); run: chmod 600 {path}")))
 }
 
 impl Answering {

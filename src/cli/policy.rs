@@ -8,7 +8,7 @@ use clap::{Args, Subcommand, ValueEnum};
 use serde_json::{Value, json};
 
 use super::audit::Progress;
-use super::record::{Token, complete};
+use super::record::complete;
 use super::show::{outcome_name, verdict, words};
 use super::table::Rows;
 use super::when::{Moment, moment};
@@ -64,8 +64,6 @@ pub(super) struct Set {
     /// The policy; - for standard input
     #[arg(value_name = "FILE")]
     file: PathBuf,
-    #[command(flatten)]
-    token: Token,
     #[command(flatten)]
     answering: Answering,
 }
@@ -179,7 +177,7 @@ impl Set {
         let change = proto::PolicyChange { policy: policy.text().to_owned(), replaces: before.digest().to_string() };
         let kind = proto::statement::Kind::PolicyChange(change);
         let statement = complete(proto::Statement { kind: Some(kind), ..proto::Statement::default() })?;
-        let receipt = ledger.record(statement, None, self.token.read()?.as_deref()).await?;
+        let receipt = ledger.record(statement, None).await?;
         self.answering.keep(&receipt.claimed)?;
         show::receipt(&receipt, &self.answering.output)
     }

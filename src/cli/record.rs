@@ -7,7 +7,8 @@ use prost::Message as _;
 
 use super::name::Image;
 use super::when::time_us;
-use super::{Answering, Failure, Globals, Outcome, show, variable};
+use super::{Answering, Failure, Globals, Outcome, Output, secret, show};
+use crate::client::{Receipt, RemoteLedger};
 use crate::ledger::names::{Digest, TagRef};
 use crate::ledger::note::Skey;
 use crate::ledger::statement::{Statement, Violation};
@@ -49,7 +50,7 @@ pub(super) struct Push {
     #[command(flatten)]
     asked: Asked,
     #[command(flatten)]
-    common: Common,
+    common: Sent,
 }
 
 /// Record that a tag, or a digest with all its tags, was deleted, or ask for it
@@ -63,7 +64,7 @@ pub(super) struct Delete {
     #[command(flatten)]
     asked: Asked,
     #[command(flatten)]
-    common: Common,
+    common: Sent,
 }
 
 /// Record that a workload started, stopped, or was seen running an image
@@ -97,7 +98,7 @@ pub(super) struct Deploy {
     #[arg(long, value_enum, default_value = "started")]
     phase: Phase,
     #[command(flatten)]
-    common: Common,
+    common: Sent,
 }
 
 /// Record what somebody saw a tag point to in the registry
@@ -123,7 +124,7 @@ pub(super) struct Observe {
     #[arg(long, value_name = "TIME", value_parser = time_us)]
     first_seen: Option<u64>,
     #[command(flatten)]
-    common: Common,
+    common: Sent,
 }
 
 /// Whether to ask or to tell; it happened, if nothing is said.
@@ -147,7 +148,7 @@ enum Phase {
 
 /// What every statement may carry, and how it is sent.
 #[derive(Debug, Args)]
-struct Common {
+pub(super) struct Sent {
     /// Makes it idempotent: the same id again is answered with the first entry [default: a random one]
     #[arg(long, value_name = "ID", default_value = "", hide_default_value = true)]
     event_id: String,
@@ -173,20 +174,7 @@ struct Common {
     #[arg(long, value_name = "FILE", env = "TAGLEDGER_SIGN_KEY")]
     sign_key: Option<PathBuf>,
     #[command(flatten)]
-    token: Token,
-    #[command(flatten)]
     answering: Answering,
-}
-
-/// What lets its holder write.
-#[derive(Debug, Args)]
-pub(super) struct Token {
-    /// File with the token for writing [env: TAGLEDGER_TOKEN_FILE, or TAGLEDGER_TOKEN for the token itself]
-    #[arg(long, value_name = "FILE")]
-    token_file: Option<PathBuf>,
-    /// Hidden: on a command line others could read it
-    #[arg(long, value_name = "TOKEN", hide = true, conflicts_with = "token_file")]
-    token: Option<String>,
 }
 
 fn attribute(text: &str) -> Result<(String, String), String> {
@@ -207,7 +195,7 @@ impl Record {
 }
 
 impl Push {
-    fn statement(self) -> Result<(Kind, Common), Failure> {
+    fn statement(self) -> Result<(Kind, Sent), Failure> {
         let digest = one_digest(self.image.digest, self.digest)?;
         let tag = self.image.tag.ok_or_else(|| usage("the reference has no tag; write registry/repository:tag"))?;
         let push = proto::TagPush {
@@ -224,7 +212,7 @@ impl Push {
 }
 
 impl Delete {
-    fn statement(self) -> Result<(Kind, Common), Failure> {
+    fn statement(self) -> Result<(Kind, Sent), Failure> {
         let registry = self.image.repository.registry.to_string();
         let repository = self.image.repository.repository.to_string();
         let disposition = self.asked.disposition().into();
@@ -247,7 +235,7 @@ impl Delete {
 }
 
 impl Deploy {
-    fn statement(self) -> Result<(Kind, Common), Failure> {
+    fn statement(self) -> Result<(Kind, Sent), Failure> {
         let digest = one_digest(self.image.digest, self.digest)?;
         let phase = match self.phase {
             Phase::Started => proto::deployment::Phase::Started,
@@ -273,7 +261,7 @@ impl Deploy {
 }
 
 impl Observe {
-    fn statement(self) -> (Kind, Common) {
+    fn statement(self) -> (Kind, Sent) {
         let observed = proto::TagObserved {
             registry: self.tag.registry.to_string(),
             repository: self.tag.repository.to_string(),
@@ -297,14 +285,31 @@ impl Asked {
     }
 }
 
-impl Common {
+impl Sent {
     async fn send(self, kind: Kind, globals: &Globals) -> Outcome {
+        self.check(kind.clone())?;
+        let receipt = self.send_to(&globals.open().await?, kind).await?;
+        show::receipt(&receipt, &self.answering.output)
+    }
+
+    /// Refuses what no ledger accepts, before anybody is asked.
+    pub(super) fn check(&self, kind: Kind) -> Result<(), Failure> {
+        self.complete(kind)?;
+        self.sign_key.as_deref().map(read_key).transpose()?;
+        Ok(())
+    }
+
+    /// Records a statement of this kind, and keeps the receipt where that is wanted.
+    pub(super) async fn send_to(&self, ledger: &RemoteLedger, kind: Kind) -> Result<Receipt, Failure> {
         let statement = self.complete(kind)?;
         let sign_key = self.sign_key.as_deref().map(read_key).transpose()?;
-        let token = self.token.read()?;
-        let receipt = globals.open().await?.record(statement, sign_key.as_ref(), token.as_deref()).await?;
+        let receipt = ledger.record(statement, sign_key.as_ref()).await?;
         self.answering.keep(&receipt.claimed)?;
-        show::receipt(&receipt, &self.answering.output)
+        Ok(receipt)
+    }
+
+    pub(super) fn output(&self) -> &Output {
+        &self.answering.output
     }
 
     /// The whole statement, if it is one that a ledger accepts.
@@ -329,20 +334,6 @@ impl Common {
     }
 }
 
-impl Token {
-    /// What is typed counts before what the environment says. Not clap's: to it both are given, and would be in conflict.
-    pub(super) fn read(&self) -> Result<Option<String>, Failure> {
-        if self.token.is_some() {
-            return Ok(self.token.clone());
-        }
-        let file = self.token_file.clone().or_else(|| variable("TAGLEDGER_TOKEN_FILE").map(PathBuf::from));
-        match file {
-            Some(path) => Ok(Some(read(&path)?.trim().to_owned())),
-            None => Ok(variable("TAGLEDGER_TOKEN").map(|token| token.to_string_lossy().into_owned())),
-        }
-    }
-}
-
 /// A statement, if it is one that a ledger accepts.
 pub(super) fn complete(statement: proto::Statement) -> Result<proto::Statement, Failure> {
     match Statement::parse(&statement.encode_to_vec()) {
@@ -363,16 +354,11 @@ fn one_digest(in_reference: Option<Digest>, beside: Option<Digest>) -> Result<Di
     }
 }
 
-fn usage(message: &str) -> Failure {
+pub(super) fn usage(message: &str) -> Failure {
     Failure::Usage(message.to_owned())
 }
 
-fn read(path: &Path) -> Result<String, Failure> {
-    std::fs::read_to_string(path)
-        .map_err(|error| Failure::Operational(format!("cannot read {}: {error}", path.display())))
-}
-
 fn read_key(path: &Path) -> Result<Skey, Failure> {
-    let text = zeroize::Zeroizing::new(read(path)?);
+    let text = secret(path)?;
     Skey::from_text(&text).map_err(|error| Failure::Operational(format!("{}: {error}", path.display())))
 }

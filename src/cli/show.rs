@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::policy::policy_of;
 use super::table::{Rows, terminal_width, wrap};
-use super::{Ending, Failure, Output, complain, json, print};
+use super::{Ending, Failure, Output, complain, json, principal, print};
 use crate::client::{Receipt, Watched, visible};
 use crate::ledger::answer::{Answer, Finding, History, HistoryVersion, Place, Question, State, Verdict, subject_words};
 use crate::ledger::entry::Body;
@@ -102,6 +102,7 @@ fn is_absent(answer: &Answer) -> bool {
         Finding::State(state) => state.setting.is_none(),
         Finding::States(list) => list.items.is_empty(),
         Finding::History(history) => history.versions.is_empty(),
+        Finding::Principals(found) => found.principals.is_empty(),
         Finding::Changes(_) | Finding::Entry(_) | Finding::Inclusion { .. } => false,
     }
 }
@@ -115,6 +116,7 @@ fn found(answer: &Answer) -> String {
         (_, Finding::Changes(list)) => changes(&list.items, answer),
         (Question::Sightings { .. }, Finding::History(history)) => sightings(history, &answer.entries),
         (_, Finding::History(found)) => history(found, &answer.entries),
+        (_, Finding::Principals(found)) => principal::table(found),
         (_, Finding::Entry(index)) => entry(*index, &answer.entries),
         (_, Finding::Inclusion { index, tree_size, root, path }) => {
             let mut rows = Rows::list();
@@ -330,6 +332,9 @@ fn add_record(rows: &mut Rows, record: &proto::Record, statement: &Statement) {
         }
     }
     rows.field("settles", settled_by(statement).map(|intent| format!("entry {intent}")).unwrap_or_default());
+    if let Kind::PrincipalChange { change } = &statement.kind {
+        principal::change_rows(rows, change);
+    }
     rows.field("principal", &record.principal);
     rows.field("assurance", assurance_name(record.assurance()));
     rows.field("signed by", record.producer.as_ref().map_or("", |producer| &producer.key_id));
@@ -366,6 +371,13 @@ fn record_of<'a>(version: &HistoryVersion, entries: &'a VerifiedEntries) -> Opti
     }
 }
 
+/// An entry of a history as a line of its own.
+pub(super) fn change_line(place: Place, record: &proto::Record, statement: &Statement) -> String {
+    let (index, time, verb) = (place.index, words(place.recorded_at_us), statement.verb());
+    let (outcome, about, by) = (outcome_name(record.outcome()), about(statement), by(record, statement));
+    format!("entry {index}  {time}  {verb} {outcome}  {about}  by {by}\n")
+}
+
 /// An entry in a few words: `entry 41, push APPLIED 2026-11-21T10:07:00Z by ci`.
 fn place_words(place: &Place, entries: &VerifiedEntries) -> String {
     let Place { index, recorded_at_us, .. } = *place;
@@ -390,6 +402,10 @@ fn about(statement: &Statement) -> String {
         Kind::Deployment { workload, .. } => subject_words(&Subject::Workload(workload.clone())),
         Kind::Attestation { digest } => digest.to_string(),
         Kind::PolicyChange { .. } => subject_words(&Subject::Policy),
+        Kind::PrincipalChange { change } => match change.principal() {
+            Some(_) => change.name().to_owned(),
+            None => format!("{} (revoked)", change.name()),
+        },
         Kind::TagPush { .. } | Kind::TagDelete { .. } | Kind::TagObserved { .. } => {
             tag_of(statement).map_or(String::new(), |tag| tag.to_string())
         }

@@ -125,7 +125,9 @@ impl RemoteLedger {
         let mut turning = Turning::default();
         loop {
             let size = match question {
-                Question::TagHistory { .. } | Question::Sightings { .. } => left.unwrap_or(u64::MAX).min(MAX_PAGE_SIZE),
+                Question::TagHistory { .. } | Question::Sightings { .. } | Question::Principals { .. } => {
+                    left.unwrap_or(u64::MAX).min(MAX_PAGE_SIZE)
+                }
                 // Members gone through, of which few may be items.
                 _ => MAX_PAGE_SIZE,
             };
@@ -266,6 +268,12 @@ impl RemoteLedger {
             Question::PolicyAt { at_us } => {
                 let request = proto::GetPolicyRequest { at_us: on_wire(*at_us), without_evidence };
                 turned(self.queries().get_policy(request).await?.into_inner().evidence, String::new(), 1)
+            }
+            Question::Principals { at_us } => {
+                let at_us = on_wire(*at_us);
+                let request = proto::ListPrincipalChangesRequest { at_us, page_size, page_token, without_evidence };
+                let response = self.queries().list_principal_changes(request).await?.into_inner();
+                turned(response.evidence, response.next_page_token, response.versions.len())
             }
             Question::Entry { index } | Question::Inclusion { index, .. } => self.entry_page(By::Index(*index)).await,
             Question::Leaf { hash } => self.entry_page(By::LeafHash(hash.to_vec())).await,

@@ -11,7 +11,7 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use tonic::transport::Channel;
+use super::credentials::Connection;
 
 use super::remote::GrowthError;
 use super::tiles::{self, InOrder, TileError, tiles_of};
@@ -181,7 +181,7 @@ pub fn load(path: &Path, vkey: &Vkey) -> Result<Option<Loaded>, AuditError> {
 
 /// An audit that is about to begin: the log up to a checkpoint, from where an earlier one ended.
 pub struct Audit {
-    channel: Channel,
+    channel: Connection,
     newest: Remembered,
     replay: Replay,
     /// The tree of what was audited earlier.
@@ -312,7 +312,7 @@ impl Audit {
 /// A tile's entries, each examined.
 type Bundle = (Tile, Vec<Result<Examined, EntryError>>);
 
-async fn examined(channel: Channel, vkey: Vkey, tile: Tile) -> Result<Bundle, TileError> {
+async fn examined(channel: Connection, vkey: Vkey, tile: Tile) -> Result<Bundle, TileError> {
     let entries = tiles::entries(channel, tile).await?;
     let examined =
         tokio::task::spawn_blocking(move || entries.iter().map(|entry| examine(entry, &vkey)).collect::<Vec<_>>());
@@ -350,7 +350,7 @@ impl Keeping {
 }
 
 /// Finds where the entries served part from the log's own hashes.
-async fn difference(channel: &Channel, mut log: Tree, checkpoint: &Checkpoint) -> Result<Difference, AuditError> {
+async fn difference(channel: &Connection, mut log: Tree, checkpoint: &Checkpoint) -> Result<Difference, AuditError> {
     let mut tiles = tiles_of(log.size()..checkpoint.size).map(|tile| {
         let channel = channel.clone();
         async move {
@@ -411,6 +411,13 @@ impl Audited {
                 "outcome, reason and subjects of {of} follow from the rules, the policy in the log, and the entries before it"
             ));
         }
+        let unjudged = self.counts.unjudged - self.counts_before.unjudged;
+        if new(self.counts.records(), self.counts_before.records()) > unjudged {
+            proven.push(
+                "who stated each record was allowed to by the principals of then, and each producer's signature is by a key it had then"
+                    .to_owned(),
+            );
+        }
         if let count @ 1.. = new(self.counts.commitments, self.counts_before.commitments) {
             let commitments = each(count, "commitment", "commitments");
             proven.push(format!(
@@ -423,8 +430,13 @@ impl Audited {
             unproven.push("what that audit found, whose state was trusted".to_owned());
         }
         proven.push(format!("the entries lead to the root of the checkpoint, {}", hex::encode(root)));
-        unproven
-            .push("who the principals are, what producers signed, and that the ledger's clock was right".to_owned());
+        if unjudged > 0 {
+            let of = each(unjudged, "record", "records");
+            unproven.push(format!("who stated {of} from before the log had principals"));
+        }
+        unproven.push(
+            "that who did not sign showed the ledger what it had to, and that the ledger's clock was right".to_owned(),
+        );
         unproven.push("that others are shown the same log: compare the checkpoint with theirs".to_owned());
         Verdict { checked, proven, unproven }
     }

@@ -197,10 +197,15 @@ fn words_of(status: &Status) -> String {
     }
     let message = visible(status.message());
     match status.code() {
-        Code::Unauthenticated => {
+        Code::Unauthenticated if message.contains("token") => {
             format!("{message}; give it with --token-file, TAGLEDGER_TOKEN_FILE or TAGLEDGER_TOKEN")
         }
-        Code::PermissionDenied | Code::NotFound | Code::OutOfRange | Code::InvalidArgument => message,
+        Code::Unauthenticated
+        | Code::FailedPrecondition
+        | Code::PermissionDenied
+        | Code::NotFound
+        | Code::OutOfRange
+        | Code::InvalidArgument => message,
         Code::Unimplemented => format!("the server does not know this call ({message}); is it a tagledgerd?"),
         Code::Unavailable => format!("the ledger is unavailable: {message}; try again later"),
         Code::DeadlineExceeded | Code::Cancelled => format!("the server took too long to answer: {message}"),

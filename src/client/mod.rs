@@ -7,6 +7,7 @@
 
 mod ask;
 pub mod audit;
+mod credentials;
 mod error;
 mod record;
 mod remote;
@@ -16,6 +17,7 @@ mod tiles;
 pub mod trust;
 mod watch;
 
+pub use credentials::{Credentials, Identity};
 pub use error::ClientError;
 pub(crate) use error::visible;
 pub use record::Receipt;

@@ -1,8 +1,6 @@
 //! Recording a statement, and believing that it was recorded only once the receipt verifies.
 
 use prost::Message as _;
-use tonic::Request;
-use tonic::metadata::AsciiMetadataValue;
 
 use super::{ClientError, RemoteLedger};
 use crate::ledger::answer::{Answer, Claimed, Question, Recorded, check_receipt};
@@ -25,13 +23,8 @@ impl RemoteLedger {
     /// Records one statement, signed by its producer if a key is given. Without an event id it gets one of its own: then no
     /// older entry holds the same bytes, and nobody in between can pass off what became of an older statement as what became
     /// of this one.
-    pub async fn record(
-        &self,
-        statement: proto::Statement,
-        sign_key: Option<&Skey>,
-        token: Option<&str>,
-    ) -> Result<Receipt, ClientError> {
-        self.record_at(statement, None, sign_key, token).await
+    pub async fn record(&self, statement: proto::Statement, sign_key: Option<&Skey>) -> Result<Receipt, ClientError> {
+        self.record_at(statement, None, sign_key).await
     }
 
     /// The same, but only if the history of the statement's tag still has as many entries as given; otherwise nothing is
@@ -41,7 +34,6 @@ impl RemoteLedger {
         mut statement: proto::Statement,
         only_at_version: Option<u64>,
         sign_key: Option<&Skey>,
-        token: Option<&str>,
     ) -> Result<Receipt, ClientError> {
         // Nothing is written to a ledger that has forked or lost entries.
         let size_before = self.checkpoint().await?.checkpoint.size;
@@ -54,12 +46,7 @@ impl RemoteLedger {
             signature: sign(skey.key(), &statement_message(&bytes)).to_vec(),
         });
         let submission = proto::Submission { statement: bytes.clone(), producer, only_at_version };
-        let mut request = Request::new(proto::AppendRequest { submission: Some(submission) });
-        if let Some(token) = token {
-            let mut bearer = AsciiMetadataValue::try_from(format!("Bearer {token}")).map_err(|_| ClientError::Token)?;
-            bearer.set_sensitive(true);
-            request.metadata_mut().insert("authorization", bearer);
-        }
+        let request = proto::AppendRequest { submission: Some(submission) };
         let response = self.appends().append(request).await?.into_inner();
         let receipt = response.receipt.ok_or(ClientError::Incomplete("receipt"))?;
         let evidence = response.evidence.ok_or(ClientError::Incomplete("evidence"))?;

@@ -1,10 +1,9 @@
 //! A ledger on a server whose key is pinned, and its one append-only log.
 
-use tonic::transport::Channel;
-
+use super::credentials::Connection;
 use super::error::{is_transient, visible};
 use super::trust::{Remembered, TrustFolder};
-use super::{ClientError, Server};
+use super::{ClientError, Credentials, Server};
 use crate::ledger::checkpoint::Checkpoint;
 use crate::ledger::evidence::{EvidenceError, check_root, check_same_log, hashes};
 use crate::ledger::merkle::Hash;
@@ -20,7 +19,7 @@ const MAX_MESSAGE_LENGTH: usize = 64 * 1024 * 1024;
 /// A server that presented the key pinned for it.
 pub struct RemoteLedger {
     server: Server,
-    channel: Channel,
+    channel: Connection,
     vkey: Vkey,
     trust: TrustFolder,
 }
@@ -37,8 +36,13 @@ pub enum Pin {
 impl RemoteLedger {
     /// Connects. A server without a pinned key gets the one it presents pinned, or `vkey` if that is given; one that presents
     /// another key than the pinned one is refused.
-    pub async fn open(server: Server, trust: TrustFolder, vkey: Option<Vkey>) -> Result<(Self, Pin), ClientError> {
-        let channel = server.connect().await?;
+    pub async fn open(
+        server: Server,
+        credentials: Credentials,
+        trust: TrustFolder,
+        vkey: Option<Vkey>,
+    ) -> Result<(Self, Pin), ClientError> {
+        let channel = server.connect(credentials).await?;
         let answer = log_client(&channel).get_ledger(GetLedgerRequest {}).await?.into_inner();
         let presented: Vkey = answer.vkey.parse()?;
         let (pinned, is_new) = match vkey {
@@ -169,19 +173,19 @@ impl RemoteLedger {
         }
     }
 
-    pub(super) fn channel(&self) -> Channel {
+    pub(super) fn channel(&self) -> Connection {
         self.channel.clone()
     }
 
-    pub(super) fn log(&self) -> LogServiceClient<Channel> {
+    pub(super) fn log(&self) -> LogServiceClient<Connection> {
         log_client(&self.channel)
     }
 
-    pub(super) fn queries(&self) -> QueryServiceClient<Channel> {
+    pub(super) fn queries(&self) -> QueryServiceClient<Connection> {
         QueryServiceClient::new(self.channel.clone()).max_decoding_message_size(MAX_MESSAGE_LENGTH)
     }
 
-    pub(super) fn appends(&self) -> AppendServiceClient<Channel> {
+    pub(super) fn appends(&self) -> AppendServiceClient<Connection> {
         AppendServiceClient::new(self.channel.clone()).max_decoding_message_size(MAX_MESSAGE_LENGTH)
     }
 }
@@ -204,6 +208,6 @@ impl GrowthError {
     }
 }
 
-fn log_client(channel: &Channel) -> LogServiceClient<Channel> {
+fn log_client(channel: &Connection) -> LogServiceClient<Connection> {
     LogServiceClient::new(channel.clone()).max_decoding_message_size(MAX_MESSAGE_LENGTH)
 }

@@ -4,8 +4,9 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
-use tonic::transport::{Channel, Endpoint, Uri};
+use tonic::transport::{Endpoint, Uri};
 
+use super::credentials::{Connection, Credentials};
 use super::{ClientError, visible};
 
 /// The port of a ledger, if none is given.
@@ -14,7 +15,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// For one call; streams may go on for ever once they have begun.
 const CALL_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// The address of a server in its one spelling, `http://host:port`: keys are pinned by it.
+/// The address of a server in its one spelling, `http://host:port` or `https://host:port`: keys are pinned by it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Server(String);
 
@@ -26,10 +27,10 @@ impl FromStr for Server {
         let full = if text.contains("://") { text.to_owned() } else { format!("http://{text}") };
         let uri: Uri = full.parse().map_err(|_| refuse("not a URL"))?;
         match uri.scheme_str() {
-            Some("http") => {}
-            Some("https") => return Err(refuse("https is not supported; use a tunnel or a proxy on this machine")),
-            _ => return Err(refuse("only http:// is supported")),
+            Some("http" | "https") => {}
+            _ => return Err(refuse("only http:// and https:// are supported")),
         }
+        let scheme = uri.scheme_str().unwrap_or("http");
         if uri.path() != "/" || uri.query().is_some() {
             return Err(refuse("it may have no path"));
         }
@@ -43,7 +44,7 @@ impl FromStr for Server {
             None => DEFAULT_PORT,
             Some(port) => port.parse().map_err(|_| refuse("its port is not 1 to 65535"))?,
         };
-        Ok(Self(format!("http://{}:{port}", host.to_ascii_lowercase())))
+        Ok(Self(format!("{scheme}://{}:{port}", host.to_ascii_lowercase())))
     }
 }
 
@@ -55,18 +56,29 @@ impl fmt::Display for Server {
 
 impl Server {
     /// Connects, or says that nobody is there.
-    pub(super) async fn connect(&self) -> Result<Channel, ClientError> {
-        let endpoint = Endpoint::from_shared(self.0.clone())
+    pub(super) async fn connect(&self, credentials: Credentials) -> Result<Connection, ClientError> {
+        let bearer = credentials.bearer()?;
+        let mut endpoint = Endpoint::from_shared(self.0.clone())
             .expect("a server is a valid URL")
             .connect_timeout(CONNECT_TIMEOUT)
             .timeout(CALL_TIMEOUT);
-        endpoint.connect().await.map_err(|error| {
+        let unreachable = |error: tonic::transport::Error| {
             let mut cause: &dyn std::error::Error = &error;
             while let Some(deeper) = cause.source() {
                 cause = deeper;
             }
             ClientError::Unreachable { server: self.0.clone(), reason: visible(&cause.to_string()) }
-        })
+        };
+        if self.0.starts_with("https://") {
+            endpoint = endpoint.tls_config(credentials.tls()).map_err(unreachable)?;
+        } else if credentials.identity.is_some() || credentials.ca.is_some() {
+            return Err(ClientError::Address {
+                found: self.0.clone(),
+                expected: "certificates are for https:// servers",
+            });
+        }
+        let channel = endpoint.connect().await.map_err(unreachable)?;
+        Ok(Connection::new(channel, bearer))
     }
 }
 
@@ -85,7 +97,7 @@ mod tests {
 
     #[test]
     fn what_is_no_address_is_refused_with_the_reason() {
-        for text in ["", "https://a:1", "ftp://a", "http://a/path", "http://a?x", "http://u:p@a:1", "a b", "a:99999"] {
+        for text in ["", "https://", "ftp://a", "http://a/path", "http://a?x", "http://u:p@a:1", "a b", "a:99999"] {
             assert!(matches!(text.parse::<Server>(), Err(ClientError::Address { .. })), "{text:?}");
         }
     }

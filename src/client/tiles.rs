@@ -12,8 +12,8 @@ use tokio::task::JoinHandle;
 use tonic::body::Body;
 use tonic::client::GrpcService as _;
 use tonic::codegen::{Bytes, http};
-use tonic::transport::Channel;
 
+use super::credentials::Connection;
 use super::visible;
 use crate::ledger::entry::MAX_ENTRY_LENGTH;
 use crate::ledger::merkle::Hash;
@@ -77,7 +77,7 @@ pub(super) fn tiles_of(leaves: Range<u64>) -> impl Iterator<Item = Tile> {
 }
 
 /// The entries of a tile.
-pub(super) async fn entries(channel: Channel, tile: Tile) -> Result<Vec<Vec<u8>>, TileError> {
+pub(super) async fn entries(channel: Connection, tile: Tile) -> Result<Vec<Vec<u8>>, TileError> {
     let path = TilePath::Entries(tile);
     let bytes = fetch(channel, path).await?;
     let malformed = |problem: String| TileError::Malformed { path, problem };
@@ -89,7 +89,7 @@ pub(super) async fn entries(channel: Channel, tile: Tile) -> Result<Vec<Vec<u8>>
 }
 
 /// The leaf hashes of a tile.
-pub(super) async fn leaf_hashes(channel: Channel, tile: Tile) -> Result<Vec<Hash>, TileError> {
+pub(super) async fn leaf_hashes(channel: Connection, tile: Tile) -> Result<Vec<Hash>, TileError> {
     let path = TilePath::Hashes { level: 0, tile };
     let bytes = fetch(channel, path).await?;
     let (hashes, rest) = bytes.as_chunks();
@@ -102,7 +102,7 @@ pub(super) async fn leaf_hashes(channel: Channel, tile: Tile) -> Result<Vec<Hash
     }
 }
 
-async fn fetch(mut channel: Channel, path: TilePath) -> Result<Bytes, TileError> {
+async fn fetch(mut channel: Connection, path: TilePath) -> Result<Bytes, TileError> {
     let mut pauses = PAUSES.into_iter();
     loop {
         let reason = match tokio::time::timeout(TIMEOUT, attempt(&mut channel, path)).await {
@@ -122,7 +122,7 @@ fn is_transient(status: http::StatusCode) -> bool {
         || matches!(status, http::StatusCode::TOO_MANY_REQUESTS | http::StatusCode::REQUEST_TIMEOUT)
 }
 
-async fn attempt(channel: &mut Channel, path: TilePath) -> Result<(http::StatusCode, Bytes), String> {
+async fn attempt(channel: &mut Connection, path: TilePath) -> Result<(http::StatusCode, Bytes), String> {
     let request = http::Request::get(format!("/tile/{path}")).version(http::Version::HTTP_2).body(Body::empty());
     let request = request.expect("a tile's path is a valid request");
     poll_fn(|context| channel.poll_ready(context)).await.map_err(|error| cause_of(&error))?;

@@ -16,6 +16,7 @@ mod trial;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+use prost::Message as _;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::ledger::entry::SignedEntry;
@@ -23,7 +24,8 @@ use crate::ledger::merkle::multi::multi_proof;
 use crate::ledger::merkle::tree::MemoryNodes;
 use crate::ledger::merkle::{Hash, Nodes};
 use crate::ledger::note::{Skey, Vkey};
-use crate::ledger::statement::Violation;
+use crate::ledger::principals::Principals;
+use crate::ledger::statement::{Statement, Violation};
 use crate::proto;
 pub use crate::store::ReadError;
 use crate::store::Store;
@@ -32,7 +34,7 @@ use plan::{Accepted, Rejected, Submission};
 use query::Reader;
 use tops::Tops;
 
-/// The principal of what the ledger's operator does; of no client, except with the first token.
+/// The first principal of a ledger.
 pub const OPERATOR: &str = "operator";
 /// Snapshots that a reader takes before it gives up. It needs another one if it was held up for many commits.
 const SNAPSHOTS: usize = 64;
@@ -77,6 +79,7 @@ struct Shared {
     vkey: Vkey,
     clock: clock::ReadClock,
     newest: watch::Receiver<Arc<Committed>>,
+    principals: watch::Receiver<Arc<Principals>>,
     tops: Arc<Tops>,
     /// Why appends are refused for good, once they are.
     stopped: watch::Receiver<Option<String>>,
@@ -160,6 +163,7 @@ impl Ledger {
         let store = Arc::clone(&options.store);
         let (newest_sender, newest) = watch::channel(Arc::new(recovered.committed));
         let (stopped_sender, stopped) = watch::channel(None);
+        let (principals_sender, principals) = watch::channel(Arc::new(recovered.principals));
         let (queue, waiting) = mpsc::channel(sequencer::QUEUE_LENGTH);
         let clock_alarm = Arc::new(AtomicBool::new(false));
         let outcomes = Arc::new(Tally::default());
@@ -170,6 +174,7 @@ impl Ledger {
             vkey,
             clock: Arc::clone(&options.clock),
             newest,
+            principals,
             tops: Arc::clone(&tops),
             stopped,
             shortage: watch::Sender::new(None),
@@ -181,6 +186,7 @@ impl Ledger {
             store: options.store,
             skey: options.skey,
             policy: recovered.policy,
+            principals: principals_sender,
             clock: options.clock,
             bounds: options.clock_bounds,
             tree: recovered.tree,
@@ -214,6 +220,11 @@ impl Ledger {
     /// The newest commit, and notice of every one after it.
     pub fn newest(&self) -> watch::Receiver<Arc<Committed>> {
         self.shared.newest.clone()
+    }
+
+    /// Who may state what, and notice of every change.
+    pub fn principals(&self) -> watch::Receiver<Arc<Principals>> {
+        self.shared.principals.clone()
     }
 
     /// Why appends are refused, if they are.
@@ -288,6 +299,42 @@ impl Ledger {
             Some(reason) => Err(AppendError::Shortage(reason.clone())),
             None => Ok(()),
         }
+    }
+
+    /// Records who the first principal is, unless there is one already: an admin named [`OPERATOR`] with every role, that shows the
+    /// token with this hash.
+    pub async fn begin_principals(&self, token_sha256: [u8; 32]) -> Result<(), AppendError> {
+        if !self.shared.principals.borrow().is_empty() {
+            return Ok(());
+        }
+        let everything = proto::Grant { repositories: vec!["**".into()], kinds: Vec::new() };
+        let roles = [proto::Role::Reader, proto::Role::Writer, proto::Role::Scanner, proto::Role::Admin];
+        let principal = proto::Principal {
+            roles: roles.map(i32::from).to_vec(),
+            grants: vec![everything],
+            requires: vec![proto::Credential::Token.into()],
+            token_sha256: vec![token_sha256.to_vec()],
+            ..proto::Principal::default()
+        };
+        let change = Some(proto::principal_change::Change::Principal(principal));
+        let change = proto::PrincipalChange { name: OPERATOR.into(), change };
+        self.append_own(proto::statement::Kind::PrincipalChange(change)).await
+    }
+
+    /// Records what the ledger itself states, in the name of the operator.
+    async fn append_own(&self, kind: proto::statement::Kind) -> Result<(), AppendError> {
+        let bytes = proto::Statement { kind: Some(kind), ..proto::Statement::default() }.encode_to_vec();
+        let submission = Submission {
+            statement: Statement::parse(&bytes).map_err(AppendError::Invalid)?,
+            bytes,
+            principal: OPERATOR.into(),
+            assurance: proto::Assurance::Authenticated,
+            producer: None,
+            shown: None,
+            only_at_version: None,
+        };
+        self.append(vec![submission]).await?;
+        Ok(())
     }
 
     /// Nothing may have occurred more than a day from now.

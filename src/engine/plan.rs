@@ -8,6 +8,7 @@
 use std::cell::RefCell;
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
 
 use sha2::{Digest as _, Sha256};
 
@@ -23,6 +24,8 @@ use crate::ledger::merkle::{Hash, Tree};
 use crate::ledger::names::{Digest, Registry, Repository, Tag};
 use crate::ledger::note::Skey;
 use crate::ledger::policy::Policy;
+use crate::ledger::principals::authority::{Shown, Unauthorized};
+use crate::ledger::principals::{ChangeError, Principals};
 use crate::ledger::statement::{Kind, Statement};
 use crate::ledger::subject::{Subject, SubjectKey};
 use crate::ledger::transition::{Binding, Step, SubjectState, Touch, View, transition};
@@ -43,6 +46,8 @@ pub struct Submission {
     pub assurance: proto::Assurance,
     /// The producer's signature, already checked.
     pub producer: Option<proto::Producer>,
+    /// What its principal showed to prove who it is, looked at again when it is recorded; `None`: it is the ledger's own.
+    pub shown: Option<Shown>,
     /// Record it only if its tag's history has exactly this many entries.
     pub only_at_version: Option<u64>,
 }
@@ -61,6 +66,8 @@ pub struct Base<'a> {
     pub last_time_us: u64,
     /// The rules in force after it.
     pub policy: &'a Policy,
+    /// Who may state what after it.
+    pub principals: &'a Arc<Principals>,
     /// The ledger's key.
     pub skey: &'a Skey,
 }
@@ -77,6 +84,8 @@ pub struct Plan {
     pub leaves: Vec<LeafHash>,
     /// The rules in force after the commit, if they are others than before.
     pub policy: Option<Policy>,
+    /// Who may state what after the commit.
+    pub principals: Arc<Principals>,
     /// The state of the log after the commit.
     pub head: Head,
     /// The new entries, from `base.tree.size()` on.
@@ -122,6 +131,26 @@ pub enum Rejected {
         tag: String,
         /// Index of the intent.
         index: u64,
+    },
+    /// Who sends it may not state this, or may no longer: the principals may have changed since it was let in.
+    #[error("{unauthorized}")]
+    Unauthorized {
+        /// Which statement of the request.
+        position: usize,
+        /// Of how many.
+        of: usize,
+        /// Why.
+        unauthorized: Unauthorized,
+    },
+    /// A change of principals that is not made.
+    #[error("{error}")]
+    Principals {
+        /// Which statement of the request.
+        position: usize,
+        /// Of how many.
+        of: usize,
+        /// Why.
+        error: ChangeError,
     },
     /// The tag has new entries.
     #[error("the tag's history has {found} entries, not {expected}")]
@@ -194,6 +223,7 @@ impl<'a> Writer<'a> {
                 changed: BTreeSet::new(),
                 bound: BTreeMap::new(),
                 events: HashMap::new(),
+                principals: Arc::clone(base.principals),
             },
         }
     }
@@ -201,7 +231,14 @@ impl<'a> Writer<'a> {
     /// Whether a request can't be recorded. Looks at all of it before anything of it is planned.
     fn refusal(&self, request: &[Submission]) -> Result<Option<Rejected>, ReadError> {
         let mut own: HashMap<(&str, &str), [u8; 32]> = HashMap::new();
+        // As each statement of the request finds them: one may change them for the next.
+        let mut principals = Arc::clone(&self.overlay.principals);
         for (position, submission) in request.iter().enumerate() {
+            let of = request.len();
+            let Submission { principal, shown, statement, .. } = submission;
+            if let Err(unauthorized) = principals.admits(principal, shown.as_ref(), statement) {
+                return Ok(Some(Rejected::Unauthorized { position, of, unauthorized }));
+            }
             if let Some(expected) = submission.only_at_version {
                 let found = match crate::ledger::subject::tag_of(&submission.statement) {
                     Some(tag) => self.overlay.subject(&Subject::Tag(tag).key())?.count,
@@ -212,11 +249,23 @@ impl<'a> Writer<'a> {
                 }
             }
             let event_id = submission.statement.event_id.as_str();
+            let known = match event_id {
+                "" => None,
+                event_id => self.overlay.event(principal, event_id)?,
+            };
+            if let (Kind::PrincipalChange { change }, None) = (&statement.kind, &known)
+                && !own.contains_key(&(principal.as_str(), event_id))
+                && !principals.are_as(change)
+            {
+                match principals.after(change) {
+                    Ok(after) => principals = Arc::new(after),
+                    Err(error) => return Ok(Some(Rejected::Principals { position, of, error })),
+                }
+            }
             if event_id.is_empty() {
                 continue;
             }
             let hash: [u8; 32] = Sha256::digest(&submission.bytes).into();
-            let known = self.overlay.event(&submission.principal, event_id)?;
             let conflict = match (&known, own.get(&(submission.principal.as_str(), event_id))) {
                 (Some(event), _) => (event.statement_hash != hash).then_some(event.index),
                 // Twice in one request: the first of them would get the next index.
@@ -224,12 +273,7 @@ impl<'a> Writer<'a> {
                 (None, None) => None,
             };
             if let Some(index) = conflict {
-                return Ok(Some(Rejected::Conflict {
-                    position,
-                    of: request.len(),
-                    event_id: event_id.to_owned(),
-                    index,
-                }));
+                return Ok(Some(Rejected::Conflict { position, of, event_id: event_id.to_owned(), index }));
             }
             own.insert((&submission.principal, event_id), hash);
         }
@@ -281,6 +325,10 @@ impl<'a> Writer<'a> {
             if let (Kind::PolicyChange { policy, .. }, Outcome::Applied) = (&submission.statement.kind, step.outcome) {
                 // In force from the next entry on.
                 self.policy = Some(policy.clone());
+            }
+            if let (Kind::PrincipalChange { change }, Outcome::Applied) = (&submission.statement.kind, step.outcome) {
+                let after = self.overlay.principals.after(change);
+                self.overlay.principals = Arc::new(after.expect("a change that is refused is not recorded"));
             }
         }
         let entry_count = u32::try_from(steps.len()).expect("a statement becomes a bounded number of entries");
@@ -426,6 +474,7 @@ impl<'a> Writer<'a> {
             top: self.top,
             leaves: self.leaves,
             policy: self.policy,
+            principals: self.overlay.principals,
             head,
             entries: self.entries,
             nodes: self.new_nodes.into_iter().collect(),
@@ -448,6 +497,8 @@ struct Overlay<'a> {
     changed: BTreeSet<SubjectKey>,
     bound: BTreeMap<(Registry, Repository, Digest, Tag), bool>,
     events: HashMap<(String, String), Event>,
+    /// In force for the next entry.
+    principals: Arc<Principals>,
 }
 
 impl Overlay<'_> {
@@ -513,5 +564,9 @@ impl View for Overlay<'_> {
         digest: &Digest,
     ) -> Result<Vec<Tag>, ReadError> {
         Ok(self.ever_bound(registry, repository, digest)?.into_keys().collect())
+    }
+
+    fn principals(&self) -> Arc<Principals> {
+        Arc::clone(&self.principals)
     }
 }

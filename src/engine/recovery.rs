@@ -1,5 +1,7 @@
 //! Opening a ledger: what must hold before the sequencer may sign anything.
 
+use std::sync::Arc;
+
 use super::plan::{Base, plan_genesis};
 use super::{Committed, Options};
 use crate::ledger::checkpoint::{Checkpoint, CheckpointError};
@@ -8,10 +10,11 @@ use crate::ledger::map;
 use crate::ledger::merkle::Tree;
 use crate::ledger::merkle::tree::MemoryNodes;
 use crate::ledger::policy::Policy;
+use crate::ledger::principals::Principals;
 use crate::ledger::statement::Kind;
 use crate::ledger::subject::Subject;
 use crate::ledger::transition::Binding;
-use crate::proto;
+use crate::proto::{self, Outcome};
 use crate::store::leaf_pages::{LeafPages, ScratchError};
 use crate::store::rows::{self, FORMAT, OlderFormat, StoredLeaves, StoredNodes};
 use crate::store::{CommitError, ReadError, Store};
@@ -98,6 +101,7 @@ pub(super) struct Recovered {
     pub(super) top: map::Top,
     pub(super) leaves: LeafPages,
     pub(super) policy: Policy,
+    pub(super) principals: Principals,
     pub(super) last_time_us: u64,
     pub(super) committed: Committed,
 }
@@ -143,9 +147,10 @@ pub(super) fn recover(options: &Options) -> Result<Recovered, OpenError> {
         )));
     }
     let policy = policy_in_force(options)?;
+    let principals = principals_in_force(options)?;
     let committed =
         Committed { first: head.size, entries: Vec::new(), nodes: MemoryNodes::default(), head: head.clone() };
-    Ok(Recovered { tree, top, leaves, policy, last_time_us: head.recorded_at_us, committed })
+    Ok(Recovered { tree, top, leaves, policy, principals, last_time_us: head.recorded_at_us, committed })
 }
 
 /// The store has everything that a checkpoint was signed over.
@@ -172,6 +177,7 @@ fn begin(options: &Options) -> Result<(), OpenError> {
         leaves: &StoredLeaves::new(&*options.store),
         last_time_us: 0,
         policy: &Policy::default(),
+        principals: &Arc::default(),
         skey: &options.skey,
     };
     let plan = plan_genesis(&base, (options.clock)())?;
@@ -211,6 +217,29 @@ fn policy_in_force(options: &Options) -> Result<Policy, OpenError> {
         return Ok(policy);
     }
     Err(OpenError::Inconsistent(format!("entry {set_by} does not hold the policy in force, {digest}")))
+}
+
+/// The principals that follow from every change in the log: their subject's history names the entries.
+fn principals_in_force(options: &Options) -> Result<Principals, OpenError> {
+    let store = &*options.store;
+    let key = Subject::Principals.key();
+    let mut principals = Principals::default();
+    for version in rows::versions(store, &key, 0..rows::count(store, &key)?)? {
+        let index = version.index;
+        let broken = |why: String| OpenError::Inconsistent(format!("entry {index} is no change of principals: {why}"));
+        let entry = SignedEntry::decode(&rows::entry(store, index)?).map_err(|error| broken(error.to_string()))?;
+        let Body::Record(record, statement) = entry.body else { return Err(broken("it is a commitment".into())) };
+        let Kind::PrincipalChange { change } = &statement.kind else {
+            return Err(broken("it states something else".into()));
+        };
+        if record.outcome() == Outcome::Applied {
+            principals = principals.after(change).map_err(|error| broken(error.to_string()))?;
+            if record.detail != principals.summary() {
+                return Err(broken(format!("it says {:?}, but leaves {}", record.detail, principals.summary())));
+            }
+        }
+    }
+    Ok(principals)
 }
 
 /// The commitment that closes the log, once nothing lies beyond it.

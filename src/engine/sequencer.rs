@@ -18,6 +18,7 @@ use crate::ledger::map;
 use crate::ledger::merkle::Tree;
 use crate::ledger::note::Skey;
 use crate::ledger::policy::Policy;
+use crate::ledger::principals::Principals;
 use crate::proto;
 use crate::store::Store;
 use crate::store::leaf_pages::LeafPages;
@@ -35,6 +36,8 @@ pub(super) struct Sequencer {
     pub(super) skey: Skey,
     /// The rules in force.
     pub(super) policy: Policy,
+    /// Who may state what, also for those who let callers in. It changes before anybody hears of the change.
+    pub(super) principals: watch::Sender<Arc<Principals>>,
     pub(super) clock: ReadClock,
     pub(super) bounds: Bounds,
     /// The tree over everything committed.
@@ -84,6 +87,7 @@ impl Sequencer {
     fn write(&mut self, batch: NextBatch) -> Result<(), String> {
         let (requests, replies): (Vec<_>, Vec<_>) =
             batch.requests.into_iter().map(|waiting| (waiting.submissions, waiting.reply)).unzip();
+        let principals = Arc::clone(&self.principals.borrow());
         let base = Base {
             read: &*self.store,
             tree: &self.tree,
@@ -91,6 +95,7 @@ impl Sequencer {
             leaves: &self.leaves,
             last_time_us: self.last_time_us,
             policy: &self.policy,
+            principals: &principals,
             skey: &self.skey,
         };
         let planned = match (requests.is_empty(), batch.commits) {
@@ -142,6 +147,10 @@ impl Sequencer {
         if let Some(policy) = plan.policy {
             tracing::info!(digest = %policy.digest(), "another policy is in force");
             self.policy = policy;
+        }
+        if !Arc::ptr_eq(&plan.principals, &self.principals.borrow()) {
+            tracing::info!(count = plan.principals.len(), digest = %plan.principals.digest(), "the principals have changed");
+            self.principals.send_replace(plan.principals);
         }
         self.last_time_us = plan.head.recorded_at_us;
         let committed = Arc::new(Committed { head: plan.head, first, entries: plan.entries, nodes: plan.nodes });

@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::convert::Infallible;
+use std::sync::Arc;
 
 use prost::Message as _;
 
@@ -20,7 +21,8 @@ use super::merkle::{Hash, Tree};
 use super::names::{Digest, Registry, Repository, Tag};
 use super::note::Skey;
 use super::policy::{Document, Policy, RuleText};
-use super::statement::Statement;
+use super::principals::Principals;
+use super::statement::{Kind, Statement};
 use super::subject::{Subject, SubjectKey};
 use super::transition::{Binding, SubjectState, Touch, View, transition};
 use crate::proto;
@@ -29,6 +31,8 @@ pub(crate) struct LittleLedger {
     pub(crate) skey: Skey,
     /// In force for the next statement.
     pub(crate) policy: Policy,
+    /// The same.
+    pub(crate) principals: Arc<Principals>,
     entries: Vec<Vec<u8>>,
     nodes: MemoryNodes,
     /// The tree after each entry.
@@ -102,6 +106,10 @@ impl View for LittleLedger {
         let here = carried.filter(|(a, b, c, _)| (a, b, c) == (registry, repository, digest));
         Ok(here.map(|(.., tag)| tag.clone()).collect())
     }
+
+    fn principals(&self) -> Arc<Principals> {
+        Arc::clone(&self.principals)
+    }
 }
 
 impl LittleLedger {
@@ -110,6 +118,7 @@ impl LittleLedger {
         Self {
             skey,
             policy: Policy::default(),
+            principals: Arc::default(),
             entries: Vec::new(),
             nodes: MemoryNodes::default(),
             trees: Vec::new(),
@@ -202,6 +211,14 @@ impl LittleLedger {
             let changed = matches!(touch.after, Binding::Bound { set_by, .. } if set_by == index);
             if touch.subject == Subject::Policy && changed {
                 self.policy = policy_of(&record.statement);
+            }
+            if touch.subject == Subject::Principals
+                && changed
+                && let Kind::PrincipalChange { change } = parsed(&record.statement).kind
+                // A liar may record one that is refused; then nothing follows from it.
+                && let Ok(after) = self.principals.after(&change)
+            {
+                self.principals = Arc::new(after);
             }
             self.extend_history(touch.subject.key(), index, touch.after.effective());
             let state = SubjectState { count: touch.version + 1, binding: touch.after, hold: touch.hold };
@@ -412,8 +429,12 @@ impl From<proto::Statement> for Submission {
     }
 }
 
+fn parsed(statement: &[u8]) -> Statement {
+    Statement::parse(statement).expect("own statement")
+}
+
 fn policy_of(statement: &[u8]) -> Policy {
-    match Statement::parse(statement).expect("own statement").kind {
+    match parsed(statement).kind {
         super::statement::Kind::PolicyChange { policy, .. } => policy,
         other => panic!("{other:?} changes no policy"),
     }

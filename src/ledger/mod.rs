@@ -15,6 +15,7 @@ pub mod merkle;
 pub mod names;
 pub mod note;
 pub mod policy;
+pub mod principals;
 pub mod referrer;
 pub mod replay;
 pub mod signature;

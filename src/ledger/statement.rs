@@ -8,6 +8,7 @@ use prost::Message as _;
 
 use super::names::{Digest, NameError, Registry, Repository, Tag};
 use super::policy::{Policy, PolicyError};
+use super::principals::Change;
 use super::time::{MAX_AHEAD_US, MAX_TIME_US};
 use crate::proto;
 
@@ -142,6 +143,11 @@ pub enum Kind {
         /// Only if the policy in force then has this digest.
         replaces: Option<Digest>,
     },
+    /// One principal is to be another, or nobody, from the next entry on.
+    PrincipalChange {
+        /// All that it is to be.
+        change: Box<Change>,
+    },
 }
 
 /// Registry, repository and tag.
@@ -248,6 +254,7 @@ impl Statement {
             Kind::Deployment { phase: Phase::Observed, .. } => "running",
             Kind::Attestation { .. } => "attest",
             Kind::PolicyChange { .. } => "policy",
+            Kind::PrincipalChange { .. } => "principal",
         }
     }
 }
@@ -325,6 +332,13 @@ impl Check {
                 };
                 Some(Kind::PolicyChange { policy: policy?, replaces: replaces? })
             }
+            Some(Wire::PrincipalChange(change)) => match Change::parse(change) {
+                Ok(change) => Some(Kind::PrincipalChange { change: Box::new(change) }),
+                Err(mut found) => {
+                    self.violations.append(&mut found);
+                    None
+                }
+            },
         }
     }
 

@@ -26,7 +26,7 @@ pub enum Subject {
     WorkloadsOf(String),
     /// The rules in force.
     Policy,
-    /// Who may write. No statement changes them yet.
+    /// Who may state what.
     Principals,
 }
 
@@ -103,6 +103,7 @@ pub fn named_by(statement: &Statement, reference: &proto::Subject) -> Option<Sub
         _ if !reference.name.is_empty() => None,
         // Its digest is that of a policy, and no image's.
         (kind, Kind::PolicyChange { .. }) => (kind == SubjectKind::Policy).then_some(Subject::Policy),
+        (kind, Kind::PrincipalChange { .. }) => (kind == SubjectKind::Principals).then_some(Subject::Principals),
         (SubjectKind::Tag, _) => tag_of(statement).map(Subject::Tag),
         (SubjectKind::Digest, _) => digest_of(statement).cloned().map(Subject::Digest),
         (SubjectKind::Workload, Kind::Deployment { workload, .. }) => Some(Subject::Workload(workload.clone())),
@@ -154,11 +155,12 @@ pub fn effect_on(subject: &Subject, outcome: Outcome, statement: &Statement) -> 
         (Subject::Policy, Kind::PolicyChange { policy, .. }) if outcome == Outcome::Unchanged => {
             Effect::Confirms(policy.digest().clone())
         }
+        (Subject::Principals, Kind::PrincipalChange { change }) if changes => Effect::Sets(change.digest().clone()),
         _ => Effect::Keeps,
     }
 }
 
-/// The digest that a statement names; of a policy change, that of the policy's text.
+/// The digest that a statement names; of a policy change, that of the policy's text; of a principal change, its own.
 pub fn digest_of(statement: &Statement) -> Option<&Digest> {
     match &statement.kind {
         Kind::TagPush { digest, .. }
@@ -167,6 +169,7 @@ pub fn digest_of(statement: &Statement) -> Option<&Digest> {
         | Kind::Attestation { digest } => Some(digest),
         Kind::TagObserved { digest, .. } => digest.as_ref(),
         Kind::PolicyChange { policy, .. } => Some(policy.digest()),
+        Kind::PrincipalChange { change } => Some(change.digest()),
         Kind::TagDelete { .. } => None,
     }
 }
@@ -191,7 +194,7 @@ pub fn place_of(statement: &Statement) -> Option<(Registry, Repository)> {
         Kind::ManifestDelete { registry, repository, .. } | Kind::Deployment { registry, repository, .. } => {
             Some((registry.clone(), repository.clone()))
         }
-        Kind::Attestation { .. } | Kind::PolicyChange { .. } => None,
+        Kind::Attestation { .. } | Kind::PolicyChange { .. } | Kind::PrincipalChange { .. } => None,
     }
 }
 

@@ -27,14 +27,20 @@
 //! | policy change | (the policy) has this very text | UNCHANGED |
 //! | policy change | (the policy) is not the one to be replaced | DENIED |
 //! | policy change | (the policy) has another text, or was never changed | APPLIED |
+//! | principal change | (the principal) is this already | UNCHANGED |
+//! | principal change | (the principal) is another, or nobody | APPLIED |
 //!
 //! An applied policy change rules from the entry after its own on: whoever calls [`transition`] then calls it with that policy.
+//! So does an applied principal change. Who may state what, and which principal changes are refused, is settled before
+//! ([`super::principals`]).
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use super::hold::{Aim, Hold};
 use super::names::{Digest, Registry, Repository, Tag};
 use super::policy::{Change, Policy};
+use super::principals::{self, Principals};
 use super::referrer;
 use super::statement::{Disposition, Kind, Phase, Statement, TagName, Workload};
 use super::subject::{Subject, SubjectKey};
@@ -118,6 +124,11 @@ pub trait View {
         repository: &Repository,
         digest: &Digest,
     ) -> Result<Vec<Tag>, Self::Error>;
+
+    /// The principals in force; none, unless a ledger keeps them.
+    fn principals(&self) -> Arc<Principals> {
+        Arc::default()
+    }
 }
 
 /// One entry to record.
@@ -180,6 +191,7 @@ pub fn transition<V: View>(
             Ok(vec![Verdict::plain(Outcome::Noted).into_step(touches)])
         }
         Kind::PolicyChange { policy, replaces } => rules.change_policy(policy, replaces.as_ref(), index),
+        Kind::PrincipalChange { change } => rules.change_principal(change, index),
     }?;
     for step in &mut steps {
         rules.link(step)?;
@@ -411,6 +423,22 @@ impl<V: View> Rules<'_, V> {
         };
         let after = if changes_binding(verdict.outcome) { bound(to.digest(), index) } else { before.clone() };
         let touches = vec![self.touch(Subject::Policy, before, after, None, String::new())?];
+        Ok(vec![verdict.into_step(touches)])
+    }
+
+    /// What is in force is told by the principals, and not by the binding: that is only the newest change. A change that is
+    /// refused is no entry, so what became of them can be said.
+    fn change_principal(&mut self, change: &principals::Change, index: u64) -> Result<Vec<Step>, V::Error> {
+        let before = self.view.subject(&Subject::Principals.key())?.binding;
+        let principals = self.view.principals();
+        let verdict = if principals.are_as(change) {
+            Verdict::plain(Outcome::Unchanged)
+        } else {
+            let summary = principals.after(change).map_or(String::new(), |after| after.summary());
+            Verdict::new(Outcome::Applied, "", summary)
+        };
+        let after = if changes_binding(verdict.outcome) { bound(change.digest(), index) } else { before.clone() };
+        let touches = vec![self.touch(Subject::Principals, before, after, None, String::new())?];
         Ok(vec![verdict.into_step(touches)])
     }
 

@@ -6,14 +6,11 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::Deserialize;
-use sha2::{Digest as _, Sha256};
 
-use crate::api::principals::Principal;
+use crate::api::limits::LimitSettings;
+use crate::api::principals::Reads;
 use crate::edge::source::{Credentials, RegistryAccess, Secret, SourceConfig};
-use crate::engine::OPERATOR;
 use crate::engine::clock::Bounds;
-use crate::ledger::note::Vkey;
-use crate::ledger::statement::check_text;
 
 /// What the service does unless told otherwise: 127.0.0.1:7420.
 pub const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 7420);
@@ -31,8 +28,12 @@ pub struct Config {
     pub keep_free_mib: u64,
     /// How long nothing is committed until an idle ledger commits to that; 0: never.
     pub idle_commitment_seconds: u64,
-    /// Who may write, by name.
-    pub principals: BTreeMap<String, PrincipalSettings>,
+    /// Who may read.
+    pub reads: Reads,
+    /// How much each may ask for.
+    pub limits: LimitSettings,
+    /// Certificates; without them nothing is encrypted.
+    pub tls: Option<TlsSettings>,
     /// Registries that post events, by the last part of their webhook's URL.
     pub webhooks: BTreeMap<String, WebhookSettings>,
     /// When the clock is an alarm.
@@ -49,7 +50,9 @@ impl Default for Config {
             high_water: None,
             keep_free_mib: 256,
             idle_commitment_seconds: 600,
-            principals: BTreeMap::new(),
+            reads: Reads::default(),
+            limits: LimitSettings::default(),
+            tls: None,
             webhooks: BTreeMap::new(),
             clock: ClockSettings::default(),
             folder: PathBuf::new(),
@@ -57,20 +60,16 @@ impl Default for Config {
     }
 }
 
-/// `[principals.NAME]`
-#[derive(Debug, Clone, Deserialize)]
+/// `[tls]`
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct PrincipalSettings {
-    /// SHA-256 of the token, in hexadecimal.
-    token_sha256: Option<String>,
-    /// A file that holds the token.
-    token_file: Option<PathBuf>,
-    /// Public keys of its signatures, in signed-note form.
-    #[serde(default)]
-    keys: Vec<String>,
-    /// Refuse unsigned statements.
-    #[serde(default)]
-    require_signature: bool,
+pub struct TlsSettings {
+    /// The server's certificate, and those between it and its authority (PEM).
+    pub certificate: PathBuf,
+    /// Its private key (PEM).
+    pub key: PathBuf,
+    /// Authorities whose client certificates are taken (PEM); without it none are.
+    pub client_ca: Option<PathBuf>,
 }
 
 /// `[webhooks.NAME]`
@@ -155,9 +154,14 @@ impl Config {
         Ok(config)
     }
 
-    /// Those who may write.
-    pub fn principals(&self) -> Result<Vec<Principal>, ConfigError> {
-        self.principals.iter().map(|(name, settings)| self.principal(name, settings)).collect()
+    /// Where the certificates are, if there are any.
+    pub fn tls_files(&self) -> Option<TlsSettings> {
+        let TlsSettings { certificate, key, client_ca } = self.tls.as_ref()?;
+        Some(TlsSettings {
+            certificate: self.folder.join(certificate),
+            key: self.folder.join(key),
+            client_ca: client_ca.as_ref().map(|path| self.folder.join(path)),
+        })
     }
 
     /// Where the high-water mark is.
@@ -173,35 +177,6 @@ impl Config {
     /// The registries that post events.
     pub fn sources(&self) -> Result<Vec<SourceConfig>, ConfigError> {
         self.webhooks.iter().map(|(name, settings)| self.source(name, settings)).collect()
-    }
-
-    fn principal(&self, name: &str, settings: &PrincipalSettings) -> Result<Principal, ConfigError> {
-        let refuse = |field: &str, reason: String| ConfigError::Setting {
-            setting: format!("principals.{name}.{field}"),
-            reason,
-        };
-        check_text("name", name, 1, 64).map_err(|violation| refuse("name", violation.message))?;
-        // These names are given by the ledger itself.
-        if name == OPERATOR || name.starts_with("webhook/") {
-            return Err(refuse("name", "is reserved; choose another".into()));
-        }
-        let token_sha256 = match (&settings.token_sha256, &settings.token_file) {
-            (Some(hash), None) => hex::decode(hash)
-                .ok()
-                .and_then(|bytes| bytes.try_into().ok())
-                .ok_or_else(|| refuse("token_sha256", "is not 64 hexadecimal digits".into()))?,
-            (None, Some(file)) => Sha256::digest(self.secret(file)?).into(),
-            _ => return Err(refuse("token_file", "give either token_file or token_sha256".into())),
-        };
-        let key = |text: &String| {
-            text.parse().map(|vkey: Vkey| *vkey.key()).map_err(|error| refuse("keys", format!("{text:?}: {error}")))
-        };
-        let keys = settings.keys.iter().map(key).collect::<Result<Vec<_>, _>>()?;
-        if settings.require_signature && keys.is_empty() {
-            return Err(refuse("require_signature", "needs at least one of keys".into()));
-        }
-        let require_signature = settings.require_signature;
-        Ok(Principal { name: name.to_owned(), token_sha256, keys, require_signature })
     }
 
     fn source(&self, name: &str, settings: &WebhookSettings) -> Result<SourceConfig, ConfigError> {

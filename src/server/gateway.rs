@@ -253,7 +253,7 @@ pub async fn serve(
         async move { gateway.follow_policy().await }
     });
     started(address);
-    listen::serve(listener, Router::new(), routes(&gateway, figures), shutdown).await;
+    listen::serve(listener, None, Router::new(), routes(&gateway, figures), shutdown).await;
     following.abort();
     if tokio::time::timeout(GRACE, gateway.finished()).await.is_err() {
         tracing::warn!("changes are still under way; they are settled after the next start");

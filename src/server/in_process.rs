@@ -40,6 +40,9 @@ impl LedgerPort for InProcess {
             }
             AppendError::Rejected(Rejected::Changed { .. }) => PortError::Changed,
             AppendError::Rejected(Rejected::Held { tag, index }) => PortError::Held { tag, index },
+            AppendError::Rejected(rejected @ (Rejected::Unauthorized { .. } | Rejected::Principals { .. })) => {
+                PortError::Invalid(rejected.to_string())
+            }
             AppendError::Overloaded | AppendError::Shortage(_) | AppendError::Stopped(_) | AppendError::Unread(_) => {
                 PortError::Unavailable(error.to_string())
             }
@@ -63,6 +66,7 @@ fn submission(claim: Claim) -> Result<Submission, PortError> {
         principal: claim.principal,
         assurance: claim.assurance,
         producer: None,
+        shown: None,
         only_at_version: claim.only_at_version,
     })
 }

@@ -1,4 +1,4 @@
-//! Connections: HTTP/1.1 and HTTP/2 on one port, gRPC told apart by its content type.
+//! Connections: HTTP/1.1 and HTTP/2 on one port, with TLS or without, gRPC told apart by its content type.
 //!
 //! A connection that sends no request in time, or no sign of life, is dropped, and there are only so many at once: files that
 //! connections take are files that the database misses. On shutdown no new ones are taken, the ones there finish what they
@@ -6,6 +6,7 @@
 
 use std::future::Future;
 use std::io;
+use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,9 +18,14 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use hyper_util::server::graceful::GracefulShutdown;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
+use tokio_rustls::TlsAcceptor;
 use tower::ServiceExt as _;
+
+use super::tls::Served;
+use crate::api::principals::Peer;
 
 /// How an HTTP/2 connection begins (RFC 9113 section 3.4).
 const HTTP2_PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -36,8 +42,21 @@ const MAX_CONNECTIONS: u64 = 8192;
 /// Files that are not for connections: the database holds up to 512 open, and writes new ones.
 const OTHER_FILES: u64 = 640;
 
+/// TLS for every connection.
+#[derive(Clone)]
+pub struct Secured {
+    /// What new connections are served with.
+    pub served: watch::Receiver<Arc<Served>>,
+}
+
 /// Serves until `shutdown` completes, and a bounded time longer.
-pub async fn serve(listener: TcpListener, grpc: Router, http: Router, shutdown: impl Future<Output = ()>) {
+pub async fn serve(
+    listener: TcpListener,
+    secured: Option<Secured>,
+    grpc: Router,
+    http: Router,
+    shutdown: impl Future<Output = ()>,
+) {
     let mut builder = Builder::new(TokioExecutor::new());
     builder.http1().timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT);
     builder
@@ -61,20 +80,19 @@ pub async fn serve(listener: TcpListener, grpc: Router, http: Router, shutdown: 
             next = next => next,
             () = &mut shutdown => break,
         };
-        let (grpc, http, [http1, http2]) = (grpc.clone(), http.clone(), builders.clone());
-        let peer = stream.peer_addr().ok();
+        let (grpc, http, builders, secured) = (grpc.clone(), http.clone(), builders.clone(), secured.clone());
         let (watcher, mut cutting) = (connections.watcher(), cutting.clone());
         tokio::spawn(async move {
             let serving = async {
-                let is_http2 = tokio::time::timeout(HEADER_TIMEOUT, begins_http2(&stream)).await;
-                let Ok(Ok(is_http2)) = is_http2 else { return };
+                let Ok(Ok(begun)) = tokio::time::timeout(HEADER_TIMEOUT, begin(stream, secured)).await else { return };
+                let Begun { stream, is_http2, peer } = begun;
                 let service = hyper::service::service_fn(move |mut request: hyper::Request<Incoming>| {
-                    if let Some(peer) = peer {
-                        request.extensions_mut().insert(ConnectInfo(peer));
-                    }
+                    request.extensions_mut().insert(ConnectInfo(peer.address));
+                    request.extensions_mut().insert(peer.clone());
                     let router = if is_grpc(&request) { grpc.clone() } else { http.clone() };
                     router.oneshot(Request::from(request.map(axum::body::Body::new)))
                 });
+                let [http1, http2] = builders;
                 let builder = if is_http2 { http2 } else { http1 };
                 let connection = builder.serve_connection(TokioIo::new(stream), service).into_owned();
                 if let Err(error) = watcher.watch(connection).await {
@@ -108,6 +126,33 @@ fn max_connections() -> usize {
         tracing::warn!(connections, files, "few open files are allowed, so few connections are; raise the limit");
     }
     usize::try_from(connections).expect("clamped")
+}
+
+/// A connection that is ready for requests.
+struct Begun {
+    stream: Box<dyn Stream>,
+    is_http2: bool,
+    peer: Peer,
+}
+
+trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
+
+/// Shakes hands, where there is TLS, and finds out what is spoken and by whom.
+async fn begin(stream: TcpStream, secured: Option<Secured>) -> io::Result<Begun> {
+    let address = stream.peer_addr().map_or(IpAddr::V6(Ipv6Addr::UNSPECIFIED), |address| address.ip().to_canonical());
+    let Some(Secured { served }) = secured else {
+        let is_http2 = begins_http2(&stream).await?;
+        let peer = Peer { address, certificate: Ok(Arc::default()) };
+        return Ok(Begun { stream: Box::new(stream), is_http2, peer });
+    };
+    let served = Arc::clone(&served.borrow());
+    let stream = TlsAcceptor::from(Arc::clone(&served.config)).accept(stream).await?;
+    let (_, session) = stream.get_ref();
+    let is_http2 = session.alpn_protocol() == Some(b"h2");
+    let certificate = served.check(session.peer_certificates()).map(Arc::from).map_err(Arc::from);
+    Ok(Begun { stream: Box::new(stream), is_http2, peer: Peer { address, certificate } })
 }
 
 /// Whether a client speaks HTTP/2, without taking its first bytes away.

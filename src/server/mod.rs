@@ -12,6 +12,7 @@ pub mod listen;
 pub mod over_grpc;
 pub mod scan;
 pub mod space;
+pub mod tls;
 
 use std::future::Future;
 use std::net::SocketAddr;
@@ -21,8 +22,10 @@ use std::time::Duration;
 
 use prometheus_client::registry::Registry;
 
-use crate::api::principals::{Principal, Principals};
-use crate::api::{grpc, http};
+use crate::api::failures::Failures;
+use crate::api::limits::Limits as CallerLimits;
+use crate::api::principals::Access;
+use crate::api::{grpc, guard, http};
 use crate::edge::aside::Limits;
 use crate::edge::confirm::Pace;
 use crate::edge::metrics::Metrics;
@@ -55,6 +58,17 @@ pub enum ServeError {
     /// What is in the database.
     #[error(transparent)]
     Open(#[from] engine::recovery::OpenError),
+    /// The certificates.
+    #[error(transparent)]
+    Tls(#[from] tls::TlsError),
+    /// The first principal.
+    #[error("cannot record the first principal: {0}")]
+    Principals(engine::AppendError),
+    /// Nobody could change anything.
+    #[error(
+        "the ledger has no principals yet, and {0} holds no token for the first; write one of at least 16 characters into it (mode 0600), and start again"
+    )]
+    NoToken(String),
     /// The address.
     #[error("cannot listen on {address}: {reason}; stop what listens there, or choose another with --listen")]
     Listen {
@@ -87,6 +101,8 @@ pub struct Running {
     pub data_dir: PathBuf,
     /// The data directory was made just now.
     pub is_new: bool,
+    /// Connections are encrypted.
+    pub has_tls: bool,
 }
 
 /// Serves until `shutdown` completes. Calls `started` once requests are answered.
@@ -96,7 +112,8 @@ pub async fn serve(
     started: impl FnOnce(&Running),
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> Result<(), ServeError> {
-    let principals = Arc::new(principals(&config, &data_dir)?);
+    let first_token = data_dir.first_token()?;
+    let tls = config.tls_files().map(tls::Tls::load).transpose()?;
     let sources = config.sources()?;
     let store = Arc::new(RocksStore::open(&data_dir.database())?);
     let in_use = store.in_use();
@@ -116,18 +133,30 @@ pub async fn serve(
     let reserve = Reserve::new(&data_dir.database(), config.keep_free_mib);
     reserve.look(&ledger);
     let watching = tokio::spawn(reserve.watch(ledger.clone()));
+    if ledger.principals().borrow().is_empty() {
+        let token =
+            first_token.ok_or_else(|| ServeError::NoToken(data_dir.path().join("token").display().to_string()))?;
+        ledger.begin_principals(token).await.map_err(ServeError::Principals)?;
+    }
     let listener = tokio::net::TcpListener::bind(config.listen)
         .await
         .map_err(|error| ServeError::Listen { address: config.listen, reason: error.to_string() })?;
     let address = listener.local_addr().unwrap_or(config.listen);
     data_dir.announce(address);
-    if !address.ip().is_loopback() {
-        tracing::warn!(%address, "tokens and answers travel unencrypted: put a proxy that ends TLS in front");
+    if !address.ip().is_loopback() && tls.is_none() {
+        tracing::warn!(%address, "tokens and answers travel unencrypted: give certificates with [tls], or put a proxy that ends TLS in front");
     }
 
     let mut registry = Registry::with_prefix("tagledger");
     in_process::register_metrics(&mut registry, &ledger);
     let metrics = Metrics::register(&mut registry);
+    let access = Arc::new(Access::new(
+        ledger.principals(),
+        config.reads,
+        config.tls.as_ref().is_some_and(|tls| tls.client_ca.is_some()),
+        CallerLimits::new(config.limits.clone()),
+        Failures::register(&mut registry),
+    ));
     let (stop, stopping) = tokio::sync::watch::channel(false);
     let stopped = move || {
         let mut stopping = stopping.clone();
@@ -145,14 +174,17 @@ pub async fn serve(
         tokio::spawn(async move { ledger.commit_when_idle(after).await })
     });
     let source = Arc::new(in_process::EngineSource::new(ledger.clone()));
-    let http = http::routes(source, Arc::new(registry)).merge(webhooks);
-    let grpc = grpc::routes(&ledger, principals);
+    let http = guard::guarded(http::routes(source, Arc::new(registry)).merge(webhooks), Arc::clone(&access));
+    let grpc = guard::guarded(grpc::routes(&ledger, Arc::clone(&access)).into_axum_router(), access);
+    let has_tls = tls.is_some();
+    let secured = tls.map(secured);
 
     started(&Running {
         address,
         vkey: ledger.vkey().clone(),
         data_dir: data_dir.path().to_owned(),
         is_new: data_dir.is_new(),
+        has_tls,
     });
     let closing = ledger.clone();
     tokio::spawn(async move {
@@ -161,7 +193,7 @@ pub async fn serve(
         // What is queued is recorded and answered, what comes later is refused; streams end with the sequencer.
         closing.close().await;
     });
-    listen::serve(listener, grpc.into_axum_router(), http, stopped()).await;
+    listen::serve(listener, secured, grpc, http, stopped()).await;
     let _ = confirming.await;
     ledger.close().await;
     let _ = following.await;
@@ -185,11 +217,9 @@ async fn closed(in_use: &Weak<()>) {
     tracing::warn!("the database is still in use by a request that does not end");
 }
 
-fn principals(config: &Config, data_dir: &DataDir) -> Result<Principals, ServeError> {
-    let mut principals = config.principals()?;
-    if let Some(token_sha256) = data_dir.first_token()? {
-        let name = engine::OPERATOR.to_owned();
-        principals.push(Principal { name, token_sha256, keys: Vec::new(), require_signature: false });
-    }
-    Ok(Principals::new(principals))
+/// Serves with these certificates, and keeps up with their files.
+fn secured(tls: tls::Tls) -> listen::Secured {
+    let served = tls.current();
+    tokio::spawn(tls.keep_up());
+    listen::Secured { served }
 }

@@ -15,7 +15,7 @@ use tonic_types::StatusExt as _;
 use zeroize::Zeroizing;
 
 use crate::client::trust::TrustFolder;
-use crate::client::{ClientError, Pin, RemoteLedger, Server};
+use crate::client::{ClientError, Credentials, Pin, RemoteLedger, Server};
 use crate::edge::port::{GatewayPort, PortError, Recorded};
 use crate::ledger::answer::{Answer, Finding, Question};
 use crate::ledger::entry::Body;
@@ -49,7 +49,9 @@ impl OverGrpc {
     async fn ledger(&self) -> Result<&RemoteLedger, ClientError> {
         self.ledger
             .get_or_try_init(|| async {
-                let opening = RemoteLedger::open(self.server.clone(), self.trust.clone(), self.vkey.clone());
+                let credentials = Credentials { token: Some(self.token.clone()), ..Credentials::default() };
+                let opening =
+                    RemoteLedger::open(self.server.clone(), credentials, self.trust.clone(), self.vkey.clone());
                 let (ledger, pin) = opening.await?;
                 if pin == Pin::New {
                     let vkey = ledger.vkey();
@@ -78,7 +80,7 @@ impl OverGrpc {
 
 impl GatewayPort for OverGrpc {
     async fn record(&self, statement: proto::Statement) -> Result<Recorded, PortError> {
-        let recording = async { self.ledger().await?.record(statement, None, Some(&self.token)).await };
+        let recording = async { self.ledger().await?.record(statement, None).await };
         let receipt = self.in_time(recording).await?;
         let index = receipt.recorded.index;
         let Some(Body::Record(record, _)) = receipt.answer.entries.get(index).map(|entry| &entry.body) else {

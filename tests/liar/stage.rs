@@ -6,7 +6,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use prost::Message as _;
-use tagledger::api::principals::Principals;
+use tagledger::api::failures::Failures;
+use tagledger::api::guard::guarded;
+use tagledger::api::limits::{LimitSettings, Limits};
+use tagledger::api::principals::{Access, Reads};
 use tagledger::api::{grpc, http};
 use tagledger::engine::plan::Submission;
 use tagledger::engine::{Ledger, Options, clock};
@@ -40,6 +43,7 @@ pub(crate) fn submissions(statements: &[proto::Statement]) -> Vec<Submission> {
             principal: "ci".into(),
             assurance: proto::Assurance::Authenticated,
             producer: None,
+            shown: None,
             only_at_version: None,
         }
     };
@@ -88,10 +92,13 @@ impl Stage {
         let address = runtime.block_on(async {
             let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
             let address = listener.local_addr().expect("bound");
-            let grpc = grpc::routes(&ledger, Arc::new(Principals::default()));
+            let failures = Failures::register(&mut prometheus_client::registry::Registry::default());
+            let limits = Limits::new(LimitSettings::default());
+            let access = Arc::new(Access::new(ledger.principals(), Reads::Open, false, limits, failures));
+            let grpc = guarded(grpc::routes(&ledger, Arc::clone(&access)).into_axum_router(), Arc::clone(&access));
             let source = Arc::new(EngineSource::new(ledger.clone()));
             let http = http::routes(source, Arc::new(prometheus_client::registry::Registry::default()));
-            tokio::spawn(listen::serve(listener, grpc.into_axum_router(), http, async {
+            tokio::spawn(listen::serve(listener, None, grpc, guarded(http, access), async {
                 let _ = stopped.await;
             }));
             address

@@ -35,7 +35,7 @@ from typing import Any, Callable, Dict, Iterable, Iterator, List, NamedTuple, Op
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-from policy import CREATE, DELETE, OVERWRITE, RECREATE, Policy, PolicyRefused, linked_digest, read_policy
+from policy import CREATE, DELETE, OVERWRITE, RECREATE, Glob, Policy, PolicyRefused, linked_digest, read_policy
 
 
 class Refused(Exception):
@@ -156,24 +156,26 @@ def split_tag(text: str) -> Tuple[str, str, str]:
 @dataclass(frozen=True)
 class Field:
     name: str
-    type: Any  # "uint", "int", "enum", "string", "bytes" or a Message
+    type: Any  # "uint", "int", "enum", "enums" (several, packed), "string", "bytes" or a Message
     repeated: bool = False
     choice: bool = False  # a member of the message's oneof
 
 
 class Message:
-    """A message's definition. `oneof` is the attribute that tells the member chosen."""
+    """A message's definition. `oneof` is the attribute that tells the member chosen; `keep`: the message's bytes are kept."""
 
-    def __init__(self, name: str, fields: Dict[int, Field], oneof: str = ""):
-        self.name, self.fields, self.oneof = name, fields, oneof
+    def __init__(self, name: str, fields: Dict[int, Field], oneof: str = "", keep: bool = False):
+        self.name, self.fields, self.oneof, self.keep = name, fields, oneof, keep
 
     def decode(self, data: bytes) -> SimpleNamespace:
         zero = {"uint": 0, "int": 0, "enum": 0, "string": "", "bytes": b""}
         message = SimpleNamespace(**{
-            f.name: [] if f.repeated else None if f.choice or isinstance(f.type, Message) else zero[f.type]
+            f.name: [] if f.repeated or f.type == "enums" else None if f.choice or isinstance(f.type, Message) else zero[f.type]
             for f in self.fields.values()})
         if self.oneof:
             setattr(message, self.oneof, None)
+        if self.keep:
+            message.raw = data
         at, last = 0, 0
         while at < len(data):
             key, at = read_varint(data, at)
@@ -191,7 +193,9 @@ class Message:
             else:
                 require(value <= len(data) - at, f"{what}: cut short")
                 value, at = data[at:at + value], at + value
-                if f.type == "string":
+                if f.type == "enums":
+                    value = read_varints(value)
+                elif f.type == "string":
                     try:
                         value = value.decode("utf-8")
                     except UnicodeDecodeError:
@@ -208,6 +212,14 @@ class Message:
             else:
                 setattr(message, f.name, value)
         return message
+
+
+def read_varints(data: bytes) -> List[int]:
+    values, at = [], 0
+    while at < len(data):
+        value, at = read_varint(data, at)
+        values.append(value - 2**64 if value >= 2**63 else value)
+    return values
 
 
 def read_varint(data: bytes, at: int) -> Tuple[int, int]:
@@ -253,10 +265,18 @@ DEPLOYMENT = Message("Deployment", fields((1, "environment", "string"), (2, "clu
 ATTESTATION = Message("Attestation", fields((1, "digest", "string"), (2, "predicate_type", "string"),
                                             (3, "envelope_digest", "string"), (4, "signer", "string"), (5, "result", "enum")))
 POLICY_CHANGE = Message("PolicyChange", fields((1, "policy", "string"), (2, "replaces", "string")))
+GRANT = Message("Grant", {1: Field("repositories", "string", repeated=True), 2: Field("kinds", "enums")})
+PRINCIPAL = Message("Principal", {
+    1: Field("roles", "enums"), 2: Field("grants", GRANT, repeated=True), 3: Field("requires", "enums"),
+    4: Field("token_sha256", "bytes", repeated=True), 5: Field("certificate_names", "string", repeated=True),
+    6: Field("keys", "string", repeated=True)})
+PRINCIPAL_CHANGE = Message("PrincipalChange", {
+    1: Field("name", "string"), 2: Field("principal", PRINCIPAL, choice=True),
+    3: Field("revocation", Message("Revocation", {}), choice=True)}, oneof="change", keep=True)
 ATTRIBUTE = Message("Attribute", fields((1, "key", "string"), (2, "value", "string")))
 KINDS = (("tag_push", TAG_PUSH), ("tag_delete", TAG_DELETE), ("manifest_delete", MANIFEST_DELETE),
          ("tag_observed", TAG_OBSERVED), ("deployment", DEPLOYMENT), ("attestation", ATTESTATION),
-         ("policy_change", POLICY_CHANGE))
+         ("policy_change", POLICY_CHANGE), ("principal_change", PRINCIPAL_CHANGE))
 STATEMENT = Message("Statement", {
     **{number: Field(name, type_, choice=True) for number, (name, type_) in enumerate(KINDS, 1)},
     **fields((16, "event_id", "string"), (17, "occurred_at_us", "int"), (18, "actor", "string"), (19, "source", "string"),
@@ -281,6 +301,8 @@ def decode_statement(data: bytes) -> SimpleNamespace:
         parse_policy(said.policy)
         if said.replaces:
             check_digest(said.replaces)
+    elif s.kind == "principal_change":
+        check_principal_change(said)
     elif s.kind == "attestation":
         check_digest(said.digest)
         check_text(said.predicate_type, "predicate_type", 1, 256)
@@ -318,6 +340,49 @@ def decode_statement(data: bytes) -> SimpleNamespace:
     keys = [attribute.key.encode() for attribute in s.attributes]
     require(all(a < b for a, b in zip(keys, keys[1:])), "attributes: not sorted, or a key twice")
     return s
+
+
+READER, WRITER, SCANNER, ADMIN = 1, 2, 3, 4  # Role
+TOKEN, CERTIFICATE, SIGNATURE = 1, 2, 3  # Credential
+
+
+def check_rising(values: Sequence[Any], what: str, least: int, most: int) -> None:
+    require(least <= len(values) <= most, f"{what}: {len(values)} instead of {least} to {most}")
+    ordered = [v.encode() if isinstance(v, str) else v for v in values]
+    require(all(a < b for a, b in zip(ordered, ordered[1:])), f"{what}: not sorted, or twice the same")
+
+
+def check_principal_change(said: SimpleNamespace) -> None:
+    require(re.fullmatch("[a-z0-9][a-z0-9._-]{0,63}", said.name) is not None, f"{said.name!r} names no principal")
+    require(said.change is not None, "neither a principal nor a revocation")
+    if said.change == "revocation":
+        return
+    p = said.principal
+    check_rising(p.roles, "roles", 1, 4)
+    require(all(READER <= role <= ADMIN for role in p.roles), "an unknown role")
+    speaks = WRITER in p.roles or SCANNER in p.roles
+    require(1 <= len(p.grants) <= 32 if speaks else not p.grants, "grants: 1 to 32 for a writer or scanner, else none")
+    for grant in p.grants:
+        check_rising(grant.repositories, "a grant's repositories", 1, 64)
+        for pattern in grant.repositories:
+            try:
+                Glob(pattern)
+            except PolicyRefused as refused:
+                raise Refused(f"a pattern: {refused}") from None
+        check_rising(grant.kinds, "a grant's kinds", 0, 6)
+        require(all(1 <= kind <= 6 for kind in grant.kinds), "an unknown kind of statement")
+    check_rising(p.requires, "requires", 1, 3)
+    require(all(TOKEN <= credential <= SIGNATURE for credential in p.requires), "an unknown credential")
+    check_rising(p.token_sha256, "token_sha256", 0, 16)
+    require(all(len(token) == 32 for token in p.token_sha256), "a token's hash has not 32 bytes")
+    check_rising(p.certificate_names, "certificate_names", 0, 16)
+    for name in p.certificate_names:
+        check_text(name, "a name in a certificate", 1, 253)
+    check_rising(p.keys, "keys", 0, 16)
+    ids = [producer_key_id(parse_vkey(key).key) for key in p.keys]
+    require(len(set(ids)) == len(ids), "the same key twice")
+    for credential, values in ((TOKEN, p.token_sha256), (CERTIFICATE, p.certificate_names), (SIGNATURE, p.keys)):
+        require(credential not in p.requires or values, "a credential is required of which there is none")
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -712,6 +777,8 @@ def components(kind: int, statement: SimpleNamespace, name: str) -> Tuple[str, .
         return (said.environment,)
     if what == "deployment" and kind == ENVIRONMENTS or what == "policy_change" and kind == POLICY:
         return ()
+    if what == "principal_change" and kind == PRINCIPALS:
+        return ()
     raise Refused(f"a {what} has no subject of kind {kind}")
 
 
@@ -742,6 +809,8 @@ def effect(kind: int, statement: SimpleNamespace, outcome: int) -> Tuple[str, Op
             return "clears", None
     if kind == POLICY and what == "policy_change" and outcome in (APPLIED, UNCHANGED):
         return "sets" if outcome == APPLIED else "confirms", "sha256:" + sha256(said.policy.encode()).hex()
+    if kind == PRINCIPALS and what == "principal_change" and outcome == APPLIED:
+        return "sets", "sha256:" + sha256(said.raw).hex()
     return "keeps", None
 
 
@@ -1046,7 +1115,7 @@ class Answer:
             require(0 < effective <= leaf.index, bad)
         else:
             require(effective <= leaf.index and (effective == 0 or leaf.version > 0), bad)
-        bound = self.entries[leaf.index].subjects[proof.key].kind in (TAG_SUBJECT, WORKLOAD, POLICY)
+        bound = self.entries[leaf.index].subjects[proof.key].kind in (TAG_SUBJECT, WORKLOAD, POLICY, PRINCIPALS)
         require(bound or effective == 0, f"{bad}, and the subject is one that is never bound")  # section 13
         if does in ("confirms", "keeps"):
             at = bisect.bisect_left(proof.leaves, (leaf.version,))
@@ -1166,6 +1235,23 @@ class Answer:
         check_digest(q["digest"])
         return self.part(DIGEST_SUBJECT, (q["digest"],), q["part"])
 
+    def principals(self, q: Dict[str, Any]) -> Dict[str, Any]:
+        t = self.moment(q["at_us"])
+        every = self.part(PRINCIPALS, (), {"since_us": 0, "until_us": t + 1, "newest_first": False, "limit": 0})
+        known, set_by = Principals(), {}
+        for version in every["versions"]:
+            entry = self.entries[version["index"]]
+            if entry.record.outcome != APPLIED:
+                continue
+            said = entry.statement.said
+            known = known.after(said)
+            require(entry.record.detail == known.summary(), f"entry {entry.index} says {entry.record.detail!r} of the principals")
+            set_by.pop(said.name, None)
+            if said.change == "principal":
+                set_by[said.name] = entry.index
+        return {"as_of_us": t, "principals": sorted(known.by_name), "digest": known.digest(), "set_by": set_by,
+                "total": every["total"]}
+
     def tags_at(self, q: Dict[str, Any]) -> Dict[str, Any]:
         t = self.moment(q["at_us"])
         members = self.members(TAGS_OF, split_repository(q["repository"]), t)
@@ -1243,6 +1329,7 @@ QUESTIONS = {
     "repository_diff": {"repository": str, "from_us": int, "to_us": int, "limit": int},
     "environment_diff": {"environment": str, "from_us": int, "to_us": int, "limit": int},
     "policy_at": {"at_us": int},
+    "principals": {"at_us": int},
     "entry": {"index": int},
     "leaf": {"hash": str},
     "inclusion": {"index": int, "tree_size": int},
@@ -1370,6 +1457,72 @@ def check_evidence_file(text: str, vkey: VKey) -> Dict[str, Any]:
 # ---------------------------------------------------------------------------------------------------------------------
 # 18. Audit
 
+KINDS_TO_GRANT = {name: number for number, (name, _) in enumerate(KINDS, 1) if number <= 6}
+
+
+class Principals:
+    """Who may state what (section "Authority"). Never changed: a change makes another."""
+
+    def __init__(self, by_name: Optional[Dict[str, SimpleNamespace]] = None):
+        self.by_name = by_name or {}  # the change that made each what it is
+
+    def after(self, said: SimpleNamespace) -> "Principals":
+        others = {name: change for name, change in self.by_name.items() if name != said.name}
+        if said.change == "revocation":
+            require(said.name in self.by_name, f"{said.name!r} is not known, and so can't be revoked")
+            by_name = others
+        else:
+            for own, other in ((credentials(said.principal), credentials(c.principal)) for c in others.values()):
+                require(not own & other, f"{said.name!r} has a credential of another principal")
+            by_name = {**others, said.name: said}
+        require(len(by_name) <= 1000, "more than 1,000 principals")
+        require(any(ADMIN in c.principal.roles for c in by_name.values()), "nobody is left with the role admin")
+        return Principals(by_name)
+
+    def digest(self) -> str:
+        changes = [change.raw for _, change in sorted(self.by_name.items())]
+        return "sha256:" + sha256(b"tagledger.v1.principals\n", *(u32(len(raw)) + raw for raw in changes)).hex()
+
+    def summary(self) -> str:
+        return f"{len(self.by_name)} principal{'' if len(self.by_name) == 1 else 's'}, {self.digest()}"
+
+    def judge(self, r: SimpleNamespace, s: SimpleNamespace) -> None:
+        """May this principal state this, in this way?"""
+        if not self.by_name:
+            return
+        who = f"principal {r.principal!r}"
+        if r.principal.startswith("webhook/"):
+            require(r.assurance in (CLAIMED, CONFIRMED), f"{who}: assurance {r.assurance}")
+            require(s.kind in ("tag_push", "tag_delete", "manifest_delete", "tag_observed"), f"{who} states a {s.kind}")
+            return
+        require(r.principal in self.by_name, f"{who} is not known")
+        p = self.by_name[r.principal].principal
+        if r.assurance == SIGNED:
+            keys = {producer_key_id(vkey.key): vkey.key for vkey in map(parse_vkey, p.keys)}
+            require(r.producer.key_id in keys, f"{who} has no key {r.producer.key_id}")
+            require(verify_producer(keys[r.producer.key_id], r.producer.signature, r.statement), f"{who}: the signature")
+        else:
+            require(r.assurance == AUTHENTICATED and SIGNATURE not in p.requires, f"{who}: assurance {r.assurance}")
+        if s.kind not in KINDS_TO_GRANT:
+            require(ADMIN in p.roles, f"{who} is no admin")
+            return
+        require(WRITER in p.roles or SCANNER in p.roles and s.kind == "tag_observed", f"{who} may state no {s.kind}")
+        place = s.said.image if s.kind == "deployment" else s.said
+        place = f"{place.registry}/{place.repository}" if s.kind != "attestation" else None
+        require(any(covers(grant, KINDS_TO_GRANT[s.kind], place) for grant in p.grants), f"no grant of {who} covers this")
+
+
+def credentials(p: SimpleNamespace) -> set:
+    """What is one principal's alone."""
+    keys = {producer_key_id(parse_vkey(key).key) for key in p.keys}
+    return {(TOKEN, t) for t in p.token_sha256} | {(CERTIFICATE, n) for n in p.certificate_names} | {(SIGNATURE, k) for k in keys}
+
+
+def covers(grant: SimpleNamespace, kind: int, place: Optional[str]) -> bool:
+    covers_place = place is None or any(Glob(pattern).matches(place) for pattern in grant.repositories)
+    return (not grant.kinds or kind in grant.kinds) and covers_place
+
+
 class Binding(NamedTuple):
     digest: str  # bound to, or last bound to
     bound: bool
@@ -1422,6 +1575,7 @@ class Audit:
         self.holds: Dict[Tuple[str, ...], Hold] = {}  # section 12
         self.workloads: Dict[Tuple[str, ...], str] = {}
         self.policy: Optional[Policy] = None
+        self.principals = Principals()
         self.events: Dict[Tuple[str, str], int] = {}
         self.histories: Dict[bytes, History] = {}
         self.map = SubjectMap()
@@ -1476,6 +1630,7 @@ class Audit:
             require((r.statement, r.principal, r.assurance, r.producer) == data, "the rest of a ManifestDelete is missing")
         else:
             self.must_not_wait(s)
+            self.principals.judge(r, s)
             decision = self.decide(s)
             self.first = entry.index
             if s.event_id:
@@ -1509,6 +1664,8 @@ class Audit:
                 del self.workloads[parts]
             elif kind == POLICY and does == "sets":
                 self.policy = parse_policy(s.said.policy)
+            elif kind == PRINCIPALS and does == "sets":
+                self.principals = self.principals.after(s.said)
 
     def bind_tag(self, tag: Tuple[str, ...], does: str, digest: Optional[str], index: int) -> None:
         if does not in ("sets", "clears"):
@@ -1586,6 +1743,8 @@ class Audit:
 
         if s.kind == "policy_change":
             yield subject(POLICY)
+        elif s.kind == "principal_change":
+            yield subject(PRINCIPALS)
         elif s.kind == "attestation":
             yield subject(DIGEST_SUBJECT)
         elif s.kind == "manifest_delete":
@@ -1702,6 +1861,12 @@ class Audit:
     def decide_attestation(self, said: SimpleNamespace) -> Decision:
         return Decision(NOTED)
 
+    def decide_principal_change(self, said: SimpleNamespace) -> Decision:
+        known = self.principals.by_name.get(said.name)
+        if known and known.raw == said.raw:
+            return Decision(UNCHANGED)
+        return Decision(APPLIED, "", self.principals.after(said).summary())
+
     def decide_policy_change(self, said: SimpleNamespace) -> Decision:
         if self.policy and self.policy.text == said.policy:
             return Decision(UNCHANGED)
@@ -1754,6 +1919,7 @@ def kinds_due(entry: Entry) -> set:
     said, what = entry.statement.said, entry.statement.kind
     first = {subject.kind for subject in entry.subjects.values() if subject.version == 0}
     due = {"manifest_delete": {DIGEST_SUBJECT}, "attestation": {DIGEST_SUBJECT}, "policy_change": {POLICY},
+           "principal_change": {PRINCIPALS},
            "deployment": {WORKLOAD, DIGEST_SUBJECT}}.get(what, {TAG_SUBJECT})
     if what in ("tag_push", "tag_observed") and said.digest:
         due = due | {DIGEST_SUBJECT}
@@ -1972,9 +2138,12 @@ class Vectors:
         def said(value: Any) -> Any:
             """A decoded message as the file writes it: without fields at their default."""
             if isinstance(value, list):
-                return [{"key": a.key, "value": a.value} for a in value]
+                return [vars(v) if hasattr(v, "key") else said(v) for v in value]
+            if isinstance(value, bytes):
+                return value.hex()
             if isinstance(value, SimpleNamespace):
-                return {k: said(v) for k, v in vars(value).items() if k not in ("kind", "said") and v not in (0, "", None, [])}
+                beside = ("kind", "said", "change", "raw")
+                return {k: said(v) for k, v in vars(value).items() if k not in beside and v not in (0, "", None, [])}
             return value
 
         for case in file["valid"]:

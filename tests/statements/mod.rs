@@ -1,5 +1,6 @@
 //! One valid statement of each kind, with every field that may be set set.
 
+use tagledger::ledger::note::Skey;
 use tagledger::proto;
 use tagledger::proto::statement::Kind;
 
@@ -18,6 +19,7 @@ pub(crate) fn of_each_kind() -> Vec<(&'static str, proto::Statement)> {
         ("deployment", deployment()),
         ("attestation", attestation()),
         ("policy_change", policy_change()),
+        ("principal_change", principal_change()),
     ]
     .map(|(name, kind)| (name, full(kind)))
     .to_vec()
@@ -120,4 +122,25 @@ pub(crate) fn policy_change() -> Kind {
     let policy = "# Releases stay.\n[[rule]]\nid = \"releases\"\nregistries = [\n\t'docker.io', \"registry.example:5000\",\n]\ntags = ['v*']\n";
     let replaces = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
     Kind::PolicyChange(proto::PolicyChange { policy: policy.into(), replaces: replaces.into() })
+}
+
+/// Somebody who writes and administers, with every kind of credential.
+pub(crate) fn principal_change() -> Kind {
+    let grant = |patterns: &[&str], kinds: &[i32]| proto::Grant {
+        repositories: patterns.iter().map(|&pattern| pattern.into()).collect(),
+        kinds: kinds.to_vec(),
+    };
+    let principal = proto::Principal {
+        roles: vec![1, 2, 4],
+        grants: vec![
+            grant(&["docker.io/library/**", "registry.example:5000/{team,tools}/*"], &[1, 5]),
+            grant(&["**"], &[]),
+        ],
+        requires: vec![1, 2, 3],
+        token_sha256: vec![vec![1; 32], vec![2; 32]],
+        certificate_names: vec!["ci.example".into(), "spiffe://example/ci".into()],
+        keys: vec![Skey::from_seed("ci.example".parse().expect("a name"), &[3; 32]).vkey().to_string()],
+    };
+    let change = Some(proto::principal_change::Change::Principal(principal));
+    Kind::PrincipalChange(proto::PrincipalChange { name: "ci.team-1_a".into(), change })
 }

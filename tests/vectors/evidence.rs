@@ -222,6 +222,12 @@ fn summary(answer: &Answer) -> Value {
             });
             json!({ "versions": versions.collect::<Vec<_>>(), "is_cut": history.is_cut, "total": history.count })
         }
+        Finding::Principals(found) => json!({
+            "principals": found.principals.iter().map(|principal| principal.name()).collect::<Vec<_>>(),
+            "digest": found.principals.digest().as_str(),
+            "set_by": found.set_by.iter().map(|(name, place)| (name.clone(), place.index.into())).collect::<serde_json::Map<_, _>>(),
+            "total": found.history.count,
+        }),
         Finding::Entry(index) => json!({ "index": index }),
         Finding::Inclusion { index, tree_size, root, .. } => {
             json!({ "index": index, "tree_size": tree_size, "root": hex::encode(root) })
@@ -264,6 +270,11 @@ fn in_short(answer: &Answer) -> String {
             };
             let versions: Vec<String> = history.versions.iter().map(version).collect();
             format!("{}{} of {}", versions.join(" "), cut(history.is_cut), history.count)
+        }
+        Finding::Principals(found) => {
+            let names: Vec<String> =
+                found.set_by.iter().map(|(name, place)| format!("{name}={}", place.index)).collect();
+            format!("{} of {}", names.join(" "), found.history.count)
         }
         Finding::Entry(index) => format!("entry {index}"),
         Finding::Inclusion { index, tree_size, .. } => format!("entry {index} of {tree_size}"),

@@ -215,7 +215,7 @@ fn refused_entries(entries: &[Vec<u8>]) -> Vec<Value> {
 }
 
 fn refused_checkpoints(checkpoint: &Checkpoint) -> Vec<Value> {
-    assert_eq!(checkpoint.size, 13, "as it is written below");
+    assert_eq!(checkpoint.size, 15, "as it is written below");
     let note = checkpoint.sign(&skey());
     let root = BASE64.encode(checkpoint.root);
     let sign = |text: &str| skey().sign_note(text);
@@ -223,22 +223,22 @@ fn refused_checkpoints(checkpoint: &Checkpoint) -> Vec<Value> {
     let other = Skey::from_seed(skey().origin().clone(), &[9; 32]);
     let wrong_line = sign("something else\n").split_once("\n\n").expect("signed").1.to_owned();
     let cases: Vec<(&str, String)> = vec![
-        ("the size is another one than was signed", note.replacen("\n13\n", "\n14\n", 1)),
+        ("the size is another one than was signed", note.replacen("\n15\n", "\n16\n", 1)),
         ("it is signed by another key of the same name", checkpoint.sign(&other)),
-        ("it is of another origin", sign(&format!("ledger.example/other\n13\n{root}\n"))),
+        ("it is of another origin", sign(&format!("ledger.example/other\n15\n{root}\n"))),
         ("it is not signed", format!("{text}\n\n")),
         ("the signature line is cut short", note.trim_end_matches('\n').to_owned()),
         ("a second line by the same key does not match", format!("{note}{wrong_line}")),
         ("the dash is a hyphen", note.replace('\u{2014}', "-")),
         ("an empty line is missing", format!("{text}\n{line}")),
         ("a line trails", format!("{note}x\n")),
-        ("it has an extension line", sign(&format!("{ORIGIN}\n13\n{root}\nextension\n"))),
-        ("it has two lines", sign(&format!("{ORIGIN}\n13\n"))),
-        ("the size has a leading zero", sign(&format!("{ORIGIN}\n013\n{root}\n"))),
-        ("the size has a sign", sign(&format!("{ORIGIN}\n+13\n{root}\n"))),
+        ("it has an extension line", sign(&format!("{ORIGIN}\n15\n{root}\nextension\n"))),
+        ("it has two lines", sign(&format!("{ORIGIN}\n15\n"))),
+        ("the size has a leading zero", sign(&format!("{ORIGIN}\n015\n{root}\n"))),
+        ("the size has a sign", sign(&format!("{ORIGIN}\n+15\n{root}\n"))),
         ("the size is 2^64", sign(&format!("{ORIGIN}\n18446744073709551616\n{root}\n"))),
-        ("the root has 31 bytes", sign(&format!("{ORIGIN}\n13\n{}\n", BASE64.encode(&checkpoint.root[..31])))),
-        ("the root's base64 is not padded", sign(&format!("{ORIGIN}\n13\n{}\n", root.trim_end_matches('=')))),
+        ("the root has 31 bytes", sign(&format!("{ORIGIN}\n15\n{}\n", BASE64.encode(&checkpoint.root[..31])))),
+        ("the root's base64 is not padded", sign(&format!("{ORIGIN}\n15\n{}\n", root.trim_end_matches('=')))),
         ("it has a carriage return", note.replacen('\n', "\r\n", 1)),
     ];
     cases.into_iter().map(|(reason, note)| json!({ "reason": reason, "note": note })).collect()
@@ -331,7 +331,11 @@ fn check_histories(file: &Value) {
             map.entry(subject.key()).or_default().append(leaf, |_| {});
         }
     }
-    assert_eq!(histories.len(), 11, "two tags, two digests, a workload, five catalogues, and the policy");
+    assert_eq!(
+        histories.len(),
+        12,
+        "two tags, two digests, a workload, five catalogues, the policy and the principals"
+    );
     let shown = list(&file["map"]).iter().map(|leaf| (text(&leaf["key"]), number(&leaf["count"]), hash(&leaf["root"])));
     let found: Vec<_> = leaves.iter().map(|leaf| (hex::encode(leaf.key.0), leaf.count, leaf.root)).collect();
     assert!(shown.eq(found.iter().map(|(key, count, root)| (key.as_str(), *count, *root))));

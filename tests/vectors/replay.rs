@@ -39,18 +39,20 @@ pub(crate) fn replay() -> Value {
     lying_about_intents(&mut cases);
     lying_maps(&mut cases);
     lying_logs(&mut cases);
+    crate::authority::honest(&mut cases);
+    crate::authority::lying(&mut cases);
     assert!(cases.wrong.is_empty(), "\n{}", cases.wrong.join("\n"));
     json!({ "cases": cases.list })
 }
 
-struct Cases {
+pub(crate) struct Cases {
     list: Vec<Value>,
     /// What is not as it is said to be: all of it is shown at once.
     wrong: Vec<String>,
 }
 
 impl Cases {
-    fn holds(&mut self, name: &str, ledger: &LittleLedger) {
+    pub(crate) fn holds(&mut self, name: &str, ledger: &LittleLedger) {
         let note = ledger.checkpoint_at(ledger.size()).sign(&skey());
         let entries = ledger.entries();
         if let Err((index, why)) = replayed(entries, &note, &skey().vkey()) {
@@ -74,6 +76,12 @@ impl Cases {
         if !is_closed.is_some_and(|entry| matches!(entry.body, Body::Commitment(_))) {
             ledger.commit();
         }
+        let note = ledger.checkpoint_at(ledger.size()).sign(&skey());
+        self.refused(name, why, (Some(index), word), ledger.entries(), &note);
+    }
+
+    /// A whole log of a liar. `index` and `word` as above.
+    pub(crate) fn lies(&mut self, name: &str, why: &str, index: u64, word: &str, ledger: &LittleLedger) {
         let note = ledger.checkpoint_at(ledger.size()).sign(&skey());
         self.refused(name, why, (Some(index), word), ledger.entries(), &note);
     }
@@ -152,7 +160,7 @@ fn deploys(environment: &str, workload: &str, tag: &str, digit: char, phase: Pha
 
 // Honest logs.
 
-fn empty() -> LittleLedger {
+pub(crate) fn empty() -> LittleLedger {
     LittleLedger::empty(skey(), FIRST_TIME_US, 1_000_000)
 }
 

@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use prost::Message as _;
 use tagledger::ledger::checkpoint::Checkpoint;
@@ -18,6 +19,7 @@ use tagledger::ledger::merkle::Tree;
 use tagledger::ledger::names::{Digest, Registry, Repository, Tag, TagRef};
 use tagledger::ledger::note::Vkey;
 use tagledger::ledger::policy::Policy;
+use tagledger::ledger::principals::Principals;
 use tagledger::ledger::statement::{Kind, Statement};
 use tagledger::ledger::subject::{Subject, SubjectKey, digest_of};
 use tagledger::ledger::subject_proof::{ProvenSubject, verify_subject};
@@ -36,6 +38,8 @@ use tonic::{Request, Status};
 #[path = "../immutable/mod.rs"]
 mod immutable;
 pub(crate) use immutable::immutable;
+/// Entries that a new ledger begins with: a commitment over nothing, its first principal, a commitment.
+pub const BEGUN: u64 = 3;
 
 /// A running service.
 pub struct World {
@@ -204,6 +208,8 @@ pub fn check_log(entries: &[Vec<u8>], checkpoint: &Checkpoint, vkey: &Vkey) -> P
             Body::Record(record, statement) => {
                 if expected.is_empty() {
                     assert_eq!(must_wait(&replay, statement), Ok(None), "entry {index}: what is held is left alone");
+                    let judged = replay.principals.judge(record, statement);
+                    judged.unwrap_or_else(|error| panic!("entry {index}: {error}"));
                     let Ok(steps) = transition(&replay, &policy, statement, index);
                     expected = steps.into();
                 }
@@ -217,12 +223,17 @@ pub fn check_log(entries: &[Vec<u8>], checkpoint: &Checkpoint, vkey: &Vkey) -> P
                 {
                     policy = changed.clone();
                 }
+                if let (Kind::PrincipalChange { change }, Outcome::Applied) = (&statement.kind, step.outcome) {
+                    let after =
+                        replay.principals.after(change).unwrap_or_else(|error| panic!("entry {index}: {error}"));
+                    replay.principals = Arc::new(after);
+                }
                 for touch in step.touches {
                     if let (Subject::Tag(name), Some(digest)) = (&touch.subject, touch.after.digest()) {
-                        replay.1.insert((name.clone(), digest.clone()));
+                        replay.carried.insert((name.clone(), digest.clone()));
                     }
                     let leaf = history_leaf(index, &entry_hash(bytes), touch.after.effective());
-                    let known = replay.0.entry(touch.subject.key());
+                    let known = replay.subjects.entry(touch.subject.key());
                     let known = known.or_insert_with(|| (touch.subject, SubjectState::default(), Tree::default()));
                     known.1 = SubjectState { count: touch.version + 1, binding: touch.after, hold: touch.hold };
                     known.2.append(leaf, |_| {});
@@ -241,11 +252,16 @@ pub fn check_log(entries: &[Vec<u8>], checkpoint: &Checkpoint, vkey: &Vkey) -> P
 
 /// The states and histories of all subjects, from the log alone.
 #[derive(Default)]
-struct Replay(BTreeMap<SubjectKey, (Subject, SubjectState, Tree)>, BTreeSet<(TagRef, Digest)>);
+struct Replay {
+    subjects: BTreeMap<SubjectKey, (Subject, SubjectState, Tree)>,
+    /// Tags, and the digests they were ever bound to.
+    carried: BTreeSet<(TagRef, Digest)>,
+    principals: Arc<Principals>,
+}
 
 impl Replay {
     fn leaves(&self) -> Vec<map::Leaf> {
-        self.0.iter().map(|(key, (_, _, history))| map_leaf(*key, history)).collect()
+        self.subjects.iter().map(|(key, (_, _, history))| map_leaf(*key, history)).collect()
     }
 }
 
@@ -253,7 +269,7 @@ impl View for Replay {
     type Error = Infallible;
 
     fn subject(&self, key: &SubjectKey) -> Result<SubjectState, Infallible> {
-        Ok(self.0.get(key).map(|(_, state, _)| state.clone()).unwrap_or_default())
+        Ok(self.subjects.get(key).map(|(_, state, _)| state.clone()).unwrap_or_default())
     }
 
     fn tags_bound_to(
@@ -263,7 +279,7 @@ impl View for Replay {
         digest: &Digest,
     ) -> Result<Vec<Tag>, Infallible> {
         let mut tags: Vec<Tag> = self
-            .0
+            .subjects
             .values()
             .filter_map(|(subject, state, _)| match subject {
                 Subject::Tag(name)
@@ -286,10 +302,14 @@ impl View for Replay {
         digest: &Digest,
     ) -> Result<Vec<Tag>, Infallible> {
         let here = self
-            .1
+            .carried
             .iter()
             .filter(|(name, carried)| (&name.registry, &name.repository, carried) == (registry, repository, digest));
         Ok(here.map(|(name, _)| name.tag.clone()).collect())
+    }
+
+    fn principals(&self) -> Arc<Principals> {
+        Arc::clone(&self.principals)
     }
 }
 

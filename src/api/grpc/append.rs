@@ -10,9 +10,12 @@ use tokio_stream::wrappers::ReceiverStream;
 use tokio_stream::{Stream, StreamExt as _};
 use tonic::{Request, Response, Status, Streaming};
 
-use crate::api::principals::Principal;
+use crate::api::failures::Reason;
+use crate::api::limits::InFlight;
+use crate::api::principals::{Access, Caller, Peer};
 use crate::api::{door, status};
-use crate::engine::{Appended, Ledger};
+use crate::engine::plan::{Rejected, Submission as Admitted};
+use crate::engine::{AppendError, Appended, Ledger};
 use crate::proto::append_service_server::AppendService;
 use crate::proto::append_stream_response::Result as StreamResult;
 use crate::proto::{
@@ -25,6 +28,55 @@ const STREAM_WINDOW: usize = 1024;
 
 pub(super) struct Append {
     pub(super) ledger: Ledger,
+    pub(super) access: Arc<Access>,
+}
+
+/// A request that was let in, and what lets in its statements.
+#[derive(Clone)]
+struct Call {
+    access: Arc<Access>,
+    caller: Caller,
+    peer: Peer,
+    in_flight: Arc<InFlight>,
+}
+
+impl Call {
+    /// What the guard noted with the request.
+    fn of<T>(access: &Arc<Access>, request: &Request<T>) -> Self {
+        let extensions = request.extensions();
+        let noted = "nobody reaches this service unguarded";
+        Self {
+            access: Arc::clone(access),
+            caller: extensions.get::<Caller>().expect(noted).clone(),
+            peer: extensions.get::<Peer>().expect(noted).clone(),
+            in_flight: Arc::clone(extensions.get::<Arc<InFlight>>().expect(noted)),
+        }
+    }
+
+    fn admit(&self, submissions: Vec<Submission>) -> Result<Vec<Admitted>, Status> {
+        let admitted = door::admit(&self.access, &self.caller, self.peer.address, submissions);
+        admitted.map_err(|refused| status::of_refused(&refused))
+    }
+
+    /// The first statement came with the request.
+    fn charge(&self, statements: usize) -> Result<(), Status> {
+        let further = statements.saturating_sub(1);
+        self.access.limits.charge(&self.in_flight, further).map_err(|error| status::of_limit(&error))
+    }
+
+    /// A stream goes as slow as it has to, and is not read meanwhile.
+    async fn pace(&self) {
+        while let Err(error) = self.access.limits.charge(&self.in_flight, 1) {
+            tokio::time::sleep(error.retry_after).await;
+        }
+    }
+
+    fn not_recorded(&self, error: &AppendError) -> Status {
+        if let AppendError::Rejected(Rejected::Unauthorized { unauthorized, .. }) = error {
+            self.access.failures.note(Reason::Changed, self.peer.address, unauthorized);
+        }
+        status::of_append(error)
+    }
 }
 
 type Answer = Pin<Box<dyn Future<Output = Result<AppendStreamResponse, Status>> + Send>>;
@@ -32,10 +84,9 @@ type Answer = Pin<Box<dyn Future<Output = Result<AppendStreamResponse, Status>> 
 #[tonic::async_trait]
 impl AppendService for Append {
     async fn append(&self, request: Request<AppendRequest>) -> Result<Response<AppendResponse>, Status> {
-        let principal = principal(&request);
-        let submission = request.into_inner().submission.unwrap_or_default();
-        let submissions = door::admit(&principal, vec![submission]).map_err(|found| status::invalid(&found))?;
-        let appended = self.ledger.append(submissions).await.map_err(|error| status::of_append(&error))?;
+        let call = Call::of(&self.access, &request);
+        let submissions = call.admit(vec![request.into_inner().submission.unwrap_or_default()])?;
+        let appended = self.ledger.append(submissions).await.map_err(|error| call.not_recorded(&error))?;
         Ok(Response::new(single(&self.ledger, appended)?))
     }
 
@@ -43,10 +94,11 @@ impl AppendService for Append {
         &self,
         request: Request<AppendBatchRequest>,
     ) -> Result<Response<AppendBatchResponse>, Status> {
-        let principal = principal(&request);
-        let submissions =
-            door::admit(&principal, request.into_inner().submissions).map_err(|found| status::invalid(&found))?;
-        let appended = self.ledger.append(submissions).await.map_err(|error| status::of_append(&error))?;
+        let call = Call::of(&self.access, &request);
+        let submissions = request.into_inner().submissions;
+        call.charge(submissions.len())?;
+        let submissions = call.admit(submissions)?;
+        let appended = self.ledger.append(submissions).await.map_err(|error| call.not_recorded(&error))?;
         let evidence = prove(&self.ledger, &appended)?;
         Ok(Response::new(AppendBatchResponse { receipts: appended.receipts, evidence: Some(evidence) }))
     }
@@ -57,7 +109,7 @@ impl AppendService for Append {
         &self,
         request: Request<Streaming<AppendStreamRequest>>,
     ) -> Result<Response<Self::AppendStreamStream>, Status> {
-        let principal = principal(&request);
+        let call = Call::of(&self.access, &request);
         let ledger = self.ledger.clone();
         let mut incoming = request.into_inner();
         let (answers, answered) = mpsc::channel::<Answer>(STREAM_WINDOW);
@@ -65,7 +117,10 @@ impl AppendService for Append {
             // A place for the answer comes first: no room, no reading. That is the flow control.
             while let Ok(place) = answers.reserve().await {
                 match incoming.message().await {
-                    Ok(Some(message)) => place.send(take(&ledger, &principal, message.submission).await),
+                    Ok(Some(message)) => {
+                        call.pace().await;
+                        place.send(take(&ledger, &call, message.submission).await);
+                    }
                     Ok(None) => break,
                     Err(broken) => {
                         place.send(Box::pin(async { Err(broken) }));
@@ -78,24 +133,18 @@ impl AppendService for Append {
     }
 }
 
-/// Who was let in.
-fn principal<T>(request: &Request<T>) -> Arc<Principal> {
-    let principal = request.extensions().get::<Arc<Principal>>();
-    Arc::clone(principal.expect("nobody reaches this service unauthenticated"))
-}
-
 /// Takes one statement of a stream to its place in the queue; its answer comes later.
-async fn take(ledger: &Ledger, principal: &Principal, submission: Option<Submission>) -> Answer {
-    let queued = match door::admit(principal, vec![submission.unwrap_or_default()]) {
-        Ok(submissions) => ledger.enqueue(submissions).await.map_err(|error| status::of_append(&error)),
-        Err(found) => Err(status::invalid(&found)),
+async fn take(ledger: &Ledger, call: &Call, submission: Option<Submission>) -> Answer {
+    let queued = match call.admit(vec![submission.unwrap_or_default()]) {
+        Ok(submissions) => ledger.enqueue(submissions).await.map_err(|error| call.not_recorded(&error)),
+        Err(refused) => Err(refused),
     };
-    let ledger = ledger.clone();
+    let (ledger, call) = (ledger.clone(), call.clone());
     Box::pin(async move {
         let recorded = match queued {
             Ok(queued) => match queued.decided().await {
                 Ok(appended) => single(&ledger, appended),
-                Err(error) => Err(status::of_append(&error)),
+                Err(error) => Err(call.not_recorded(&error)),
             },
             Err(refused) => Err(refused),
         };

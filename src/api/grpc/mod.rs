@@ -6,11 +6,10 @@ mod query;
 
 use std::sync::Arc;
 
+use tonic::Status;
 use tonic::service::Routes;
-use tonic::service::interceptor::InterceptedService;
-use tonic::{Request, Status};
 
-use super::principals::Principals;
+use super::principals::Access;
 use crate::engine::Ledger;
 use crate::ledger::names::{NameError, Registry, Repository};
 use crate::ledger::statement::{Violation, check_text};
@@ -24,9 +23,9 @@ pub const MAX_APPEND_MESSAGE: usize = 6 << 20;
 /// Longest question, in bytes.
 pub const MAX_QUESTION: usize = 64 << 10;
 
-/// Everything gRPC, as routes for the one server.
-pub fn routes(ledger: &Ledger, principals: Arc<Principals>) -> Routes {
-    let append = append::Append { ledger: ledger.clone() };
+/// Everything gRPC, as routes for the one server, which has to guard them ([`super::guard`]).
+pub fn routes(ledger: &Ledger, access: Arc<Access>) -> Routes {
+    let append = append::Append { ledger: ledger.clone(), access };
     let log = log::Log { ledger: ledger.clone() };
     let query = query::Query { ledger: ledger.clone() };
     let reflection = tonic_reflection::server::Builder::configure()
@@ -35,23 +34,12 @@ pub fn routes(ledger: &Ledger, principals: Arc<Principals>) -> Routes {
         .expect("the descriptors were made by this build");
     let mut routes = Routes::builder();
     routes
-        .add_service(InterceptedService::new(
-            AppendServiceServer::new(append).max_decoding_message_size(MAX_APPEND_MESSAGE),
-            // Before a byte of the message is read.
-            move |request| authenticate(&principals, request),
-        ))
+        .add_service(AppendServiceServer::new(append).max_decoding_message_size(MAX_APPEND_MESSAGE))
         .add_service(LogServiceServer::new(log).max_decoding_message_size(MAX_QUESTION))
         .add_service(QueryServiceServer::new(query).max_decoding_message_size(MAX_QUESTION))
         .add_service(reflection)
         .add_service(health(ledger));
     routes.routes()
-}
-
-/// Lets a known principal in, and notes with the request who it is.
-fn authenticate(principals: &Principals, mut request: Request<()>) -> Result<Request<()>, Status> {
-    let principal = principals.authenticate(request.metadata()).map_err(|error| super::status::of_auth(&error))?;
-    request.extensions_mut().insert(principal);
-    Ok(request)
 }
 
 /// `grpc.health.v1`: the whole server and reading serve as long as the process does; appending, until the sequencer stops.

@@ -11,9 +11,10 @@ use crate::ledger::statement::TagName;
 use crate::proto::query_service_server::QueryService;
 use crate::proto::{
     DiffEnvironmentRequest, DiffEnvironmentResponse, DiffRepositoryRequest, DiffRepositoryResponse, GetPolicyRequest,
-    GetPolicyResponse, ListDigestSightingsRequest, ListDigestSightingsResponse, ListRunningRequest,
-    ListRunningResponse, ListTagHistoryRequest, ListTagHistoryResponse, ListTagsRequest, ListTagsResponse,
-    ProveSubjectRequest, ProveSubjectResponse, ResolveTagRequest, ResolveTagResponse,
+    GetPolicyResponse, ListDigestSightingsRequest, ListDigestSightingsResponse, ListPrincipalChangesRequest,
+    ListPrincipalChangesResponse, ListRunningRequest, ListRunningResponse, ListTagHistoryRequest,
+    ListTagHistoryResponse, ListTagsRequest, ListTagsResponse, ProveSubjectRequest, ProveSubjectResponse,
+    ResolveTagRequest, ResolveTagResponse,
 };
 
 pub(super) struct Query {
@@ -96,6 +97,14 @@ impl QueryService for Query {
     async fn get_policy(&self, request: Request<GetPolicyRequest>) -> Result<Response<GetPolicyResponse>, Status> {
         let request = request.into_inner();
         self.ask(|reader| reader.policy_at(&request))
+    }
+
+    async fn list_principal_changes(
+        &self,
+        request: Request<ListPrincipalChangesRequest>,
+    ) -> Result<Response<ListPrincipalChangesResponse>, Status> {
+        let request = request.into_inner();
+        self.ask(|reader| reader.principal_changes(&request))
     }
 
     async fn prove_subject(

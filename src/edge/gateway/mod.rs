@@ -16,7 +16,7 @@ mod settle;
 mod target;
 mod upstream;
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -339,7 +339,7 @@ fn check_form(request: &Request) -> Result<(), Refusal> {
 }
 
 fn peer_of(request: &Request) -> Option<IpAddr> {
-    request.extensions().get::<ConnectInfo<SocketAddr>>().map(|ConnectInfo(address)| address.ip())
+    request.extensions().get::<ConnectInfo<IpAddr>>().map(|ConnectInfo(address)| *address)
 }
 
 /// The digest of a manifest: that of its path, which has to be right, or SHA-256.

@@ -90,6 +90,26 @@ impl Reader<'_> {
         })
     }
 
+    /// Every change of principals until a time.
+    pub fn principal_changes(
+        &self,
+        request: &proto::ListPrincipalChangesRequest,
+    ) -> Result<proto::ListPrincipalChangesResponse, QueryError> {
+        let page = Page { size: request.page_size, token: &request.page_token };
+        let cursor = self.cursor(page, ("at_us", request.at_us), &request.at_us.to_be_bytes())?;
+        let key = Subject::Principals.key();
+        let total = self.count_until(&key, cursor.as_of_us)?;
+        let mut shown = Shown::default();
+        let (versions, next_page_token) = self.slice(key, 0..total, &cursor, false, &mut shown)?;
+        Ok(proto::ListPrincipalChangesResponse {
+            versions,
+            next_page_token,
+            total,
+            evidence: self.answered(request.without_evidence, shown)?,
+            evidence_left_out: request.without_evidence,
+        })
+    }
+
     /// Every entry that names a digest.
     pub fn sightings(
         &self,

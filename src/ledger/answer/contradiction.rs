@@ -174,6 +174,7 @@ fn subjects_due(statement: &Statement, named: &[(Subject, u64)]) -> Vec<Subject>
     let mut due = Vec::with_capacity(named.len());
     match &statement.kind {
         Kind::PolicyChange { .. } => due.push(Subject::Policy),
+        Kind::PrincipalChange { .. } => due.push(Subject::Principals),
         Kind::ManifestDelete { .. } => {
             due.extend(digest);
             due.extend(named.iter().map(|(subject, _)| subject).filter(|s| matches!(s, Subject::Tag(_))).cloned());

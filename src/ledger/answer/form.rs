@@ -12,9 +12,10 @@ const MAX_NAME_LENGTH: usize = 128;
 /// Refuses texts and times that no ledger accepts.
 pub(super) fn check(question: &Question) -> Result<(), Violation> {
     match question {
-        Question::TagAt { at_us, .. } | Question::TagsAt { at_us, .. } | Question::PolicyAt { at_us } => {
-            time("question.at_us", *at_us)
-        }
+        Question::TagAt { at_us, .. }
+        | Question::TagsAt { at_us, .. }
+        | Question::PolicyAt { at_us }
+        | Question::Principals { at_us } => time("question.at_us", *at_us),
         // The question has no such form: a digest's sightings are all there are, oldest first.
         Question::Sightings { part, .. } if part.since_us != 0 || part.until_us != 0 || part.newest_first => {
             let message = "bounds or reverses the sightings of a digest, which are always whole and oldest first";

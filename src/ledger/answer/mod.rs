@@ -11,6 +11,7 @@ mod contradiction;
 mod form;
 mod history;
 mod list;
+mod principals;
 mod proven;
 mod question;
 mod receipt;
@@ -24,6 +25,7 @@ pub use contradiction::Contradiction;
 pub use history::{History, HistoryVersion};
 pub use list::List;
 use list::{Lister, tag_member, wanted, workload_member};
+pub use principals::PrincipalsAt;
 pub use proven::Proven;
 pub use question::{Part, Question, RepositoryName};
 pub use receipt::{Recorded, check_receipt};
@@ -102,6 +104,8 @@ pub enum Finding {
     Changes(List<(State, State)>),
     /// A part of a history.
     History(History),
+    /// Who was known, and every change until then.
+    Principals(PrincipalsAt),
     /// The entry at this index.
     Entry(u64),
     /// The entry is in the tree of this size, which the checkpoint's continues.
@@ -319,6 +323,7 @@ impl Claimed {
                 Finding::History(proven.history(&Subject::Digest(digest.clone()), *part, at_us)?)
             }
             Question::PolicyAt { .. } => Finding::State(proven.state(&Subject::Policy, at_us)?),
+            Question::Principals { .. } => Finding::Principals(proven.principals(at_us)?),
             Question::Entry { index } => entry(|found, _| found == *index, &proven.entries)?,
             Question::Leaf { hash } => entry(|_, found| found == hash, &proven.entries)?,
             Question::Inclusion { index, tree_size } => self.inclusion(*index, *tree_size, &proven.entries)?,

@@ -89,6 +89,11 @@ pub enum Question {
         /// When.
         at_us: u64,
     },
+    /// Who might state what?
+    Principals {
+        /// When.
+        at_us: u64,
+    },
     /// Which entry is at this index?
     Entry {
         /// Position in the log.
@@ -140,6 +145,7 @@ impl Question {
             | Self::TagsAt { at_us, .. }
             | Self::RunningAt { at_us, .. }
             | Self::PolicyAt { at_us } => Some(*at_us),
+            Self::Principals { at_us } => Some(*at_us),
             Self::RepositoryDiff { to_us, .. } | Self::EnvironmentDiff { to_us, .. } => Some(*to_us),
             Self::TagHistory { .. }
             | Self::Sightings { .. }
@@ -157,6 +163,7 @@ impl Question {
             | Self::RunningAt { limit, .. }
             | Self::RepositoryDiff { limit, .. }
             | Self::EnvironmentDiff { limit, .. } => *limit,
+            Self::Principals { .. } => 0,
             Self::TagAt { .. }
             | Self::PolicyAt { .. }
             | Self::Entry { .. }

@@ -28,6 +28,11 @@ impl Answer {
             Finding::States(list) => verdict.add_list(&self.question, list, self.as_of_us),
             Finding::Changes(list) => verdict.add_list(&self.question, list, self.as_of_us),
             Finding::History(history) => verdict.add_history(history, &self.question, &self.by_then()),
+            Finding::Principals(found) => {
+                verdict.add_history(&found.history, &self.question, &self.by_then());
+                let summary = format!("they leave {}", found.principals.summary());
+                verdict.proven.extend((!found.history.versions.is_empty()).then_some(summary));
+            }
             Finding::Entry(index) => verdict.proven.push(format!("entry {index} is in the log")),
             Finding::Inclusion { index, tree_size, .. } => {
                 verdict.proven.push(format!("entry {index} is in the log of size {tree_size}"));
@@ -146,7 +151,10 @@ impl Verdict {
             _ => Part::default(),
         };
         let during = match (part.since_us, part.until_us) {
-            (0, 0) => String::new(),
+            (0, 0) => match question.until_us() {
+                Some(at_us) if at_us > 0 => format!(" up to {}", words(at_us)),
+                _ => String::new(),
+            },
             (since_us, 0) => format!(" since {}", words(since_us)),
             (0, until_us) => format!(" before {}", words(until_us)),
             (since_us, until_us) => format!(" since {} and before {}", words(since_us), words(until_us)),

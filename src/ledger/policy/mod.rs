@@ -24,6 +24,7 @@ pub use decide::{Forbidden, Outlook};
 pub use difference::difference;
 pub use document::{Document, RuleText};
 use index::Index;
+pub use pattern::Pattern;
 pub use regex::MAX_POLICY_SIZE as MAX_REGEX_SIZE;
 pub use rule::{Change, Rule, Says};
 

@@ -3,9 +3,35 @@
 //! `globset` does the matching. What is checked here first keeps it from accepting a pattern that it then can't compile, or
 //! that a reader in another language would take in another way: appendix B of docs/SPEC.md has the rules.
 
-use globset::{Glob, GlobBuilder};
+use std::sync::OnceLock;
+
+use globset::{Glob, GlobBuilder, GlobMatcher};
 
 use super::{MAX_NESTING, MAX_PATTERN_LENGTH};
+
+/// One pattern by itself. Compiles when it is first needed: whoever only reads it, a stranger's perhaps, does not pay for it.
+#[derive(Debug, Clone)]
+pub struct Pattern {
+    glob: Glob,
+    compiled: OnceLock<GlobMatcher>,
+}
+
+impl Pattern {
+    /// A pattern, or what is wrong with it.
+    pub fn new(text: &str) -> Result<Self, String> {
+        Ok(Self { glob: glob(text)?, compiled: OnceLock::new() })
+    }
+
+    /// As it was written.
+    pub fn text(&self) -> &str {
+        self.glob.glob()
+    }
+
+    /// Whether it matches all of a name.
+    pub fn is_match(&self, name: &str) -> bool {
+        self.compiled.get_or_init(|| self.glob.compile_matcher()).is_match(name)
+    }
+}
 
 /// A pattern that can be matched with, or what is wrong with it.
 pub(super) fn glob(text: &str) -> Result<Glob, String> {

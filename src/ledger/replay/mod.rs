@@ -1,20 +1,23 @@
 //! Replaying a log: the whole state machine, fed with entries in order, that refuses the first entry which is not exactly
 //! what the rules make of all before it.
 //!
-//! A log is more than its entries: outcomes, versions, histories and the subject map follow from them, and so does the policy.
+//! A log is more than its entries: outcomes, versions, histories and the subject map follow from them, and so do the policy and
+//! the principals.
 //! [`Replay`] works all of that out anew and compares. What an honest ledger wrote passes; whatever it changed, left out,
 //! judged otherwise or hid in a history is found at the entry where it happened, or at the commitment after it. It checks, of
 //! each entry:
 //!
 //! - that it is canonically encoded and signed by the ledger ([`examine`], which needs no state and so can run in parallel);
 //! - its index, and that time rises;
-//! - of a record: the form of principal and producer; that its event id is new; that outcome, rule, detail and subjects with
+//! - of a record: the form of principal and producer; that the principals in force before it allow its principal to state this,
+//!   with this assurance and signature; that its event id is new; that outcome, rule, detail and subjects with
 //!   their versions and names are what [`transition`] gives under the policy in force; that a statement with several entries
 //!   has all of them, one after the other;
 //! - of a commitment: that its map root and size are those of the map over everything before it.
 //!
-//! What can't be seen from the log alone is left out: whether a producer's signature is by a key of that producer, whether
-//! the principal is who it says, and whether somebody else was shown another log (compare [`Replay::root`] with checkpoints).
+//! What can't be seen from the log alone is left out: whether a principal that did not sign was there at all, and whether
+//! somebody else was shown another log (compare [`Replay::root`] with checkpoints). Records from before the first principal change
+//! are nobody's to judge; [`Counts::unjudged`] tells how many.
 //! [`state`] saves a replay, to go on from there another day.
 
 pub mod state;
@@ -24,6 +27,7 @@ mod tests;
 pub mod what_if;
 
 use std::collections::{BTreeMap, HashSet, VecDeque};
+use std::sync::Arc;
 
 use sha2::{Digest as _, Sha256};
 
@@ -38,6 +42,8 @@ use super::map::Top;
 use super::merkle::{Hash, Tree};
 use super::note::Vkey;
 use super::policy::Policy;
+use super::principals::authority::Unauthorized;
+use super::principals::{ChangeError, Principals};
 use super::statement::{Kind, Statement, check_text};
 use super::subject::{SubjectKey, named_by};
 use super::time::rfc3339;
@@ -88,6 +94,12 @@ pub enum Lie {
         /// What is wrong with it.
         problem: String,
     },
+    /// Its principal may not state this, or not so.
+    #[error(transparent)]
+    Unauthorized(#[from] Unauthorized),
+    /// A change of principals that no ledger makes.
+    #[error(transparent)]
+    Principals(#[from] ChangeError),
     /// The same event id twice: an honest ledger answers the second time with the first entry.
     #[error("the event id {event_id:?} of principal {principal:?} was recorded before, and may not be recorded twice")]
     Repeated {
@@ -213,6 +225,8 @@ pub struct Counts {
     pub commitments: u64,
     /// Records, by the number of their outcome.
     pub outcomes: [u64; 8],
+    /// Records from before there was a principal: whose they are is not judged.
+    pub unjudged: u64,
 }
 
 impl Counts {
@@ -353,6 +367,11 @@ impl Replay {
         &self.policy
     }
 
+    /// The principals after the last entry.
+    pub fn principals(&self) -> &Arc<Principals> {
+        &self.subjects.principals
+    }
+
     /// Replays the next entry. After an error the replay has ended.
     pub fn push(&mut self, bytes: &[u8]) -> Result<(), ReplayError> {
         self.accept(examine(bytes, &self.vkey))
@@ -414,6 +433,9 @@ impl Replay {
             return Err(Lie::Beginning);
         }
         check_producer(&record)?;
+        if self.unfinished.is_none() {
+            self.check_authority(&record, statement)?;
+        }
         let step = self.next_step(&record, statement)?;
         compare(&record, statement, &step)?;
         for touch in &step.touches {
@@ -431,7 +453,28 @@ impl Replay {
         {
             self.policy = policy.clone();
         }
+        // What makes the first of them is the beginning of all judging.
+        if self.principals().is_empty() && !matches!(statement.kind, Kind::PrincipalChange { .. }) {
+            self.counts.unjudged += 1;
+        }
+        if let Kind::PrincipalChange { change } = &statement.kind
+            && step.outcome == Outcome::Applied
+        {
+            self.subjects.principals = Arc::new(self.principals().after(change)?);
+        }
         self.counts.outcomes[step.outcome as usize] += 1;
+        Ok(())
+    }
+
+    /// Whether the record's principal may state this, and whether a ledger would make the change that it asks for.
+    fn check_authority(&self, record: &proto::Record, statement: &Statement) -> Result<(), Lie> {
+        let principals = self.principals();
+        principals.judge(record, statement)?;
+        if let Kind::PrincipalChange { change } = &statement.kind
+            && !principals.are_as(change)
+        {
+            principals.after(change)?;
+        }
         Ok(())
     }
 

@@ -11,6 +11,7 @@
 //!                                   or 2 by a delete, 3 by that of a manifest || u64 BE intent
 //! each tag ever bound, rising:    place (32) || u8 length || tag || 1 if it is bound, 0 if it was
 //! each event id in use, rising:  hash (32)
+//! each principal, by name:       u32 BE length || the encoded change that made it what it is
 //! SHA-256 of all before (32)
 //! ```
 //!
@@ -21,7 +22,9 @@
 
 use std::convert::Infallible;
 use std::io::{self, Read, Write};
+use std::sync::Arc;
 
+use prost::Message as _;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
@@ -35,8 +38,11 @@ use crate::ledger::merkle::{Hash, Tree};
 use crate::ledger::names::{Digest, Tag};
 use crate::ledger::note::Vkey;
 use crate::ledger::policy::{Policy, PolicyError};
+use crate::ledger::principals::{Change, Principals};
+use crate::ledger::statement::MAX_STATEMENT_LENGTH;
 use crate::ledger::subject::SubjectKey;
 use crate::ledger::transition::Binding;
+use crate::proto;
 
 const MAGIC: &str = "tagledger audit state 2";
 /// Longest header: a policy, a note, an entry, and the rest.
@@ -99,6 +105,7 @@ pub struct Header {
     subjects: u64,
     bound: u64,
     events: u64,
+    principals: u64,
 }
 
 /// A state that was read.
@@ -116,7 +123,7 @@ pub struct Loaded {
 /// Panics if it is another: there is nothing yet that the ledger committed to.
 pub fn save(replay: &Replay, note: &str, to: impl Write) -> io::Result<()> {
     let commitment = replay.closed_by.as_ref().expect("only a closed replay is saved");
-    let Subjects { rows, bound } = &replay.subjects;
+    let Subjects { rows, bound, principals } = &replay.subjects;
     let header = Header {
         vkey: replay.vkey.to_string(),
         size: replay.size(),
@@ -128,6 +135,7 @@ pub fn save(replay: &Replay, note: &str, to: impl Write) -> io::Result<()> {
         subjects: replay.top.size(),
         bound: count(bound.len()),
         events: count(replay.events.len()),
+        principals: count(principals.len()),
     };
     let mut out = Hashing { inner: io::BufWriter::new(to), hash: Sha256::new() };
     writeln!(out, "{MAGIC}")?;
@@ -145,6 +153,10 @@ pub fn save(replay: &Replay, note: &str, to: impl Write) -> io::Result<()> {
     events.sort_unstable();
     for event in events {
         out.write_all(event)?;
+    }
+    for change in principals.changes() {
+        out.write_all(&u32::try_from(change.len()).expect("a statement is short").to_be_bytes())?;
+        out.write_all(change)?;
     }
     let Hashing { mut inner, hash } = out;
     inner.write_all(&hash.finalize())?;
@@ -190,6 +202,9 @@ pub fn load(from: impl Read, vkey: &Vkey) -> Result<Loaded, StateError> {
     for _ in 0..header.events {
         replay.events.insert(array(&mut from)?);
     }
+    let changes = (0..header.principals).map(|_| read_change(&mut from)).collect::<Result<Vec<_>, _>>()?;
+    let principals = Principals::of_changes(changes);
+    replay.subjects.principals = Arc::new(principals.ok_or(StateError::Damaged("its principals are none"))?);
     let Hashing { mut inner, hash } = from;
     let expected: Hash = hash.finalize().into();
     if array::<32>(&mut inner)? != expected {
@@ -333,6 +348,18 @@ fn read_hold(from: &mut impl Read) -> Result<Option<Hold>, StateError> {
         _ => return Err(StateError::Damaged("a hold in it is none")),
     };
     Ok(Some(Hold { index, aim }))
+}
+
+fn read_change(from: &mut impl Read) -> Result<Change, StateError> {
+    let none = || StateError::Damaged("a principal in it is none");
+    let length = usize::try_from(u32::from_be_bytes(array(from)?)).map_err(|_| none())?;
+    if length > MAX_STATEMENT_LENGTH {
+        return Err(none());
+    }
+    let mut bytes = vec![0; length];
+    read_exact(from, &mut bytes)?;
+    let message = proto::PrincipalChange::decode(bytes.as_slice()).map_err(|_| none())?;
+    Change::parse(&message).ok().filter(|change| change.bytes() == bytes).ok_or_else(none)
 }
 
 /// The length tells the algorithm.

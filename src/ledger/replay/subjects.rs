@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
+use std::sync::Arc;
 
 use sha2::{Digest as _, Sha256};
 
@@ -10,6 +11,7 @@ use crate::ledger::map::{Leaf, Leaves};
 use crate::ledger::merkle::tree::edge_root;
 use crate::ledger::merkle::{Hash, Tree};
 use crate::ledger::names::{Digest, Registry, Repository, Tag};
+use crate::ledger::principals::Principals;
 use crate::ledger::subject::{Subject, SubjectKey};
 use crate::ledger::transition::{Binding, SubjectState, Touch, View};
 
@@ -21,6 +23,8 @@ pub(super) struct Subjects {
     /// Which tags are or ever were bound to a digest, and whether they are: by what stands for the digest in its repository
     /// ([`place_hash`]), and the tag.
     pub(super) bound: BTreeMap<(Hash, Box<str>), bool>,
+    /// In force for the next entry.
+    pub(super) principals: Arc<Principals>,
 }
 
 /// One of them.
@@ -131,6 +135,10 @@ impl View for Subjects {
         digest: &Digest,
     ) -> Result<Vec<Tag>, Infallible> {
         Ok(self.ever_bound(registry, repository, digest).map(|(tag, _)| tag).collect())
+    }
+
+    fn principals(&self) -> Arc<Principals> {
+        Arc::clone(&self.principals)
     }
 }
 

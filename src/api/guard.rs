@@ -1,0 +1,94 @@
+//! The one layer that every request passes, gRPC and HTTP alike: who it is, whether that is enough, and whether it is too much.
+//!
+//! It decides by the path alone, before a byte of the message is read. A path that is not in [`need_of`] is for readers.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::middleware::{Next, from_fn_with_state};
+use axum::response::{IntoResponse as _, Response};
+use http_body_util::BodyExt as _;
+
+use super::limits::{InFlight, TooMuch, Who};
+use super::principals::{Access, AuthError, Need, Peer};
+use super::status;
+
+/// What the path of a request needs.
+fn need_of(path: &str) -> Need {
+    match path {
+        "/tagledger.v1.LogService/GetLedger"
+        | "/tagledger.v1.LogService/GetCheckpoint"
+        | "/tagledger.v1.LogService/GetConsistencyProof"
+        | "/checkpoint" => Need::Known,
+        "/" | "/healthz" | "/readyz" | "/metrics" => Need::Nothing,
+        path if path.starts_with("/tagledger.v1.AppendService/") => Need::Writer,
+        // They have secrets of their own.
+        path if path.starts_with("/webhooks/") => Need::Nothing,
+        path if path.starts_with("/grpc.health.") || path.starts_with("/grpc.reflection.") => Need::Nothing,
+        _ => Need::Reader,
+    }
+}
+
+/// Puts the layer before routes.
+pub fn guarded(routes: Router, access: Arc<Access>) -> Router {
+    routes.layer(from_fn_with_state(access, guard))
+}
+
+async fn guard(State(access): State<Arc<Access>>, mut request: Request, next: Next) -> Response {
+    let need = need_of(request.uri().path());
+    if need == Need::Nothing {
+        return next.run(request).await;
+    }
+    let is_grpc = is_grpc(&request);
+    let peer = request.extensions().get::<Peer>().cloned().expect("every connection says who is at its other end");
+    let caller = match access.admit(need, request.headers(), &peer) {
+        Ok(caller) => caller,
+        Err(error) => return not_admitted(&error, is_grpc),
+    };
+    let name = caller.as_ref().and_then(|caller| caller.name.clone());
+    let who = name.map_or_else(|| Who::at(peer.address), Who::Principal);
+    let in_flight = match access.limits.begin(who) {
+        Ok(in_flight) => Arc::new(in_flight),
+        Err(error) => return too_much(&error, is_grpc),
+    };
+    if let Some(caller) = caller {
+        request.extensions_mut().insert(caller);
+    }
+    request.extensions_mut().insert(Arc::clone(&in_flight));
+    let response = next.run(request).await;
+    // It is being answered until the last byte is on its way, or nobody waits for it any more.
+    response.map(|body| Body::new(body.map_frame(move |frame| held(&in_flight, frame))))
+}
+
+fn held<T>(_: &Arc<InFlight>, frame: T) -> T {
+    frame
+}
+
+fn is_grpc(request: &Request) -> bool {
+    let content_type = request.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    content_type.is_some_and(|value| value.starts_with("application/grpc"))
+}
+
+fn not_admitted(error: &AuthError, is_grpc: bool) -> Response {
+    if is_grpc {
+        return status::of_auth(error).into_http();
+    }
+    let code = if matches!(error, AuthError::NoReader(_)) { StatusCode::FORBIDDEN } else { StatusCode::UNAUTHORIZED };
+    let challenge = [(header::WWW_AUTHENTICATE, "Bearer"), (header::CACHE_CONTROL, "no-store")];
+    (code, challenge, format!("{error}\n")).into_response()
+}
+
+fn too_much(error: &TooMuch, is_grpc: bool) -> Response {
+    if is_grpc {
+        return status::of_limit(error).into_http();
+    }
+    let mut response = (StatusCode::TOO_MANY_REQUESTS, format!("{error}\n")).into_response();
+    let seconds = error.retry_after.as_secs_f64().ceil().max(1.0);
+    if let Ok(value) = HeaderValue::from_str(&format!("{seconds:.0}")) {
+        response.headers_mut().insert(header::RETRY_AFTER, value);
+    }
+    response
+}

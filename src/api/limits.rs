@@ -1,0 +1,256 @@
+//! How much one principal, or one address without a principal, may ask for: requests or statements a second, and requests at
+//! once.
+//!
+//! A bucket holds `burst`, and gets `per_second` more each second; a request takes one out, and each further statement in it
+//! another. Where it is empty, the answer says after how long to ask again. Limits are in memory and of this server alone.
+
+use std::collections::{BTreeMap, HashMap};
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use serde::Deserialize;
+
+/// Callers remembered at once. Past that, addresses share one bucket.
+const MAX_CALLERS: usize = 10_000;
+
+/// The limits of one caller; 0: none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Limit {
+    /// Requests and statements a second, in the long run.
+    pub per_second: u32,
+    /// How many of them at once after a rest.
+    pub burst: u32,
+    /// Requests that are being answered at once.
+    pub concurrent: u32,
+}
+
+impl Default for Limit {
+    fn default() -> Self {
+        Self { per_second: 10_000, burst: 20_000, concurrent: 512 }
+    }
+}
+
+/// `[limits]`
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct LimitSettings {
+    /// Of each principal.
+    pub principal: Limit,
+    /// Of each address that shows no credentials.
+    pub address: Limit,
+    /// Of a principal by name, instead.
+    pub principals: BTreeMap<String, Limit>,
+}
+
+/// Who is limited.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Who {
+    /// A principal.
+    Principal(String),
+    /// An address; of IPv6 the first half, which is one customer.
+    Address(IpAddr),
+    /// Addresses beyond those that can be remembered.
+    Others,
+}
+
+impl Who {
+    /// Somebody without a name.
+    pub fn at(address: IpAddr) -> Self {
+        match address.to_canonical() {
+            IpAddr::V6(address) => {
+                let bits = address.to_bits() >> 64 << 64;
+                Self::Address(IpAddr::V6(bits.into()))
+            }
+            address => Self::Address(address),
+        }
+    }
+}
+
+/// Too much.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct TooMuch {
+    message: String,
+    /// After how long to ask again.
+    pub retry_after: Duration,
+}
+
+/// The limits of all callers.
+#[derive(Clone)]
+pub struct Limits {
+    settings: Arc<LimitSettings>,
+    callers: Arc<Mutex<HashMap<Who, Caller>>>,
+}
+
+struct Caller {
+    /// As of `at`.
+    left: f64,
+    at: Instant,
+    in_flight: u32,
+}
+
+/// A request that is being answered; it counts until this is dropped.
+pub struct InFlight {
+    callers: Arc<Mutex<HashMap<Who, Caller>>>,
+    who: Who,
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        if let Some(caller) = lock(&self.callers).get_mut(&self.who) {
+            caller.in_flight = caller.in_flight.saturating_sub(1);
+        }
+    }
+}
+
+fn lock(callers: &Mutex<HashMap<Who, Caller>>) -> MutexGuard<'_, HashMap<Who, Caller>> {
+    callers.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Limits {
+    /// With nobody near them yet.
+    pub fn new(settings: LimitSettings) -> Self {
+        Self { settings: Arc::new(settings), callers: Arc::default() }
+    }
+
+    fn limit(&self, who: &Who) -> Limit {
+        match who {
+            Who::Principal(name) => self.settings.principals.get(name).copied().unwrap_or(self.settings.principal),
+            Who::Address(_) | Who::Others => self.settings.address,
+        }
+    }
+
+    /// Begins a request.
+    pub fn begin(&self, who: Who) -> Result<InFlight, TooMuch> {
+        self.begin_at(who, Instant::now())
+    }
+
+    fn begin_at(&self, who: Who, now: Instant) -> Result<InFlight, TooMuch> {
+        let mut callers = lock(&self.callers);
+        let who = self.remembered(&mut callers, who, now);
+        let limit = self.limit(&who);
+        let caller = callers.entry(who.clone()).or_insert_with(|| Caller::new(limit, now));
+        if limit.concurrent > 0 && caller.in_flight >= limit.concurrent {
+            let message =
+                format!("{} requests are being answered at once, and no more are; wait for one", limit.concurrent);
+            return Err(TooMuch { message, retry_after: Duration::from_secs(1) });
+        }
+        caller.take(limit, 1, now)?;
+        caller.in_flight += 1;
+        drop(callers);
+        Ok(InFlight { callers: Arc::clone(&self.callers), who })
+    }
+
+    /// Takes so many more out, or none of them.
+    pub fn charge(&self, in_flight: &InFlight, count: usize) -> Result<(), TooMuch> {
+        let (limit, now) = (self.limit(&in_flight.who), Instant::now());
+        let count = u32::try_from(count).unwrap_or(u32::MAX);
+        let mut callers = lock(&self.callers);
+        callers.entry(in_flight.who.clone()).or_insert_with(|| Caller::new(limit, now)).take(limit, count, now)
+    }
+
+    /// Where there are too many to remember, forgets those who rest; if that does not help, a stranger counts among others.
+    fn remembered(&self, callers: &mut HashMap<Who, Caller>, who: Who, now: Instant) -> Who {
+        if callers.len() < MAX_CALLERS || callers.contains_key(&who) || matches!(who, Who::Principal(_)) {
+            return who;
+        }
+        callers.retain(|who, caller| {
+            let limit = self.limit(who);
+            caller.refill(limit, now);
+            caller.in_flight > 0 || caller.left < f64::from(limit.burst)
+        });
+        if callers.len() < MAX_CALLERS { who } else { Who::Others }
+    }
+}
+
+impl Caller {
+    fn new(limit: Limit, now: Instant) -> Self {
+        Self { left: f64::from(limit.burst.max(1)), at: now, in_flight: 0 }
+    }
+
+    fn refill(&mut self, limit: Limit, now: Instant) {
+        let passed = now.saturating_duration_since(self.at).as_secs_f64();
+        self.left = (self.left + passed * f64::from(limit.per_second)).min(f64::from(limit.burst.max(1)));
+        self.at = now;
+    }
+
+    fn take(&mut self, limit: Limit, count: u32, now: Instant) -> Result<(), TooMuch> {
+        if limit.per_second == 0 {
+            return Ok(());
+        }
+        self.refill(limit, now);
+        // More than the bucket ever holds is taken from a full one, and paid back.
+        let due = f64::from(count).min(f64::from(limit.burst.max(1)));
+        if self.left >= due {
+            self.left -= f64::from(count);
+            return Ok(());
+        }
+        let wait = (due - self.left) / f64::from(limit.per_second);
+        let message = format!("more than {} requests or statements a second; ask again later", limit.per_second);
+        Err(TooMuch { message, retry_after: Duration::from_secs_f64(wait.clamp(0.001, 3600.0)) })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn limits(per_second: u32, burst: u32, concurrent: u32) -> Limits {
+        let limit = Limit { per_second, burst, concurrent };
+        Limits::new(LimitSettings { principal: limit, address: limit, principals: BTreeMap::new() })
+    }
+
+    fn who(name: &str) -> Who {
+        Who::Principal(name.to_owned())
+    }
+
+    #[test]
+    fn a_burst_passes_and_then_so_many_a_second() {
+        let (limits, begin) = (limits(10, 20, 0), Instant::now());
+        let passed = |after_ms: u64| {
+            (0..100).take_while(|_| limits.begin_at(who("ci"), begin + Duration::from_millis(after_ms)).is_ok()).count()
+        };
+        assert_eq!((passed(0), passed(0), passed(1000), passed(1100), passed(60_000)), (20, 0, 10, 1, 20));
+        let refused = limits.begin_at(who("ci"), begin + Duration::from_secs(60)).err().expect("too much");
+        assert_eq!(refused.retry_after, Duration::from_millis(100));
+        assert!(limits.begin_at(who("other"), begin).is_ok(), "each has its own");
+    }
+
+    #[test]
+    fn only_so_many_at_once() {
+        let limits = limits(0, 0, 2);
+        let (one, _two) = (limits.begin(who("ci")).expect("one"), limits.begin(who("ci")).expect("two"));
+        assert!(limits.begin(who("ci")).is_err());
+        drop(one);
+        assert!(limits.begin(who("ci")).is_ok());
+    }
+
+    #[test]
+    fn a_batch_is_paid_for_even_if_it_is_larger_than_the_bucket() {
+        let limits = limits(10, 20, 0);
+        let request = limits.begin(who("ci")).expect("one");
+        assert!(limits.charge(&request, 1000).is_err(), "one is gone already");
+        let limits = self::limits(10, 20, 0);
+        let request = limits.begin_at(who("ci"), Instant::now() - Duration::from_secs(10)).expect("one");
+        assert!(limits.charge(&request, 1000).is_ok());
+        let refused = limits.charge(&request, 1).expect_err("980 to pay back");
+        assert!(refused.retry_after > Duration::from_secs(97), "{refused:?}");
+    }
+
+    #[test]
+    fn strangers_are_told_apart_by_network_and_are_not_remembered_without_end() {
+        let network = |text: &str| Who::at(text.parse().expect("an address"));
+        assert_eq!(network("2001:db8::1"), network("2001:db8::ffff:1"));
+        assert_ne!(network("2001:db8::1"), network("2001:db8:0:1::1"));
+        assert_eq!(network("::ffff:10.0.0.1"), network("10.0.0.1"));
+        let limits = limits(1, 1, 0);
+        let all: Vec<_> = (0..20_000u32)
+            .map(|number| limits.begin(Who::at(IpAddr::V4((number << 8).into()))))
+            .filter_map(Result::ok)
+            .collect();
+        assert!(lock(&limits.callers).len() <= MAX_CALLERS + 1);
+        assert!(all.len() >= MAX_CALLERS);
+    }
+}

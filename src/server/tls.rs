@@ -1,0 +1,307 @@
+//! TLS: the certificate of the service, and the certificates it takes from clients; read anew when the files change.
+//!
+//! The files are looked at every few seconds, and when the process gets SIGHUP. What does not load is said, and what was loaded
+//! before stays: a broken file takes no service down. Connections that are there go on under what they began with. Sessions are
+//! not resumed: each connection shows its certificate, and has it checked.
+//!
+//! A client's certificate that does not hold does not end the handshake: most clients could not tell why. The handshake proves that
+//! the client has the key; [`Served::check`] then says whether the certificate counts, and who calls is told if it does not.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustls::client::danger::HandshakeSignatureValid;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
+use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
+use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
+use rustls::{DigitallySignedStruct, DistinguishedName, RootCertStore, ServerConfig, SignatureScheme};
+use sha2::{Digest as _, Sha256};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+use x509_parser::certificate::X509Certificate;
+use x509_parser::extensions::GeneralName;
+use x509_parser::prelude::FromDer as _;
+use zeroize::Zeroizing;
+
+use super::config::TlsSettings;
+
+/// How often the files are looked at.
+pub const LOOK_EVERY: Duration = Duration::from_secs(3);
+/// Names that are read of one certificate.
+const MAX_NAMES: usize = 100;
+
+/// Why TLS can't be served, or not anew.
+#[derive(Debug, thiserror::Error)]
+pub enum TlsError {
+    /// A file can't be read.
+    #[error("cannot read {path}: {reason}")]
+    Read {
+        /// Which.
+        path: String,
+        /// The system's words.
+        reason: std::io::Error,
+    },
+    /// Others may read the key.
+    #[error("{path} may be read by others (mode {mode:04o}); run: chmod 600 {path}")]
+    LoosePermissions {
+        /// Which file.
+        path: String,
+        /// Its mode.
+        mode: u32,
+    },
+    /// Not what should be in it.
+    #[error("{path} holds no {what} in PEM: {reason}")]
+    Content {
+        /// Which file.
+        path: String,
+        /// What should be in it.
+        what: &'static str,
+        /// What is wrong.
+        reason: String,
+    },
+    /// They don't fit together, or can't be used.
+    #[error("the certificate {certificate} and the key {key}: {reason}")]
+    Pair {
+        /// The certificate's file.
+        certificate: String,
+        /// The key's file.
+        key: String,
+        /// What is wrong.
+        reason: rustls::Error,
+    },
+}
+
+/// What new connections are served with, and keeps up with the files.
+pub struct Tls {
+    settings: TlsSettings,
+    seen: Option<[u8; 32]>,
+    current: watch::Sender<Arc<Served>>,
+}
+
+/// What connections are served with.
+pub struct Served {
+    /// For the handshake.
+    pub config: Arc<ServerConfig>,
+    /// By whom clients' certificates have to be signed.
+    clients: Option<Arc<dyn ClientCertVerifier>>,
+}
+
+impl Tls {
+    /// Reads the files.
+    pub fn load(settings: TlsSettings) -> Result<Self, TlsError> {
+        let files = Files::read(&settings)?;
+        let current = watch::Sender::new(Arc::new(files.served(&settings)?));
+        Ok(Self { seen: Some(files.digest()), settings, current })
+    }
+
+    /// What new connections are served with.
+    pub fn current(&self) -> watch::Receiver<Arc<Served>> {
+        self.current.subscribe()
+    }
+
+    /// Reads the files anew whenever they change, or the process gets SIGHUP, until nobody is served any more.
+    pub async fn keep_up(mut self) {
+        let mut hangups = signal(SignalKind::hangup())
+            .inspect_err(|error| tracing::warn!(%error, "SIGHUP is not heard; the files are looked at all the same"))
+            .ok();
+        loop {
+            let asked = async {
+                match &mut hangups {
+                    Some(hangups) => hangups.recv().await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                () = tokio::time::sleep(LOOK_EVERY) => {}
+                _ = asked => {}
+                () = self.current.closed() => return,
+            }
+            self.look();
+        }
+    }
+
+    /// One look. What is wrong is said once for each content of the files.
+    fn look(&mut self) {
+        let files = Files::read(&self.settings);
+        let digest = files.as_ref().ok().map(Files::digest);
+        if digest == self.seen {
+            return;
+        }
+        self.seen = digest;
+        match files.and_then(|files| files.served(&self.settings)) {
+            Ok(config) => {
+                self.current.send_replace(Arc::new(config));
+                tracing::info!(certificate = %self.settings.certificate.display(), "certificates were read anew");
+            }
+            Err(error) => tracing::error!(%error, "the new certificates are not used; those from before still are"),
+        }
+    }
+}
+
+/// What is in the files.
+struct Files {
+    certificate: Vec<u8>,
+    key: Zeroizing<Vec<u8>>,
+    client_ca: Option<Vec<u8>>,
+}
+
+impl Files {
+    fn read(settings: &TlsSettings) -> Result<Self, TlsError> {
+        let unreadable = |path: &Path| {
+            let path = path.display().to_string();
+            move |reason| TlsError::Read { path, reason }
+        };
+        let read = |path: &PathBuf| fs::read(path).map_err(unreadable(path));
+        let mode = fs::metadata(&settings.key).map_err(unreadable(&settings.key))?.permissions().mode() & 0o7777;
+        if mode & 0o077 != 0 {
+            return Err(TlsError::LoosePermissions { path: settings.key.display().to_string(), mode });
+        }
+        Ok(Self {
+            certificate: read(&settings.certificate)?,
+            key: Zeroizing::new(read(&settings.key)?),
+            client_ca: settings.client_ca.as_ref().map(read).transpose()?,
+        })
+    }
+
+    /// Tells one content from another.
+    fn digest(&self) -> [u8; 32] {
+        let mut hash = Sha256::new();
+        for part in [&self.certificate, &*self.key, self.client_ca.as_ref().unwrap_or(&Vec::new())] {
+            hash = hash.chain_update(part.len().to_be_bytes()).chain_update(part);
+        }
+        hash.finalize().into()
+    }
+
+    fn served(&self, settings: &TlsSettings) -> Result<Served, TlsError> {
+        let content =
+            |path: &Path, what, reason: String| TlsError::Content { path: path.display().to_string(), what, reason };
+        let certificates = |pem: &[u8], path: &Path| {
+            let read: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
+            match read {
+                Ok(read) if read.is_empty() => Err(content(path, "certificate", "there is none in it".into())),
+                Ok(read) => Ok(read),
+                Err(error) => Err(content(path, "certificate", error.to_string())),
+            }
+        };
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let chain = certificates(&self.certificate, &settings.certificate)?;
+        let key = PrivateKeyDer::from_pem_slice(&self.key)
+            .map_err(|error| content(&settings.key, "private key", error.to_string()))?;
+        let pair = |reason| TlsError::Pair {
+            certificate: settings.certificate.display().to_string(),
+            key: settings.key.display().to_string(),
+            reason,
+        };
+        // TLS 1.2 and 1.3: what rustls has.
+        let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
+            .with_safe_default_protocol_versions()
+            .map_err(pair)?;
+        let clients: Option<Arc<dyn ClientCertVerifier>> = match (&self.client_ca, &settings.client_ca) {
+            (Some(pem), Some(path)) => {
+                let mut roots = RootCertStore::empty();
+                for certificate in certificates(pem, path)? {
+                    roots
+                        .add(certificate)
+                        .map_err(|error| content(path, "certificate authority", error.to_string()))?;
+                }
+                let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider)
+                    .allow_unauthenticated()
+                    .build()
+                    .map_err(|error| content(path, "certificate authority", error.to_string()))?;
+                Some(verifier)
+            }
+            _ => None,
+        };
+        let builder = match &clients {
+            Some(clients) => builder.with_client_cert_verifier(Arc::new(Later(Arc::clone(clients)))),
+            None => builder.with_no_client_auth(),
+        };
+        let mut config = builder.with_single_cert(chain, key).map_err(pair)?;
+        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        config.session_storage = Arc::new(NoServerSessionStorage {});
+        config.send_tls13_tickets = 0;
+        Ok(Served { config: Arc::new(config), clients })
+    }
+}
+
+impl Served {
+    /// The names in a client's certificate, or why it does not hold. `chain` begins with the certificate.
+    pub fn check(&self, chain: Option<&[CertificateDer<'_>]>) -> Result<Vec<String>, String> {
+        let (Some(clients), Some([certificate, between @ ..])) = (&self.clients, chain) else { return Ok(Vec::new()) };
+        match clients.verify_client_cert(certificate, between, UnixTime::now()) {
+            Ok(_) => Ok(names_in(certificate)),
+            Err(rustls::Error::InvalidCertificate(reason)) => Err(reason.to_string()),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+}
+
+/// Asks for a certificate, and has the client prove that it has the key. Whether the certificate counts is for later.
+#[derive(Debug)]
+struct Later(Arc<dyn ClientCertVerifier>);
+
+impl ClientCertVerifier for Later {
+    fn client_auth_mandatory(&self) -> bool {
+        false
+    }
+
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        self.0.root_hint_subjects()
+    }
+
+    fn verify_client_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: UnixTime,
+    ) -> Result<ClientCertVerified, rustls::Error> {
+        Ok(ClientCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.0.verify_tls12_signature(message, certificate, signature)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.0.verify_tls13_signature(message, certificate, signature)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.supported_verify_schemes()
+    }
+}
+
+/// The names in a certificate that principals may be known by: DNS names, URIs and e-mail addresses among the subject's alternative
+/// names, and the subject's common names.
+fn names_in(certificate: &[u8]) -> Vec<String> {
+    let Ok((_, certificate)) = X509Certificate::from_der(certificate) else { return Vec::new() };
+    let mut names: Vec<String> = Vec::new();
+    if let Ok(Some(alternative)) = certificate.subject_alternative_name() {
+        names.extend(alternative.value.general_names.iter().filter_map(|name| match name {
+            GeneralName::DNSName(name) | GeneralName::URI(name) | GeneralName::RFC822Name(name) => {
+                Some((*name).to_owned())
+            }
+            _ => None,
+        }));
+    }
+    let common = certificate.subject().iter_common_name().filter_map(|name| name.as_str().ok().map(str::to_owned));
+    names.extend(common);
+    names.truncate(MAX_NAMES);
+    names.sort();
+    names.dedup();
+    names
+}
