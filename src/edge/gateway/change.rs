@@ -312,8 +312,8 @@ impl<P: GatewayPort> Gateway<P> {
         let (repository, reference) = aim.place();
         let seen = self.looks.ask_as(repository, reference, aim.digest(), client.authorization.as_ref()).await;
         match seen {
-            Ok(None) => return Ok(taken),
-            Ok(Some(digest)) if Some(&digest) == aim.digest() => return Ok(taken),
+            Ok(None) => Ok(taken),
+            Ok(Some(digest)) if Some(&digest) == aim.digest() => Ok(taken),
             Ok(Some(digest)) => {
                 let event_id = format!("gateway/{}/before", random_id());
                 let kind = Some(observed(tag, Some(&digest), index));
