@@ -307,7 +307,7 @@ impl Stage {
     fn new() -> Self {
         let dir = tempfile::tempdir().expect("a folder");
         let producer = Skey::from_seed("producer".parse().expect("a name"), &[7; 32]);
-        fs::write(dir.path().join("config.toml"), "").expect("written");
+        fs::write(dir.path().join("config.toml"), "# All as it is by itself.\n").expect("written");
         fs::write(dir.path().join("producer.key"), producer.to_text().as_bytes()).expect("written");
         Self { dir, port: None, server: None, proxy: None, vkey: String::new() }
     }

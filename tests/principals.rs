@@ -130,6 +130,7 @@ fn every_role_may_state_what_it_is_for_and_nothing_else() {
             ("deployment", deploy("prod", "web", "v1", &digest('a')), "writer"),
             ("attestation", of(Kind::Attestation(attested)), "writer"),
             ("observation", of(Kind::TagObserved(observed)), "writer scanner"),
+            ("policy", world::policy(&["registry.example/other:v*"]), "admin"),
             ("principal", change("new", Some(principal("new", &[Role::Reader], &[], &[]))), "admin"),
         ];
         for (what, statement, allowed) in &statements {

@@ -233,7 +233,7 @@ fn line_of(entry: SignedEntry, index: u64) -> Option<Line> {
     let EntryBody::Record(record, statement) = entry.body else { return None };
     let outcome = record.outcome().as_str_name().trim_start_matches("OUTCOME_").to_owned();
     let (tag, disposition) = match &statement.kind {
-        Kind::PolicyChange { .. } => return None,
+        Kind::PolicyChange { .. } | Kind::PrincipalChange { .. } => return None,
         Kind::ManifestDelete { disposition, .. } => {
             let names: Vec<&str> =
                 record.subjects.iter().map(|subject| subject.name.as_str()).filter(|name| !name.is_empty()).collect();
