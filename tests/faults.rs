@@ -285,7 +285,7 @@ fn a_disk_that_is_nearly_full_refuses_appends_until_there_is_room() {
     let folder = tempfile::tempdir().expect("a folder");
     let free_mib = || {
         let disk = rustix::fs::statvfs(folder.path()).expect("a disk");
-        disk.f_bavail * disk.f_frsize >> 20
+        (disk.f_bavail * disk.f_frsize) >> 20
     };
     // Others use the disk meanwhile, so the steps are large.
     let before_mib = free_mib();

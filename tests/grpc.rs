@@ -2,7 +2,6 @@
 
 mod world;
 
-use sha2::Digest as _;
 use tagledger::ledger::entry::Body;
 use tagledger::ledger::names::{Repository, TagRef};
 use tagledger::ledger::statement::{Kind, Statement, Workload};

@@ -1,6 +1,6 @@
 //! The one layer that every request passes, gRPC and HTTP alike: who it is, whether that is enough, and whether it is too much.
 //!
-//! It decides by the path alone, before a byte of the message is read. A path that is not in [`need_of`] is for readers.
+//! It decides by the path alone, before a byte of the message is read. A path that is not in `need_of` is for readers.
 
 use std::sync::Arc;
 

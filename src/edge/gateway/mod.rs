@@ -1,8 +1,8 @@
 //! The gateway: a reverse proxy before a registry that lets no tag change without the ledger's word.
 //!
-//! Everything but the writing and deleting of manifests is forwarded as it is ([`upstream`]). Those are carried out as
-//! [`change`] says: the intent before, the outcome after. What a request is about, [`target`] decides, strictly; while the
-//! ledger can't be reached, [`protection`] does. [`journal`] and [`settle`] see to it that what was begun is settled.
+//! Everything but the writing and deleting of manifests is forwarded as it is (`upstream`). Those are carried out as
+//! `change` says: the intent before, the outcome after. What a request is about, `target` decides, strictly; while the
+//! ledger can't be reached, [`protection`] does. [`journal`] and `settle` see to it that what was begun is settled.
 //!
 //! Listening is left to the server.
 

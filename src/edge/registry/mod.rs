@@ -3,7 +3,7 @@
 //! HEAD the manifest with every media type it may have, and with `If-None-Match` where it is known what to expect: 304 then says
 //! that nothing changed, and makes no pull event. Where no digest is named, GET it and hash its bytes (distribution-spec, "Pulling
 //! manifests"). That a tag is absent is believed only from a registry's own error message: a 404 may come from anything that
-//! answers HTTP. Lists are in [`listing`], tokens in [`token`], the pace in [`gate`].
+//! answers HTTP. Lists are in `listing`, tokens in `token`, the pace in `gate`.
 //!
 //! Credentials go to the registry, and to the realm of its tokens; nowhere else that it points to. What to make of an answer is
 //! left to the caller, and so is asking again after [`Settings::attempts`].

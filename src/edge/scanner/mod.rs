@@ -1,10 +1,10 @@
 //! The scanner: looks through a registry by itself, and records what nobody announced.
 //!
-//! One round goes through the repositories ([`scope`]), lists the tags of each on both sides, and looks at every tag that is on
-//! either ([`look`]). Where both say the same and a claim is open ([`standing`](standing())), the look is recorded as its confirmation; where they
+//! One round goes through the repositories (`scope`), lists the tags of each on both sides, and looks at every tag that is on
+//! either (`look`). Where both say the same and a claim is open ([`standing`](standing())), the look is recorded as its confirmation; where they
 //! differ, the tag is looked at again after a pause, and what is then recorded holds only if the tag has got no entry since.
 //! What agrees and was looked after is not recorded again: the ledger must not fill with what did not change. When each tag was
-//! last seen, and as what, is remembered in a [`state`], which gives the interval in which something came about; a scanner that is
+//! last seen, and as what, is remembered in a `state`, which gives the interval in which something came about; a scanner that is
 //! killed goes on from there. What was found is a [`Report`].
 //!
 //! A look is a sample: what came and went between two of them nobody saw.

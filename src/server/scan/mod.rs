@@ -2,7 +2,7 @@
 //! and again.
 //!
 //! Everything that can be a flag is one, and stands in the configuration file under the same name; a flag wins. What was found
-//! is shown by [`show`].
+//! is shown by `show`.
 
 mod show;
 
