@@ -166,7 +166,7 @@ struct ScanFlags {
     /// Repositories to leave out
     #[arg(long, value_name = "PATTERN", num_args = 1..)]
     exclude: Vec<String>,
-    /// One round, then end [default]
+    /// One round, then end (the default)
     #[arg(long, conflicts_with = "every")]
     once: bool,
     /// A round every so often, until it is stopped: 10m, 1h
