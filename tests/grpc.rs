@@ -1120,6 +1120,28 @@ fn an_idle_server_commits_as_often_as_its_configuration_says() {
 }
 
 #[test]
+fn a_retry_is_answered_with_its_first_entry_whatever_the_version_is_by_then() {
+    runtime().block_on(async {
+        let world = World::new().await;
+        let mut statement = happened("v1", &digest('a'));
+        statement.event_id = "once".into();
+        let send = async || {
+            let submission = proto::Submission { only_at_version: Some(0), ..world::submission(&statement) };
+            let request = world.with_token(proto::AppendRequest { submission: Some(submission) });
+            world.append().append(request).await
+        };
+        let first = send().await.expect("recorded").into_inner().receipt.expect("a receipt");
+        let again = send().await.expect("answered").into_inner().receipt.expect("a receipt");
+        assert_eq!((again.index, again.duplicate), (first.index, true));
+        statement.event_id = "another".into();
+        let submission = proto::Submission { only_at_version: Some(0), ..world::submission(&statement) };
+        let request = world.with_token(proto::AppendRequest { submission: Some(submission) });
+        assert_eq!(world.append().append(request).await.expect_err("changed").code(), tonic::Code::Aborted);
+        world.check_ledger().await;
+    });
+}
+
+#[test]
 fn a_policy_that_is_set_rules_from_its_entry_on() {
     runtime().block_on(async {
         let world = World::new().await;

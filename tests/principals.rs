@@ -432,10 +432,65 @@ fn a_change_that_would_lock_everybody_out_is_refused_and_nothing_recorded() {
         let request = world.with_token(proto::AppendBatchRequest { submissions: both.into() });
         let status = world.append().append_batch(request).await.expect_err("both at once");
         assert_eq!(status.code(), Code::FailedPrecondition, "{status:?}");
+        // Nor does it help to take them away one by one in one request, with one left who can't come in.
+        let keeper = proto::Principal {
+            requires: vec![Credential::Certificate.into()],
+            certificate_names: vec!["keeper.example".into()],
+            token_sha256: vec![],
+            ..principal("keeper", &[Role::Admin], &[], &[])
+        };
+        world.recorded(&change("keeper", Some(keeper))).await;
+        let both = [change("admin", None), change("operator", None)].map(|statement| submission(&statement));
+        let request = world.with_token(proto::AppendBatchRequest { submissions: both.into() });
+        let status = world.append().append_batch(request).await.expect_err("both at once");
+        assert!(status.message().contains("this server takes none"), "{status:?}");
         world.recorded(&change("operator", None)).await;
         let result = say(&world.channel, &world.token, &happened("v1", &digest('a'))).await;
         assert_eq!(code(&result), Code::Unauthenticated);
         world.check_ledger().await;
+    });
+}
+
+#[test]
+fn a_stream_of_a_revoked_reader_ends() {
+    runtime().block_on(async {
+        let folder = tempfile::tempdir().expect("a folder");
+        let config: Config = toml::from_str("reads = \"reader\"").expect("a configuration");
+        let world = World::open_with(&folder.path().join("ledger"), config).await;
+        for name in ["kept", "gone"] {
+            world.recorded(&change(name, Some(principal(name, &[Role::Reader], &[], &[])))).await;
+        }
+        let watch = async |token: &str| {
+            let request = bearer(proto::WatchRequest::default(), token);
+            LogServiceClient::new(world.channel.clone()).watch(request).await.expect("let in").into_inner()
+        };
+        let (mut kept, mut gone) = (watch("kept").await, watch("gone").await);
+        world.recorded(&happened("v1", &digest('a'))).await;
+        for stream in [&mut kept, &mut gone] {
+            stream.message().await.expect("still let in").expect("an entry");
+        }
+        world.recorded(&change("gone", None)).await;
+        let ended = loop {
+            match gone.message().await {
+                // What was on its way.
+                Ok(Some(_)) => {}
+                Ok(None) => panic!("it says why it ends"),
+                Err(status) => break status,
+            }
+        };
+        assert_eq!(ended.code(), Code::Unauthenticated, "{ended:?}");
+        world.recorded(&happened("v2", &digest('a'))).await;
+        kept.message().await.expect("still let in").expect("an entry");
+    });
+}
+
+#[test]
+fn a_wrong_token_is_counted_also_where_anybody_may_read() {
+    runtime().block_on(async {
+        let world = World::new().await;
+        assert_eq!(http(world.address, "/checkpoint", "guessed").await, 200);
+        let line = "tagledger_authentication_failures_total{reason=\"token\"} 1";
+        assert!(metrics(world.address).await.lines().any(|found| found == line));
     });
 }
 

@@ -49,10 +49,12 @@ pub fn admit(
         return Err(Refused::Invalid(vec![Violation::new("submissions", "TOO_LONG", message)]));
     }
     let principals = access.principals();
+    // As the changes of this very request leave them.
+    let mut coming = (*principals).clone();
     let mut admitted = Vec::with_capacity(count);
     let mut violations = Vec::new();
     for (position, submission) in submissions.into_iter().enumerate() {
-        match admit_one(access, &principals, caller, submission) {
+        match admit_one(access, &principals, &mut coming, caller, submission) {
             Ok(submission) => admitted.push(submission),
             Err(Refused::Invalid(found)) => {
                 if let Some(signature) = found.iter().find(|violation| violation.field.starts_with("producer")) {
@@ -74,6 +76,7 @@ pub fn admit(
 fn admit_one(
     access: &Access,
     principals: &Principals,
+    coming: &mut Principals,
     caller: &Caller,
     submission: proto::Submission,
 ) -> Result<Submission, Refused> {
@@ -100,7 +103,7 @@ fn admit_one(
     principal.accepts(&shown, false).map_err(Refused::Unauthorized)?;
     principal.authorises(&statement).map_err(Refused::Unauthorized)?;
     if let Kind::PrincipalChange { change } = &statement.kind {
-        check_way_back(access, principals, change)?;
+        check_way_back(access, coming, change)?;
     }
     Ok(Submission {
         statement,
@@ -115,14 +118,15 @@ fn admit_one(
 
 /// Some admin has to be left who can show what it must on this server: without client certificates, one that needs none.
 /// That there is an admin at all is for the rules, which the sequencer applies.
-fn check_way_back(access: &Access, principals: &Principals, change: &Change) -> Result<(), Refused> {
-    let Ok(after) = principals.after(change) else { return Ok(()) };
+fn check_way_back(access: &Access, coming: &mut Principals, change: &Change) -> Result<(), Refused> {
+    let Ok(after) = coming.after(change) else { return Ok(()) };
     let gets_in = access.takes_certificates();
     let has_admin = |principals: &Principals| {
         let mut admins = principals.iter().filter(|principal| principal.has(Role::Admin));
         admins.any(|admin| gets_in || !admin.must_show(Credential::Certificate))
     };
     if has_admin(&after) {
+        *coming = after;
         return Ok(());
     }
     Err(Refused::LockOut(format!(

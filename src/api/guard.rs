@@ -2,15 +2,17 @@
 //!
 //! It decides by the path alone, before a byte of the message is read. A path that is not in `need_of` is for readers.
 
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 
 use axum::Router;
-use axum::body::Body;
+use axum::body::{Body, Bytes, HttpBody};
 use axum::extract::{Request, State};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse as _, Response};
-use http_body_util::BodyExt as _;
+use hyper::body::{Frame, SizeHint};
 
 use super::limits::{InFlight, TooMuch, Who};
 use super::principals::{Access, AuthError, Need, Peer};
@@ -60,11 +62,33 @@ async fn guard(State(access): State<Arc<Access>>, mut request: Request, next: Ne
     request.extensions_mut().insert(Arc::clone(&in_flight));
     let response = next.run(request).await;
     // It is being answered until the last byte is on its way, or nobody waits for it any more.
-    response.map(|body| Body::new(body.map_frame(move |frame| held(&in_flight, frame))))
+    response.map(|body| Body::new(Held { body, _in_flight: in_flight }))
 }
 
-fn held<T>(_: &Arc<InFlight>, frame: T) -> T {
-    frame
+/// A body that counts as being answered as long as it is there.
+struct Held {
+    body: Body,
+    _in_flight: Arc<InFlight>,
+}
+
+impl HttpBody for Held {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        Pin::new(&mut self.body).poll_frame(context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
 }
 
 fn is_grpc(request: &Request) -> bool {

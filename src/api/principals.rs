@@ -130,6 +130,11 @@ impl Access {
         let is_open = need == Need::Nothing || (need != Need::Writer && self.reads == Reads::Open);
         let caller = self.authenticate(headers, peer);
         if is_open {
+            if let Err(error) = &caller
+                && !matches!(error, AuthError::Missing)
+            {
+                self.failures.note(reason(error), peer.address, error);
+            }
             // Who shows something that does not count may read all the same.
             return Ok(caller.ok().filter(|caller| caller.name.is_some()));
         }
@@ -137,6 +142,22 @@ impl Access {
             self.failures.note(reason(error), peer.address, error);
         })?;
         Ok(Some(caller))
+    }
+
+    /// Notice of every change of who there is.
+    pub fn changes(&self) -> watch::Receiver<Arc<Principals>> {
+        self.principals.clone()
+    }
+
+    /// Whether somebody who was let in to read still would be: a stream outlives a revocation.
+    pub fn still_reads(&self, caller: Option<&Caller>) -> bool {
+        let still = |caller: &Caller| {
+            let principals = self.principals();
+            let principal = caller.name.as_deref().and_then(|name| principals.get(name));
+            principal
+                .is_some_and(|principal| principal.has(Role::Reader) && principal.accepts(&caller.shown, true).is_ok())
+        };
+        self.reads == Reads::Open || caller.is_some_and(still)
     }
 
     fn check_may_read(&self, need: Need, caller: Caller) -> Result<Caller, AuthError> {

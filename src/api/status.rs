@@ -124,6 +124,11 @@ pub fn of_limit(error: &TooMuch) -> Status {
     Status::with_error_details(Code::ResourceExhausted, error.to_string(), details)
 }
 
+/// A reader who was one when the stream began.
+pub fn no_reader_any_more() -> Status {
+    Status::unauthenticated("the principal was revoked or may not read any more: the stream ends here")
+}
+
 /// The same, for a statement of a stream, which goes on.
 pub fn refusal(status: &Status) -> proto::Refusal {
     let violations = status.get_error_details().bad_request().map(|bad| bad.field_violations.clone());

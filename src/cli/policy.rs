@@ -8,7 +8,7 @@ use clap::{Args, Subcommand, ValueEnum};
 use serde_json::{Value, json};
 
 use super::audit::Progress;
-use super::record::complete;
+use super::record::Sent;
 use super::show::{outcome_name, verdict, words};
 use super::table::Rows;
 use super::when::{Moment, moment};
@@ -65,7 +65,7 @@ pub(super) struct Set {
     #[arg(value_name = "FILE")]
     file: PathBuf,
     #[command(flatten)]
-    answering: Answering,
+    sent: Sent,
 }
 
 /// Try a policy: on tags, or on everything that the ledger recorded
@@ -169,17 +169,15 @@ impl Set {
         let (before, is_set) = in_force(&answer);
         if is_set && before == policy {
             complain(&format!("the policy in force is this very text, {}: nothing is recorded", before.digest()));
-            return show::answer(&answer, &self.answering.output);
+            return show::answer(&answer, self.sent.output());
         }
-        if !self.answering.output.json {
+        if !self.sent.output().json {
             print(&(lines(&before, &policy) + "\n"))?;
         }
         let change = proto::PolicyChange { policy: policy.text().to_owned(), replaces: before.digest().to_string() };
         let kind = proto::statement::Kind::PolicyChange(change);
-        let statement = complete(proto::Statement { kind: Some(kind), ..proto::Statement::default() })?;
-        let receipt = ledger.record(statement, None).await?;
-        self.answering.keep(&receipt.claimed)?;
-        show::receipt(&receipt, &self.answering.output)
+        let receipt = self.sent.send_to(&ledger, kind).await?;
+        show::receipt(&receipt, self.sent.output())
     }
 }
 

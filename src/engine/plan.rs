@@ -239,7 +239,13 @@ impl<'a> Writer<'a> {
             if let Err(unauthorized) = principals.admits(principal, shown.as_ref(), statement) {
                 return Ok(Some(Rejected::Unauthorized { position, of, unauthorized }));
             }
-            if let Some(expected) = submission.only_at_version {
+            let event_id = submission.statement.event_id.as_str();
+            let known = match event_id {
+                "" => None,
+                event_id => self.overlay.event(principal, event_id)?,
+            };
+            // What is known is answered with its first entry, whatever the tag's history is by now.
+            if let (Some(expected), None) = (submission.only_at_version, &known) {
                 let found = match crate::ledger::subject::tag_of(&submission.statement) {
                     Some(tag) => self.overlay.subject(&Subject::Tag(tag).key())?.count,
                     None => 0,
@@ -248,11 +254,6 @@ impl<'a> Writer<'a> {
                     return Ok(Some(Rejected::Changed { expected, found }));
                 }
             }
-            let event_id = submission.statement.event_id.as_str();
-            let known = match event_id {
-                "" => None,
-                event_id => self.overlay.event(principal, event_id)?,
-            };
             if let (Kind::PrincipalChange { change }, None) = (&statement.kind, &known)
                 && !own.contains_key(&(principal.as_str(), event_id))
                 && !principals.are_as(change)

@@ -1,6 +1,7 @@
 //! Reading the log as a log, over gRPC.
 
 use std::pin::Pin;
+use std::sync::Arc;
 
 use tokio::sync::mpsc;
 use tokio_stream::Stream;
@@ -8,6 +9,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
 use super::Fields;
+use crate::api::principals::{Access, Caller};
 use crate::api::status;
 use crate::engine::Ledger;
 use crate::engine::query::{QueryError, Reader};
@@ -29,6 +31,7 @@ const WINDOW: usize = 256;
 
 pub(super) struct Log {
     pub(super) ledger: Ledger,
+    pub(super) access: Arc<Access>,
 }
 
 impl Log {
@@ -77,13 +80,18 @@ impl LogService for Log {
         &self,
         request: Request<ListEntriesRequest>,
     ) -> Result<Response<Self::ListEntriesStream>, Status> {
+        let caller = request.extensions().get::<Caller>().cloned();
         let ListEntriesRequest { begin, end } = request.into_inner();
         let range = self.ask(|reader| reader.entry_range(begin, end))?.into_inner();
-        let ledger = self.ledger.clone();
+        let (ledger, access) = (self.ledger.clone(), Arc::clone(&self.access));
         let (sender, receiver) = mpsc::channel(WINDOW);
         tokio::spawn(async move {
             let mut next = range.start;
             while next < range.end {
+                if !access.still_reads(caller.as_ref()) {
+                    let _ = sender.send(Err(status::no_reader_any_more())).await;
+                    return;
+                }
                 let chunk = match chunk(&ledger, next, range.end) {
                     Ok(chunk) => chunk,
                     Err(failed) => {
@@ -130,6 +138,7 @@ impl LogService for Log {
     type WatchStream = Pin<Box<dyn Stream<Item = Result<WatchResponse, Status>> + Send>>;
 
     async fn watch(&self, request: Request<WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
+        let caller = request.extensions().get::<Caller>().cloned();
         let request = request.into_inner();
         let filter = Filter::parse(&request)?;
         let mut newest = self.ledger.newest();
@@ -139,10 +148,16 @@ impl LogService for Log {
             let allowed = format!("the log has {size} entries; at most {size} is allowed");
             return Err(status::of_query(&QueryError::OutOfRange { field: "begin", value: next, allowed }));
         }
-        let ledger = self.ledger.clone();
+        let (ledger, access) = (self.ledger.clone(), Arc::clone(&self.access));
+        let mut principals = access.changes();
         let (sender, receiver) = mpsc::channel(WINDOW);
         tokio::spawn(async move {
             loop {
+                principals.mark_unchanged();
+                if !access.still_reads(caller.as_ref()) {
+                    let _ = sender.send(Err(status::no_reader_any_more())).await;
+                    return;
+                }
                 let tree_size = newest.borrow_and_update().head.size;
                 while next < tree_size {
                     let chunk = match chunk(&ledger, next, tree_size) {
@@ -166,6 +181,7 @@ impl LogService for Log {
                 }
                 tokio::select! {
                     changed = newest.changed() => if changed.is_err() { return },
+                    changed = principals.changed() => if changed.is_err() { return },
                     () = sender.closed() => return,
                 }
             }

@@ -25,8 +25,8 @@ pub const MAX_QUESTION: usize = 64 << 10;
 
 /// Everything gRPC, as routes for the one server, which has to guard them ([`super::guard`]).
 pub fn routes(ledger: &Ledger, access: Arc<Access>) -> Routes {
-    let append = append::Append { ledger: ledger.clone(), access };
-    let log = log::Log { ledger: ledger.clone() };
+    let append = append::Append { ledger: ledger.clone(), access: Arc::clone(&access) };
+    let log = log::Log { ledger: ledger.clone(), access };
     let query = query::Query { ledger: ledger.clone() };
     let reflection = tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(proto::DESCRIPTORS)
