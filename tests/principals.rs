@@ -485,6 +485,28 @@ fn a_stream_of_a_revoked_reader_ends() {
 }
 
 #[test]
+fn who_takes_all_tokens_from_oneself_still_gets_the_new_one() {
+    runtime().block_on(async {
+        let folder = tempfile::tempdir().expect("a folder");
+        let config: Config = toml::from_str("reads = \"reader\"").expect("a configuration");
+        let world = World::open_with(&folder.path().join("ledger"), config).await;
+        let mut tagledger = std::process::Command::new(env!("CARGO_BIN_EXE_tagledger"));
+        tagledger.env_clear().env("HOME", folder.path()).args(["--server", &format!("http://{}", world.address)]);
+        tagledger.arg("--token-file").arg(world.data_dir.join("token"));
+        tagledger.args(["principal", "rotate", "operator", "--drop-tokens"]);
+        let printed =
+            tokio::task::spawn_blocking(move || tagledger.output()).await.expect("no panic").expect("it runs");
+        let text = format!("{}{}", String::from_utf8_lossy(&printed.stdout), String::from_utf8_lossy(&printed.stderr));
+        assert_ne!(printed.status.code(), Some(3), "nobody lied: {text}");
+        let token =
+            text.split_whitespace().find(|word| word.len() == 43).unwrap_or_else(|| panic!("no token in {text}"));
+        let push = happened("v1", &digest('a'));
+        assert_eq!(code(&say(&world.channel, &world.token, &push).await), Code::Unauthenticated);
+        assert_eq!(code(&say(&world.channel, token, &push).await), Code::Ok);
+    });
+}
+
+#[test]
 fn a_wrong_token_is_counted_also_where_anybody_may_read() {
     runtime().block_on(async {
         let world = World::new().await;

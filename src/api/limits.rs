@@ -137,7 +137,7 @@ impl Limits {
                 format!("{} requests are being answered at once, and no more are; wait for one", limit.concurrent);
             return Err(TooMuch { message, retry_after: Duration::from_secs(1) });
         }
-        caller.take(limit, 1, now)?;
+        caller.take(limit, 1, 1, now)?;
         caller.in_flight += 1;
         drop(callers);
         Ok(InFlight { callers: Arc::clone(&self.callers), who })
@@ -148,7 +148,9 @@ impl Limits {
         let (limit, now) = (self.limit(&in_flight.who), Instant::now());
         let count = u32::try_from(count).unwrap_or(u32::MAX);
         let mut callers = lock(&self.callers);
-        callers.entry(in_flight.who.clone()).or_insert_with(|| Caller::new(limit, now)).take(limit, count, now)
+        let caller = callers.entry(in_flight.who.clone()).or_insert_with(|| Caller::new(limit, now));
+        // More than the bucket ever holds is taken from one that is full but for the request itself, and paid back.
+        caller.take(limit, count, count.min(limit.burst.max(1) - 1), now)
     }
 
     /// Where there are too many to remember, forgets those who rest; if that does not help, a stranger counts among others.
@@ -176,13 +178,13 @@ impl Caller {
         self.at = now;
     }
 
-    fn take(&mut self, limit: Limit, count: u32, now: Instant) -> Result<(), TooMuch> {
+    /// Takes out `count`, if `due` are there.
+    fn take(&mut self, limit: Limit, count: u32, due: u32, now: Instant) -> Result<(), TooMuch> {
         if limit.per_second == 0 {
             return Ok(());
         }
         self.refill(limit, now);
-        // More than the bucket ever holds is taken from a full one, and paid back.
-        let due = f64::from(count).min(f64::from(limit.burst.max(1)));
+        let due = f64::from(due);
         if self.left >= due {
             self.left -= f64::from(count);
             return Ok(());
@@ -231,12 +233,13 @@ mod tests {
     fn a_batch_is_paid_for_even_if_it_is_larger_than_the_bucket() {
         let limits = limits(10, 20, 0);
         let request = limits.begin(who("ci")).expect("one");
-        assert!(limits.charge(&request, 1000).is_err(), "one is gone already");
-        let limits = self::limits(10, 20, 0);
-        let request = limits.begin_at(who("ci"), Instant::now() - Duration::from_secs(10)).expect("one");
-        assert!(limits.charge(&request, 1000).is_ok());
-        let refused = limits.charge(&request, 1).expect_err("980 to pay back");
+        assert!(limits.charge(&request, 1000).is_ok(), "full but for the request itself");
+        let refused = limits.charge(&request, 1).expect_err("981 to pay back");
         assert!(refused.retry_after > Duration::from_secs(97), "{refused:?}");
+        // Also where there is no room for more than the request.
+        let limits = self::limits(10, 1, 0);
+        let request = limits.begin(who("ci")).expect("one");
+        assert!(limits.charge(&request, 5).is_ok() && limits.charge(&request, 5).is_err());
     }
 
     #[test]

@@ -33,7 +33,7 @@ use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 use self::table::{terminal_width, wrap};
 use crate::client::{
-    ClientError, Credentials, Identity, Pin, RemoteLedger, Server, saved, trust::TrustFolder, visible,
+    ClientError, Credentials, Identity, Pin, RemoteLedger, Server, is_unseen, saved, trust::TrustFolder, visible,
 };
 use crate::ledger::answer::{Claimed, Question};
 use crate::ledger::note::Vkey;
@@ -365,7 +365,7 @@ fn print(text: &str) -> Result<(), Failure> {
 
 /// The same lines, with every other control character written out: whatever else was overlooked, nothing moves the cursor.
 fn visible_lines(text: &str) -> Cow<'_, str> {
-    if !text.chars().any(|c| c.is_control() && c != '\n') {
+    if !text.chars().any(|c| is_unseen(c) && c != '\n') {
         return text.into();
     }
     text.split('\n').map(visible).collect::<Vec<_>>().join("\n").into()
@@ -404,6 +404,7 @@ mod tests {
     #[test]
     fn only_lines_are_left_of_control_characters() {
         assert_eq!(visible_lines("a\nb\n"), "a\nb\n");
+        assert_eq!(visible_lines("a\u{202e}b\u{2028}"), "a\\u202eb\\u2028");
         assert_eq!(visible_lines("a\u{1b}[2J\nb\u{9b}\r"), "a\\u001b[2J\nb\\u009b\\u000d");
     }
 }

@@ -407,11 +407,17 @@ async fn change(
     let receipt = match sent.send_to(ledger, kind).await {
         Ok(receipt) => receipt,
         Err(failure) => {
-            if let (Some(_), Some(path)) = (&token, &made.token_out) {
-                eprintln!(
-                    "tagledger: the token in {} is good for nothing unless the change was recorded",
+            // It may be recorded all the same, and the old credentials gone: then this is the only way in.
+            match (&token, &made.token_out) {
+                (Some(_), Some(path)) => eprintln!(
+                    "tagledger: keep {}: the change may be recorded, and then the token in it is the one that counts",
                     path.display()
-                );
+                ),
+                (Some(token), None) => eprintln!(
+                    "tagledger: the change may be recorded, and then this token of {name} is the one that counts: {}",
+                    *token.0
+                ),
+                (None, _) => {}
             }
             return Err(failure);
         }
@@ -428,7 +434,11 @@ fn tell(receipt: &Receipt, token: Option<&Token>, sent: &Sent) -> Outcome {
         print(&super::json::text(&document))?;
         return Ok(Ending::Answered);
     }
-    print(&format!("token  {}\n\nIt is shown this once; the ledger keeps its hash.\n\n", *token.0))?;
+    let shown = print(&format!("token  {}\n\nIt is shown this once; the ledger keeps its hash.\n\n", *token.0));
+    if shown.is_err() {
+        eprintln!("tagledger: the token, which is nowhere else: {}", *token.0);
+    }
+    shown?;
     show::receipt(receipt, sent.output())
 }
 

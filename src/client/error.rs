@@ -172,6 +172,13 @@ pub(super) fn is_transient(status: &Status) -> bool {
     )
 }
 
+/// What a terminal does not show, or by which it shows other characters in another order.
+pub(crate) fn is_unseen(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}')
+        || matches!(c, '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}')
+}
+
 /// Control characters written out, as in JSON: what somebody else says may neither begin a line of its own nor move the
 /// cursor of a terminal.
 pub(crate) fn visible(text: &str) -> String {
@@ -180,7 +187,7 @@ pub(crate) fn visible(text: &str) -> String {
         match c {
             '\n' => out.push_str("\\n"),
             '\t' => out.push_str("\\t"),
-            c if c.is_control() => out.push_str(&format!("\\u{:04x}", u32::from(c))),
+            c if is_unseen(c) => out.push_str(&format!("\\u{:04x}", u32::from(c))),
             c => out.push(c),
         }
     }

@@ -19,7 +19,7 @@ mod watch;
 
 pub use credentials::{Credentials, Identity};
 pub use error::ClientError;
-pub(crate) use error::visible;
+pub(crate) use error::{is_unseen, visible};
 pub use record::Receipt;
 pub use remote::{Pin, RemoteLedger};
 pub use server::Server;

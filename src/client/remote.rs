@@ -1,6 +1,8 @@
 //! A ledger on a server whose key is pinned, and its one append-only log.
 
 use super::credentials::Connection;
+use tonic::Code;
+
 use super::error::{is_transient, visible};
 use super::trust::{Remembered, TrustFolder};
 use super::{ClientError, Credentials, Server};
@@ -168,7 +170,12 @@ impl RemoteLedger {
         let request = GetConsistencyProofRequest { first, second };
         match self.log().get_consistency_proof(request).await {
             Ok(response) => hashes(&response.into_inner().hashes).map_err(|error| GrowthError::Failed(error.into())),
-            Err(status) if is_transient(&status) => Err(GrowthError::Failed(status.into())),
+            // Whoever may not ask was not refused a proof.
+            Err(status)
+                if is_transient(&status) || matches!(status.code(), Code::Unauthenticated | Code::PermissionDenied) =>
+            {
+                Err(GrowthError::Failed(status.into()))
+            }
             Err(status) => Err(GrowthError::Refused(visible(status.message()))),
         }
     }
