@@ -232,7 +232,8 @@ async fn two_gateways_that_race_for_one_tag_leave_ledger_and_registry_in_agreeme
 #[tokio::test]
 async fn an_intent_whose_gateway_is_gone_is_settled_by_another_after_the_bound() {
     let stage = Stage::with(|settings| {
-        (settings.hold_bound_ms, settings.idle_timeout_ms, settings.hold_wait_ms) = (600, 500, 5_000);
+        (settings.hold_bound_ms, settings.idle_timeout_ms, settings.hold_wait_ms) = (2_000, 500, 10_000);
+        (settings.connect_timeout_ms, settings.ledger_timeout_ms) = (100, 500);
     })
     .await;
     stage.push("latest", "one").await;
@@ -250,6 +251,26 @@ async fn an_intent_whose_gateway_is_gone_is_settled_by_another_after_the_bound()
         stage.agrees().await;
         stage.push("latest", "one").await;
     }
+}
+
+#[tokio::test]
+async fn nothing_is_sent_under_a_hold_that_others_may_soon_take_for_given_up() {
+    // Two looks of 400 ms each leave less than the registry and the ledger may need.
+    let stage = Stage::with(|settings| {
+        (settings.hold_bound_ms, settings.idle_timeout_ms) = (2_500, 900);
+        (settings.connect_timeout_ms, settings.ledger_timeout_ms) = (100, 1_000);
+    })
+    .await;
+    stage.until("it is ready", async |stage| stage.get("/readyz").await.0 == StatusCode::OK).await;
+    stage.registry.set(Mode::TellsSlowly);
+    let answer = stage.send("PUT", "/v2/team/app/manifests/v1", "one").await;
+    assert_eq!(answer.status(), StatusCode::SERVICE_UNAVAILABLE);
+    assert!(answer.headers().contains_key("retry-after"));
+    assert!(stage.registry.changes().is_empty(), "nothing reached the registry");
+    assert_eq!(stage.log().await, ["v1 push INTENDED: NOTED", "v1 push REFUSED: FAILED"]);
+    stage.registry.set(Mode::Works);
+    assert_eq!(stage.push("v1", "one").await.0, StatusCode::CREATED);
+    stage.agrees().await;
 }
 
 #[tokio::test]

@@ -181,8 +181,10 @@ impl Settings {
             let reason = format!("{path:?} must begin with / and be outside of /v2");
             return Err(refuse("pass", reason));
         }
-        if self.idle_timeout_ms >= self.hold_bound_ms {
-            let reason = "must be longer than idle_timeout_ms: a gateway that still waits for the registry is not gone";
+        let waits = [self.connect_timeout_ms, self.idle_timeout_ms, self.ledger_timeout_ms];
+        if waits.into_iter().fold(0, u64::saturating_add) >= self.hold_bound_ms {
+            let reason = "must be longer than connect_timeout_ms, idle_timeout_ms and ledger_timeout_ms together: a gateway \
+                          that still waits for the registry is not gone";
             return Err(refuse("hold_bound_ms", reason));
         }
         Ok(GatewayConfig {
@@ -197,6 +199,7 @@ impl Settings {
             hold_wait: Duration::from_millis(self.hold_wait_ms),
             hold_bound: Duration::from_millis(self.hold_bound_ms),
             look_pause: Duration::from_millis(self.look_pause_ms),
+            ledger_timeout: Duration::from_millis(self.ledger_timeout_ms),
             connect_timeout: Duration::from_millis(self.connect_timeout_ms),
             idle_timeout: Duration::from_millis(self.idle_timeout_ms),
             policy_every: Duration::from_millis(self.policy_every_ms),
@@ -307,7 +310,7 @@ mod tests {
         assert!(said(Settings { registry: Some("R.example".into()), ..full.clone() }).contains("R.example"));
         assert!(said(Settings { pass: vec!["/v2/x".into()], ..full.clone() }).starts_with("pass: "));
         assert!(said(Settings { upstream_user: Some("u".into()), ..full.clone() }).starts_with("upstream_user: "));
-        assert!(said(Settings { hold_bound_ms: 30_000, ..full.clone() }).starts_with("hold_bound_ms: "));
+        assert!(said(Settings { hold_bound_ms: 40_000, ..full.clone() }).starts_with("hold_bound_ms: "));
         assert!(full.port().is_err_and(|error| error.to_string().starts_with("token_file: ")));
         assert!(toml::from_str::<Settings>("upstrem = 'x'").is_err());
         let read: Settings = toml::from_str("when_ledger_unreachable = 'refuse'\nhost = 'upstream'").expect("settings");

@@ -273,6 +273,8 @@ pub(crate) enum Mode {
     Stalls,
     DoesAndStalls,
     DoesSlowly,
+    /// Is slow to tell what it has.
+    TellsSlowly,
     StoresAnother,
     IgnoresTags,
     Garbage,
@@ -382,6 +384,9 @@ impl Registry {
         };
         let key = (repository.to_owned(), reference.to_owned());
         if matches!(parts.method, Method::GET | Method::HEAD) {
+            if self.inner.lock().expect("free").mode == Mode::TellsSlowly {
+                tokio::time::sleep(Duration::from_millis(400)).await;
+            }
             let found = self.inner.lock().expect("free").manifests.get(&key).cloned();
             return match found {
                 Some(content) => answer(200, &[("docker-content-digest", &digest(&content))], content),

@@ -115,6 +115,8 @@ pub(super) struct Open {
     pub(super) index: Option<u64>,
     /// It holds its tags.
     pub(super) holds: bool,
+    /// Not later than its tags were held, where this process took the hold.
+    pub(super) since: Option<Instant>,
     /// What the registry said, if it did: HAPPENED or REFUSED.
     pub(super) known: Option<Disposition>,
     /// The client's, lent for a look.
@@ -134,7 +136,7 @@ impl Open {
             _ => return None,
         };
         let (id, intent) = (id.to_owned(), statement.message);
-        Some(Self { id, aim, intent, index: None, holds: false, known: None, authorization: None })
+        Some(Self { id, aim, intent, index: None, holds: false, since: None, known: None, authorization: None })
     }
 
     /// What became of it, as a statement.
@@ -258,6 +260,12 @@ impl<P: GatewayPort> Gateway<P> {
                 }
             }
         }
+        if taken.iter().any(|open| self.may_outlast(open)) {
+            self.release(taken).await;
+            self.figures.change("refused");
+            return Refusal::later("getting ready took so long that the tag may be somebody else's by now; try again")
+                .into_response();
+        }
         let answer = self.upstream.send(change.outgoing, change.body.into()).await;
         for open in taken {
             let became = match &answer {
@@ -279,6 +287,14 @@ impl<P: GatewayPort> Gateway<P> {
                 Refusal::from(unanswered).into_response()
             }
         }
+    }
+
+    /// Whether what is sent now may still be under way when others take this for given up. Who waited for a look, or for
+    /// another tag of the same request, must not change what somebody else changes too.
+    fn may_outlast(&self, open: &Open) -> bool {
+        let config = &self.config;
+        let needed = config.connect_timeout + config.idle_timeout + config.ledger_timeout;
+        open.since.is_some_and(|since| since.elapsed() + needed >= config.hold_bound)
     }
 
     async fn alone(&self, change: &Change) -> Guard {
@@ -349,6 +365,7 @@ impl<P: GatewayPort> Gateway<P> {
             intent,
             index: None,
             holds: false,
+            since: None,
             known: None,
             authorization: client.authorization.clone(),
         };
@@ -360,8 +377,10 @@ impl<P: GatewayPort> Gateway<P> {
         let deadline = Instant::now() + self.config.hold_wait;
         let mut pause = FIRST_PAUSE;
         loop {
+            let asked = Instant::now();
             match self.port.record(open.intent.clone()).await {
                 Ok(recorded) if recorded.outcome == Outcome::Noted => {
+                    open.since = Some(asked);
                     (open.index, open.holds) = (Some(recorded.index), true);
                     return Ok(Taken::Go(open));
                 }

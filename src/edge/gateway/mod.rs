@@ -73,6 +73,8 @@ pub struct GatewayConfig {
     pub hold_bound: Duration,
     /// Between two looks that have to agree.
     pub look_pause: Duration,
+    /// How long a call to the ledger may take.
+    pub ledger_timeout: Duration,
     /// Until the registry takes a connection.
     pub connect_timeout: Duration,
     /// Until the registry's answer begins, and between two pieces of a body.

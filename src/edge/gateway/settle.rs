@@ -92,6 +92,12 @@ impl<P: GatewayPort> Gateway<P> {
                 Err(error) => tracing::error!(%error, "an intent is not taken by the ledger"),
             }
         }
+        // Others may have settled it by now and changed the tag since: what was, says nothing of what is.
+        if open.known == Some(Disposition::Happened)
+            && open.since.is_some_and(|since| since.elapsed() >= self.config.hold_bound)
+        {
+            (open.known, open.holds) = (None, false);
+        }
         // Nothing is changed under a hold but by whoever has it; without one, this process at least keeps away.
         let _guard = match open.aim.tag().filter(|_| !open.holds) {
             Some(tag) => Some(self.locks.tags(tag.repository.as_str(), std::iter::once(tag.tag.to_string())).await),
