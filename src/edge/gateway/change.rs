@@ -274,7 +274,10 @@ impl<P: GatewayPort> Gateway<P> {
                 Err(super::upstream::Unanswered::Unsent(_)) => Some(Disposition::Refused),
                 Err(_) => None,
             };
-            self.settle_first(Open { known: became, ..open }).await;
+            // What passed without the ledger may have been followed by more before it is recorded: only what is there then, looked
+            // at under a hold, is in order.
+            let may_be_old = open.index.is_none() && became == Some(Disposition::Happened);
+            self.settle_first(Open { known: became.filter(|_| !may_be_old), ..open }).await;
         }
         match answer {
             Ok(response) => {

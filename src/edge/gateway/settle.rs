@@ -2,7 +2,8 @@
 //!
 //! Known outcomes are recorded at once, and again until the ledger takes them. What is not known is looked at: what is as it
 //! was to be is believed at once, anything else only when two looks in a row say the same, as the registry may still be at
-//! work on it. Nothing is given up; what waits is in the journal and in a gauge.
+//! work on it. What passed without the ledger is looked at too, under the hold of its late intent: several such changes of one
+//! tag are recorded in no order of theirs, and all of them as what is there in the end. Nothing is given up; what waits is in the journal and in a gauge.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -86,9 +87,12 @@ impl<P: GatewayPort> Gateway<P> {
                 Ok(recorded) => {
                     (open.index, open.holds) = (Some(recorded.index), recorded.outcome == Outcome::Noted);
                 }
-                // Somebody else is at work on the tag. What is there now is recorded all the same.
-                Err(PortError::Held { .. }) if open.known.is_none() => {}
-                Err(error @ (PortError::Held { .. } | PortError::Unavailable(_))) => return Err(error.to_string()),
+                // Somebody else is at work on the tag: what is there is known once they are done, or gone.
+                Err(PortError::Held { tag, index }) => {
+                    self.settle_old(&tag, index, open.authorization.as_ref()).await?;
+                    return Err(PortError::Held { tag, index }.to_string());
+                }
+                Err(error @ PortError::Unavailable(_)) => return Err(error.to_string()),
                 Err(error) => tracing::error!(%error, "an intent is not taken by the ledger"),
             }
         }
