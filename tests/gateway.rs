@@ -23,7 +23,7 @@ mod unreachable;
 
 use reqwest::StatusCode;
 use serde_json::Value;
-use stage::{Mode, Stage, json};
+use stage::{Mode, STRANGER, Stage, json};
 
 #[tokio::test]
 async fn a_push_is_intended_carried_out_and_recorded() {
@@ -270,6 +270,30 @@ async fn nothing_is_sent_under_a_hold_that_others_may_soon_take_for_given_up() {
     assert_eq!(stage.log().await, ["v1 push INTENDED: NOTED", "v1 push REFUSED: FAILED"]);
     stage.registry.set(Mode::Works);
     assert_eq!(stage.push("v1", "one").await.0, StatusCode::CREATED);
+    stage.agrees().await;
+}
+
+#[tokio::test]
+async fn who_may_not_see_a_tag_can_not_have_its_deletion_recorded() {
+    let stage = Stage::with(|settings| {
+        (settings.hold_bound_ms, settings.idle_timeout_ms, settings.hold_wait_ms) = (1_500, 500, 2_500);
+        (settings.connect_timeout_ms, settings.ledger_timeout_ms) = (100, 500);
+    })
+    .await;
+    stage.push("latest", "one").await;
+    let url = stage.url("/v2/team/app/manifests/latest");
+    let delete = || stage.client.delete(&url).header("authorization", STRANGER).send();
+    assert_eq!(delete().await.expect("answered").status(), StatusCode::NOT_FOUND);
+    stage.settled().await;
+    assert_eq!(stage.log().await[2..], ["latest delete INTENDED: NOTED", "latest delete REFUSED: FAILED"]);
+    stage.agrees().await;
+    // Nor by settling what somebody else left.
+    stage.intend("latest", "lost").await;
+    assert_eq!(delete().await.expect("answered").status(), StatusCode::SERVICE_UNAVAILABLE);
+    assert!(!stage.log().await.iter().any(|line| line.contains("observe")), "{:#?}", stage.log().await);
+    stage.agrees().await;
+    // Who may see it can.
+    assert_eq!(stage.push("latest", "two").await.0, StatusCode::CREATED);
     stage.agrees().await;
 }
 

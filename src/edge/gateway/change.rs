@@ -269,7 +269,9 @@ impl<P: GatewayPort> Gateway<P> {
         let answer = self.upstream.send(change.outgoing, change.body.into()).await;
         for open in taken {
             let became = match &answer {
-                Ok(response) => became(&open.aim, change.named.as_ref(), response),
+                Ok(response) => {
+                    became(&open.aim, change.named.as_ref(), response, self.lends(open.authorization.as_ref()))
+                }
                 // Nothing was sent, so nothing came about.
                 Err(super::upstream::Unanswered::Unsent(_)) => Some(Disposition::Refused),
                 Err(_) => None,
@@ -290,6 +292,11 @@ impl<P: GatewayPort> Gateway<P> {
                 Refusal::from(unanswered).into_response()
             }
         }
+    }
+
+    /// Whether a look would go with the client's own credentials.
+    pub(super) fn lends(&self, authorization: Option<&HeaderValue>) -> bool {
+        self.config.credentials.is_none() && authorization.is_some()
     }
 
     /// Whether what is sent now may still be under way when others take this for given up. Who waited for a look, or for
@@ -437,7 +444,7 @@ impl<P: GatewayPort> Gateway<P> {
 }
 
 /// What the registry's answer says of an aim; `None`: that has to be looked at.
-fn became(aim: &Aim, named: Option<&TagRef>, response: &Response<Body>) -> Option<Disposition> {
+fn became(aim: &Aim, named: Option<&TagRef>, response: &Response<Body>, lent: bool) -> Option<Disposition> {
     let status = response.status();
     let header = |name: &str| response.headers().get_all(name).into_iter().filter_map(|value| value.to_str().ok());
     match aim {
@@ -450,8 +457,9 @@ fn became(aim: &Aim, named: Option<&TagRef>, response: &Response<Body>) -> Optio
             is_set.then_some(Disposition::Happened)
         }
         Aim::Delete { .. } | Aim::DeleteManifest { .. } if status.is_success() => Some(Disposition::Happened),
-        // It is not there: then perhaps it is as it was to be.
-        Aim::Delete { .. } | Aim::DeleteManifest { .. } if status == StatusCode::NOT_FOUND => None,
+        // It is not there: then perhaps it is as it was to be. Registries say so too to whoever may not see it, and a look on
+        // behalf of the same client would hear the same.
+        Aim::Delete { .. } | Aim::DeleteManifest { .. } if status == StatusCode::NOT_FOUND && !lent => None,
         _ if status.is_client_error() || status.is_redirection() => Some(Disposition::Refused),
         _ => None,
     }

@@ -168,6 +168,10 @@ impl<P: GatewayPort> Gateway<P> {
         let tag: TagRef = tag.parse().map_err(|error| format!("{tag:?}: {error}"))?;
         // Nothing is expected, so an absence is believed at once, but a digest only when it is seen twice.
         let seen = self.look(&tag.repository, tag.tag.as_str(), None, lent).await?;
+        if seen.is_none() && self.lends(lent) {
+            // Registries hide by a 404 what a client may not see.
+            return Err("absent is only what the client who asks can't see; give the gateway credentials of its own".into());
+        }
         let who: String = hex::encode(Sha256::digest(tag.to_string()))[..32].to_owned();
         let statement = proto::Statement {
             kind: Some(observed(&tag, seen.as_ref(), Some(index))),
