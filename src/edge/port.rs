@@ -68,6 +68,16 @@ pub trait GatewayPort: Send + Sync + 'static {
     /// already is answered with its first entry.
     fn record(&self, statement: proto::Statement) -> impl Future<Output = Result<Recorded, PortError>> + Send;
 
+    /// What the ledger holds about a tag now.
+    fn view(&self, tag: &TagRef) -> impl Future<Output = Result<TagView, PortError>> + Send;
+
+    /// Records a statement about a tag, if the tag's history still has so many entries; otherwise [`PortError::Changed`].
+    fn record_if_at(
+        &self,
+        statement: proto::Statement,
+        version: u64,
+    ) -> impl Future<Output = Result<Recorded, PortError>> + Send;
+
     /// The policy in force.
     fn policy(&self) -> impl Future<Output = Result<Policy, PortError>> + Send;
 

@@ -16,9 +16,10 @@ use zeroize::Zeroizing;
 
 use crate::client::trust::TrustFolder;
 use crate::client::{ClientError, Credentials, Pin, RemoteLedger, Server};
-use crate::edge::port::{GatewayPort, PortError, Recorded};
+use crate::edge::port::{GatewayPort, PortError, Recorded, ScannerPort, TagView};
 use crate::ledger::answer::{Answer, Finding, Question};
 use crate::ledger::entry::Body;
+use crate::ledger::names::TagRef;
 use crate::ledger::note::Vkey;
 use crate::ledger::policy::Policy;
 use crate::ledger::statement::Kind;
@@ -88,6 +89,14 @@ impl GatewayPort for OverGrpc {
         };
         let (rule, detail) = (record.rule.clone(), record.detail.clone());
         Ok(Recorded { index, outcome: receipt.recorded.outcome, rule, detail })
+    }
+
+    async fn view(&self, tag: &TagRef) -> Result<TagView, PortError> {
+        ScannerPort::standing(self, tag, 1).await.map(|standing| standing.view)
+    }
+
+    async fn record_if_at(&self, statement: proto::Statement, version: u64) -> Result<Recorded, PortError> {
+        ScannerPort::record_at(self, statement, version).await
     }
 
     async fn policy(&self) -> Result<Policy, PortError> {

@@ -336,6 +336,7 @@ impl<P: GatewayPort> Gateway<P> {
         };
         let Some(tag) = aim.tag().filter(|tag| self.protection.covers(tag)) else { return Ok(taken) };
         let (repository, reference) = aim.place();
+        let view = self.port.view(tag).await;
         let seen = self.looks.ask_as(repository, reference, aim.digest(), client.authorization.as_ref()).await;
         match seen {
             Ok(None) => Ok(taken),
@@ -344,7 +345,11 @@ impl<P: GatewayPort> Gateway<P> {
                 let event_id = format!("gateway/{}/before", random_id());
                 let kind = Some(observed(tag, Some(&digest), index));
                 let statement = proto::Statement { kind, event_id, ..client.statement.clone() };
-                let recorded = self.port.record(statement).await;
+                // Void if the tag has new entries since before the look.
+                let recorded = match view {
+                    Ok(view) => self.port.record_if_at(statement, view.version).await,
+                    Err(error) => Err(error),
+                };
                 if let Taken::Go(open) = taken {
                     match recorded {
                         // The look has settled it.

@@ -110,9 +110,14 @@ impl<P: GatewayPort> Gateway<P> {
         match open.known {
             // It was denied, or changes nothing: that is recorded already.
             Some(Disposition::Refused) if !open.holds => Ok("known"),
-            Some(known) => self.say(open.outcome(known)).await.map(|()| "known"),
+            Some(known) => self.say(open.outcome(known), None).await.map(|()| "known"),
             None => {
                 let (repository, reference) = open.aim.place();
+                // Before the look: what is recorded after it may be about something newer than what was seen.
+                let version = match open.aim.tag() {
+                    Some(tag) => Some(self.port.view(tag).await.map_err(|error| error.to_string())?.version),
+                    None => None,
+                };
                 let lent = open.authorization.as_ref();
                 let seen = self.look(repository, reference, open.aim.digest(), lent).await?;
                 let statement = match &open.aim {
@@ -120,13 +125,18 @@ impl<P: GatewayPort> Gateway<P> {
                     Aim::DeleteManifest { .. } if seen.is_none() => open.outcome(Disposition::Happened),
                     Aim::DeleteManifest { .. } => open.outcome(Disposition::Refused),
                 };
-                self.say(statement).await.map(|()| "look")
+                self.say(statement, version).await.map(|()| "look")
             }
         }
     }
 
-    async fn say(&self, statement: proto::Statement) -> Result<(), String> {
-        match self.port.record(statement).await {
+    /// `version`: how long the history of the tag has to be still.
+    async fn say(&self, statement: proto::Statement, version: Option<u64>) -> Result<(), String> {
+        let recorded = match version {
+            Some(version) => self.port.record_if_at(statement, version).await,
+            None => self.port.record(statement).await,
+        };
+        match recorded {
             // An earlier look at the same saw something else, and is recorded: that has settled it.
             Ok(_) | Err(PortError::Conflict { .. }) => Ok(()),
             Err(error) => Err(error.to_string()),
@@ -166,6 +176,7 @@ impl<P: GatewayPort> Gateway<P> {
             return Ok(false);
         }
         let tag: TagRef = tag.parse().map_err(|error| format!("{tag:?}: {error}"))?;
+        let version = self.port.view(&tag).await.map_err(|error| error.to_string())?.version;
         // Nothing is expected, so an absence is believed at once, but a digest only when it is seen twice.
         let seen = self.look(&tag.repository, tag.tag.as_str(), None, lent).await?;
         if seen.is_none() && self.lends(lent) {
@@ -179,7 +190,7 @@ impl<P: GatewayPort> Gateway<P> {
             source: self.config.name.clone(),
             ..proto::Statement::default()
         };
-        self.say(statement).await?;
+        self.say(statement, Some(version)).await?;
         tracing::warn!(%tag, index, seconds = age.as_secs(), "settled an intent whose gateway said nothing for too long");
         self.figures.settled("look");
         Ok(true)
