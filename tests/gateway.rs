@@ -298,6 +298,34 @@ async fn who_may_not_see_a_tag_can_not_have_its_deletion_recorded() {
 }
 
 #[tokio::test]
+async fn what_changes_nothing_races_nobody() {
+    let stage = Stage::new().await;
+    let other = stage.another_gateway().await;
+    // A delete of what is not there ends here: under way, it could take what somebody else pushes meanwhile.
+    let (status, body) = stage.delete("latest").await;
+    assert_eq!((status, json(&body)["errors"][0]["code"].as_str()), (StatusCode::NOT_FOUND, Some("MANIFEST_UNKNOWN")));
+    assert!(stage.registry.changes().is_empty());
+    // What the registry has and the ledger does not know is deleted all the same.
+    stage.registry.put("team/app", "latest", "unknown");
+    assert_eq!(stage.delete("latest").await.0, StatusCode::ACCEPTED);
+    stage.agrees().await;
+    // The same push again, slowly, while another gateway moves the tag.
+    stage.push("latest", "one").await;
+    stage.registry.set(Mode::DoesSlowly);
+    let url = format!("http://{}/v2/team/app/manifests/latest", other.address);
+    let move_it = async {
+        stage.until("the slow one is there", async |stage| stage.registry.changes().len() == 3).await;
+        stage.registry.set(Mode::Works);
+        stage.client.put(&url).body("two").send().await.expect("answered").status()
+    };
+    let (again, moved) = tokio::join!(stage.push("latest", "one"), move_it);
+    assert_eq!((again.0, moved), (StatusCode::CREATED, StatusCode::CREATED));
+    stage.settled().await;
+    assert_eq!(stage.registry.digest_of("team/app", "latest"), Some(stage::digest("one")), "the slow one came last");
+    stage.agrees().await;
+}
+
+#[tokio::test]
 async fn a_tag_that_somebody_holds_is_answered_with_later() {
     let stage = Stage::with(|settings| settings.hold_wait_ms = 200).await;
     let holder = stage.intend("latest", "theirs").await;

@@ -230,8 +230,8 @@ pub(super) struct Change {
 enum Taken {
     /// Go on.
     Go(Open),
-    /// Go on; it changes nothing, so there is nothing to settle.
-    Same(u64),
+    /// It changes nothing, so nobody is kept from the tag. A push goes on, and is looked at afterwards.
+    Same(Open),
     /// Go on without the ledger; what is there is recorded later.
     Unrecorded(Open),
     /// No.
@@ -251,8 +251,7 @@ impl<P: GatewayPort> Gateway<P> {
                     self.policy_may_be_new.notify_one();
                     return denial(aim, &denied).into_response();
                 }
-                Ok(Taken::Same(_)) => {}
-                Ok(Taken::Go(open) | Taken::Unrecorded(open)) => taken.push(open),
+                Ok(Taken::Go(open) | Taken::Same(open) | Taken::Unrecorded(open)) => taken.push(open),
                 Err(refusal) => {
                     self.release(taken).await;
                     self.figures.change("refused");
@@ -278,7 +277,8 @@ impl<P: GatewayPort> Gateway<P> {
             };
             // What passed without the ledger may have been followed by more before it is recorded: only what is there then, looked
             // at under a hold, is in order.
-            let may_be_old = open.index.is_none() && became == Some(Disposition::Happened);
+            // The same goes for what was not held: somebody else may have changed the tag meanwhile.
+            let may_be_old = !open.holds && became == Some(Disposition::Happened);
             self.settle_first(Open { known: became.filter(|_| !may_be_old), ..open }).await;
         }
         match answer {
@@ -329,17 +329,25 @@ impl<P: GatewayPort> Gateway<P> {
         let taken = self.intend(aim, client).await?;
         // What the ledger does not know the registry may have all the same. Only where a rule may stand against it does that
         // matter.
+        let Some(tag) = aim.tag() else { return Ok(taken) };
         let index = match &taken {
-            Taken::Go(open) => open.index,
-            Taken::Same(index) if matches!(aim, Aim::Delete { .. }) => Some(*index),
+            Taken::Go(open) if self.protection.covers(tag) => open.index,
+            // A delete of what the ledger calls absent leaves no hold. It must not be under way while others push the tag.
+            Taken::Same(open) if matches!(aim, Aim::Delete { .. }) => open.index,
             _ => return Ok(taken),
         };
-        let Some(tag) = aim.tag().filter(|tag| self.protection.covers(tag)) else { return Ok(taken) };
         let (repository, reference) = aim.place();
         let view = self.port.view(tag).await;
         let seen = self.looks.ask_as(repository, reference, aim.digest(), client.authorization.as_ref()).await;
         match seen {
-            Ok(None) => Ok(taken),
+            Ok(None) => match taken {
+                Taken::Same(open) => {
+                    self.journal.end(&open.id);
+                    let message = format!("tag {} is not there, in the registry nor in the ledger", tag.tag);
+                    Err(Refusal::new(StatusCode::NOT_FOUND, Code::ManifestUnknown, message))
+                }
+                taken => Ok(taken),
+            },
             Ok(Some(digest)) if Some(&digest) == aim.digest() => Ok(taken),
             Ok(Some(digest)) => {
                 let event_id = format!("gateway/{}/before", random_id());
@@ -350,7 +358,7 @@ impl<P: GatewayPort> Gateway<P> {
                     Ok(view) => self.port.record_if_at(statement, view.version).await,
                     Err(error) => Err(error),
                 };
-                if let Taken::Go(open) = taken {
+                if let Taken::Go(open) | Taken::Same(open) = taken {
                     match recorded {
                         // The look has settled it.
                         Ok(_) => self.journal.end(&open.id),
@@ -361,7 +369,7 @@ impl<P: GatewayPort> Gateway<P> {
                 self.intend(aim, client).await
             }
             Err(error) => {
-                if let Taken::Go(open) = taken {
+                if let Taken::Go(open) | Taken::Same(open) = taken {
                     self.settle_first(Open { known: Some(Disposition::Refused), ..open }).await;
                 }
                 let message = format!("can't tell what tag {} is in the registry: {error}", tag.tag);
@@ -400,9 +408,12 @@ impl<P: GatewayPort> Gateway<P> {
                     return Ok(Taken::Go(open));
                 }
                 Ok(recorded) => {
-                    self.journal.end(&open.id);
-                    let denied = recorded.outcome == Outcome::Denied;
-                    return Ok(if denied { Taken::Denied(recorded) } else { Taken::Same(recorded.index) });
+                    if recorded.outcome == Outcome::Denied {
+                        self.journal.end(&open.id);
+                        return Ok(Taken::Denied(recorded));
+                    }
+                    open.index = Some(recorded.index);
+                    return Ok(Taken::Same(open));
                 }
                 Err(PortError::Held { tag, index }) => {
                     match self.settle_old(&tag, index, client.authorization.as_ref()).await {

@@ -16,6 +16,7 @@ pub(super) enum Code {
     TagInvalid,
     DigestInvalid,
     ManifestInvalid,
+    ManifestUnknown,
     BlobUploadInvalid,
     SizeInvalid,
     /// Not now; the client may come again.
@@ -33,6 +34,7 @@ impl Code {
             Self::TagInvalid => "TAG_INVALID",
             Self::DigestInvalid => "DIGEST_INVALID",
             Self::ManifestInvalid => "MANIFEST_INVALID",
+            Self::ManifestUnknown => "MANIFEST_UNKNOWN",
             Self::BlobUploadInvalid => "BLOB_UPLOAD_INVALID",
             Self::SizeInvalid => "SIZE_INVALID",
             Self::Unavailable => "UNAVAILABLE",
