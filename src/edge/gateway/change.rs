@@ -337,7 +337,7 @@ impl<P: GatewayPort> Gateway<P> {
             _ => return Ok(taken),
         };
         let (repository, reference) = aim.place();
-        let view = self.port.view(tag).await;
+        let standing = self.port.standing_of(tag).await;
         let seen = self.looks.ask_as(repository, reference, aim.digest(), client.authorization.as_ref()).await;
         match seen {
             Ok(None) => match taken {
@@ -354,8 +354,8 @@ impl<P: GatewayPort> Gateway<P> {
                 let kind = Some(observed(tag, Some(&digest), index));
                 let statement = proto::Statement { kind, event_id, ..client.statement.clone() };
                 // Void if the tag has new entries since before the look.
-                let recorded = match view {
-                    Ok(view) => self.port.record_if_at(statement, view.version).await,
+                let recorded = match standing {
+                    Ok(standing) => self.port.record_if_at(statement, standing.view.version).await,
                     Err(error) => Err(error),
                 };
                 if let Taken::Go(open) | Taken::Same(open) = taken {
@@ -432,6 +432,11 @@ impl<P: GatewayPort> Gateway<P> {
                     pause = (pause * 2).min(LONGEST_PAUSE);
                 }
                 Err(PortError::Unavailable(reason)) => return self.without_ledger(open, &reason),
+                // Whoever floods the ledger must not get past it.
+                Err(error @ PortError::Overloaded(_)) => {
+                    self.journal.end(&open.id);
+                    return Err(Refusal::later(error.to_string()));
+                }
                 Err(error) => {
                     tracing::error!(%error, "the ledger does not take what the gateway says");
                     self.journal.end(&open.id);

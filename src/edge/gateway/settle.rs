@@ -92,7 +92,7 @@ impl<P: GatewayPort> Gateway<P> {
                     self.settle_old(&tag, index, open.authorization.as_ref()).await?;
                     return Err(PortError::Held { tag, index }.to_string());
                 }
-                Err(error @ PortError::Unavailable(_)) => return Err(error.to_string()),
+                Err(error @ (PortError::Unavailable(_) | PortError::Overloaded(_))) => return Err(error.to_string()),
                 Err(error) => tracing::error!(%error, "an intent is not taken by the ledger"),
             }
         }
@@ -114,10 +114,16 @@ impl<P: GatewayPort> Gateway<P> {
             None => {
                 let (repository, reference) = open.aim.place();
                 // Before the look: what is recorded after it may be about something newer than what was seen.
-                let view = match open.aim.tag() {
-                    Some(tag) => Some(self.port.view(tag).await.map_err(|error| error.to_string())?),
-                    None => None,
-                };
+                let mut view = None;
+                if let Some(tag) = open.aim.tag() {
+                    let standing = self.port.standing_of(tag).await.map_err(|error| error.to_string())?;
+                    // Somebody else is at work on it: a look now would end their hold.
+                    if let Some(intent) = standing.intent.filter(|intent| !open.holds && Some(intent.index) != open.index) {
+                        self.settle_old(&tag.to_string(), intent.index, open.authorization.as_ref()).await?;
+                        return Err(format!("the tag is held by the intent in entry {}", intent.index));
+                    }
+                    view = Some(standing.view);
+                }
                 let lent = open.authorization.as_ref();
                 let seen = self.look(repository, reference, open.aim.digest(), lent).await?;
                 if !open.holds && view.as_ref().is_some_and(|view| view.digest == seen) {
@@ -180,7 +186,7 @@ impl<P: GatewayPort> Gateway<P> {
             return Ok(false);
         }
         let tag: TagRef = tag.parse().map_err(|error| format!("{tag:?}: {error}"))?;
-        let version = self.port.view(&tag).await.map_err(|error| error.to_string())?.version;
+        let version = self.port.standing_of(&tag).await.map_err(|error| error.to_string())?.view.version;
         // Nothing is expected, so an absence is believed at once, but a digest only when it is seen twice.
         let seen = self.look(&tag.repository, tag.tag.as_str(), None, lent).await?;
         if seen.is_none() && self.lends(lent) {
