@@ -41,7 +41,7 @@ impl<P: GatewayPort> Gateway<P> {
 
     /// Records a known outcome before the client hears of it; what is not known, or not taken, is for later.
     pub(super) async fn settle_first(self: &Arc<Self>, mut open: Open) {
-        if open.known.is_some() && open.holds {
+        if open.known.is_some() && open.holds && !self.is_given_up(&open) {
             match self.settle(&mut open).await {
                 Ok(by) => {
                     self.figures.settled(by);
@@ -62,6 +62,9 @@ impl<P: GatewayPort> Gateway<P> {
             let mut pause = FIRST_PAUSE;
             loop {
                 let place = Arc::clone(&gateway.settling).acquire_owned().await.expect("it is never closed");
+                if gateway.is_given_up(&open) {
+                    (open.known, open.holds) = (None, false);
+                }
                 match gateway.settle(&mut open).await {
                     Ok(by) => {
                         tracing::info!(intent = open.index, aim = ?open.aim.place(), by, "settled");
@@ -80,6 +83,12 @@ impl<P: GatewayPort> Gateway<P> {
         });
     }
 
+    /// Others may have settled it by now and changed the tag since: that it happened says nothing of what is there.
+    fn is_given_up(&self, open: &Open) -> bool {
+        open.known == Some(Disposition::Happened)
+            && open.since.is_some_and(|since| since.elapsed() >= self.config.hold_bound)
+    }
+
     /// One try. Returns how it was settled.
     async fn settle(&self, open: &mut Open) -> Result<&'static str, String> {
         if open.index.is_none() {
@@ -95,12 +104,6 @@ impl<P: GatewayPort> Gateway<P> {
                 Err(error @ (PortError::Unavailable(_) | PortError::Overloaded(_))) => return Err(error.to_string()),
                 Err(error) => tracing::error!(%error, "an intent is not taken by the ledger"),
             }
-        }
-        // Others may have settled it by now and changed the tag since: what was, says nothing of what is.
-        if open.known == Some(Disposition::Happened)
-            && open.since.is_some_and(|since| since.elapsed() >= self.config.hold_bound)
-        {
-            (open.known, open.holds) = (None, false);
         }
         // Nothing is changed under a hold but by whoever has it; without one, this process at least keeps away.
         let _guard = match open.aim.tag().filter(|_| !open.holds) {
