@@ -141,6 +141,8 @@ async fn what_the_registry_refuses_is_failed_and_what_it_does_not_say_is_looked_
     stage.push("latest", "one").await;
     for (mode, status, became) in [
         (Mode::Answers(403), 403, "latest push REFUSED: FAILED"),
+        (Mode::DoesAndAnswers(408), 408, "latest observe: APPLIED"),
+        (Mode::Answers(307), 307, "latest observe: UNCHANGED"),
         (Mode::Answers(500), 500, "latest observe: UNCHANGED"),
         (Mode::DoesAndAnswers(500), 500, "latest observe: APPLIED"),
         (Mode::Breaks, 502, "latest observe: UNCHANGED"),

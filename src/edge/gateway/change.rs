@@ -451,6 +451,11 @@ impl<P: GatewayPort> Gateway<P> {
         let tag = open.aim.tag();
         let what = tag.map_or_else(|| "a manifest".to_owned(), |tag| format!("tag {:?}", tag.tag.as_str()));
         if self.config.when_unreachable.lets_pass(&self.protection, tag) {
+            // Nobody else knows of it: it has to outlast a power failure.
+            if let Err(error) = self.journal.sync() {
+                self.journal.end(&open.id);
+                return Err(Refusal::later(format!("the gateway can't write its journal: {error}")));
+            }
             tracing::warn!(what, reason, "passes unrecorded; what is there is recorded once the ledger is back");
             self.figures.unrecorded.inc();
             return Ok(Taken::Unrecorded(open));
@@ -481,7 +486,9 @@ fn became(aim: &Aim, named: Option<&TagRef>, response: &Response<Body>, lent: bo
         // It is not there: then perhaps it is as it was to be. Registries say so too to whoever may not see it, and a look on
         // behalf of the same client would hear the same.
         Aim::Delete { .. } | Aim::DeleteManifest { .. } if status == StatusCode::NOT_FOUND && !lent => None,
-        _ if status.is_client_error() || status.is_redirection() => Some(Disposition::Refused),
+        // Whoever waited too long, or points elsewhere, may have done it all the same.
+        _ if status == StatusCode::REQUEST_TIMEOUT || status.is_redirection() => None,
+        _ if status.is_client_error() => Some(Disposition::Refused),
         _ => None,
     }
 }
