@@ -16,6 +16,7 @@
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
@@ -66,6 +67,11 @@ impl Journal {
         let refuse = |error: io::Error| JournalError::File { path: shown(), reason: error.to_string() };
         let mut file = OpenOptions::new().read(true).append(true).create(true).open(path).map_err(refuse)?;
         file.try_lock().map_err(|_| JournalError::InUse { path: shown() })?;
+        // Written anew between opening and locking, it is a file without a name by now.
+        let is_named = |file: &File| Ok(file.metadata()?.ino() == std::fs::metadata(path)?.ino());
+        if !is_named(&file).map_err(refuse)? {
+            return Err(JournalError::InUse { path: shown() });
+        }
         let mut text = String::new();
         file.read_to_string(&mut text).map_err(refuse)?;
         let open = read(&text);

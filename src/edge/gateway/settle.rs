@@ -134,6 +134,8 @@ impl<P: GatewayPort> Gateway<P> {
                     return Ok("look");
                 }
                 let statement = match &open.aim {
+                    // What the client can't see need not be gone.
+                    Aim::Push { .. } if seen.is_none() && self.lends(lent) => open.outcome(Disposition::Refused),
                     Aim::Push { tag, .. } | Aim::Delete { tag } => open.observation(tag, seen.as_ref()),
                     Aim::DeleteManifest { .. } if seen.is_none() => open.outcome(Disposition::Happened),
                     Aim::DeleteManifest { .. } => open.outcome(Disposition::Refused),
