@@ -65,6 +65,10 @@ pub struct Settings {
     pub upstream_password_file: Option<PathBuf>,
     /// Longest manifest, in bytes.
     pub manifest_limit: usize,
+    /// Most bytes of manifests that are held at once, of all changes under way.
+    pub manifest_memory: usize,
+    /// How many changes one client address may attempt a second, in the long run; 0: any number.
+    pub changes_per_second: u32,
     /// How long a call to the ledger may take.
     pub ledger_timeout_ms: u64,
     /// Until the registry takes a connection.
@@ -113,6 +117,8 @@ impl Default for Settings {
             upstream_user: None,
             upstream_password_file: None,
             manifest_limit: 4 << 20,
+            manifest_memory: 64 << 20,
+            changes_per_second: 100,
             ledger_timeout_ms: 5_000,
             connect_timeout_ms: 5_000,
             idle_timeout_ms: 30_000,
@@ -181,6 +187,9 @@ impl Settings {
             let reason = format!("{path:?} must begin with / and be outside of /v2");
             return Err(refuse("pass", reason));
         }
+        if self.manifest_memory < self.manifest_limit {
+            return Err(refuse("manifest_memory", "must hold at least one manifest of manifest_limit bytes"));
+        }
         let waits = [self.connect_timeout_ms, self.idle_timeout_ms, self.ledger_timeout_ms];
         if waits.into_iter().fold(0, u64::saturating_add) >= self.hold_bound_ms {
             let reason = "must be longer than connect_timeout_ms, idle_timeout_ms and ledger_timeout_ms together: a gateway \
@@ -195,6 +204,8 @@ impl Settings {
             keeps_host: self.host == Host::Client,
             passed: self.pass.clone(),
             manifest_limit: self.manifest_limit,
+            manifest_memory: self.manifest_memory,
+            changes_per_second: self.changes_per_second,
             when_unreachable: self.when_ledger_unreachable,
             hold_wait: Duration::from_millis(self.hold_wait_ms),
             hold_bound: Duration::from_millis(self.hold_bound_ms),

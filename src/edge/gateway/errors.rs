@@ -19,6 +19,7 @@ pub(super) enum Code {
     ManifestUnknown,
     BlobUploadInvalid,
     SizeInvalid,
+    TooManyRequests,
     /// Not now; the client may come again.
     Unavailable,
     /// The registry behind the gateway.
@@ -37,6 +38,7 @@ impl Code {
             Self::ManifestUnknown => "MANIFEST_UNKNOWN",
             Self::BlobUploadInvalid => "BLOB_UPLOAD_INVALID",
             Self::SizeInvalid => "SIZE_INVALID",
+            Self::TooManyRequests => "TOOMANYREQUESTS",
             Self::Unavailable => "UNAVAILABLE",
             Self::Upstream => "UNKNOWN",
         }
@@ -77,7 +79,7 @@ impl IntoResponse for Refusal {
         let body = Body::from(json!({ "errors": [error] }).to_string());
         let mut response = (self.status, body).into_response();
         response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        if self.status == StatusCode::SERVICE_UNAVAILABLE {
+        if matches!(self.status, StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS) {
             response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("5"));
         }
         response
