@@ -486,7 +486,9 @@ fn became(aim: &Aim, named: Option<&TagRef>, response: &Response<Body>, lent: bo
         // It is not there: then perhaps it is as it was to be. Registries say so too to whoever may not see it, and a look on
         // behalf of the same client would hear the same.
         Aim::Delete { .. } | Aim::DeleteManifest { .. } if status == StatusCode::NOT_FOUND && !lent => None,
-        Aim::Delete { .. } | Aim::DeleteManifest { .. } if lent && status.is_redirection() => Some(Disposition::Refused),
+        Aim::Delete { .. } | Aim::DeleteManifest { .. } if lent && status.is_redirection() => {
+            Some(Disposition::Refused)
+        }
         // Whoever waited too long, or points elsewhere, may have done it all the same.
         _ if status == StatusCode::REQUEST_TIMEOUT || status.is_redirection() => None,
         _ if status.is_client_error() => Some(Disposition::Refused),

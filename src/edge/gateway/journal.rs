@@ -61,7 +61,10 @@ impl Journal {
     /// Opens the file, and returns what a gateway before left open in it.
     pub(super) fn open(path: Option<&Path>) -> Result<(Self, BTreeMap<String, Vec<u8>>), JournalError> {
         let Some(path) = path else {
-            return Ok((Self(Mutex::new(Inner { path: PathBuf::new(), file: None, open: BTreeMap::new(), done: 0 })), BTreeMap::new()));
+            return Ok((
+                Self(Mutex::new(Inner { path: PathBuf::new(), file: None, open: BTreeMap::new(), done: 0 })),
+                BTreeMap::new(),
+            ));
         };
         let shown = || PathBuf::from(path).display().to_string();
         let refuse = |error: io::Error| JournalError::File { path: shown(), reason: error.to_string() };

@@ -339,7 +339,9 @@ impl<P: GatewayPort> Gateway<P> {
             }
             let needed = u32::try_from(data.len()).map_err(|_| too_large())?;
             let more = Arc::clone(&self.memory).try_acquire_many_owned(needed).map_err(|_| {
-                Refusal::later("the manifests of other changes take all the memory that there is for them; try again later")
+                Refusal::later(
+                    "the manifests of other changes take all the memory that there is for them; try again later",
+                )
             })?;
             match &mut memory {
                 Some(memory) => memory.merge(more),

@@ -121,7 +121,9 @@ impl<P: GatewayPort> Gateway<P> {
                 if let Some(tag) = open.aim.tag() {
                     let standing = self.port.standing_of(tag).await.map_err(|error| error.to_string())?;
                     // Somebody else is at work on it: a look now would end their hold.
-                    if let Some(intent) = standing.intent.filter(|intent| !open.holds && Some(intent.index) != open.index) {
+                    if let Some(intent) =
+                        standing.intent.filter(|intent| !open.holds && Some(intent.index) != open.index)
+                    {
                         self.settle_old(&tag.to_string(), intent.index, open.authorization.as_ref()).await?;
                         return Err(format!("the tag is held by the intent in entry {}", intent.index));
                     }
@@ -196,7 +198,9 @@ impl<P: GatewayPort> Gateway<P> {
         let seen = self.look(&tag.repository, tag.tag.as_str(), None, lent).await?;
         if seen.is_none() && self.lends(lent) {
             // Registries hide by a 404 what a client may not see.
-            return Err("absent is only what the client who asks can't see; give the gateway credentials of its own".into());
+            return Err(
+                "absent is only what the client who asks can't see; give the gateway credentials of its own".into()
+            );
         }
         let who: String = hex::encode(Sha256::digest(tag.to_string()))[..32].to_owned();
         let statement = proto::Statement {
