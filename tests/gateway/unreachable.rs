@@ -114,7 +114,8 @@ async fn what_passed_is_recorded_as_what_is_there_in_the_end_in_whatever_order_i
     assert_eq!(stage.bound("latest").await, digest("three"));
     let said = stage.log().await;
     assert_eq!(said.iter().filter(|line| line.starts_with("latest push HAPPENED")).count(), 1, "{said:#?}");
-    assert!(said.contains(&"latest observe: APPLIED".to_owned()), "{said:#?}");
+    // DRIFT where the intent that was settled first was for another of them.
+    assert!(said.iter().any(|line| line == "latest observe: APPLIED" || line == "latest observe: DRIFT"), "{said:#?}");
     stage.agrees().await;
 }
 
