@@ -23,7 +23,7 @@ mod unreachable;
 
 use reqwest::StatusCode;
 use serde_json::Value;
-use stage::{Mode, Stage, json};
+use stage::{Mode, STRANGER, Stage, json};
 
 #[tokio::test]
 async fn a_push_is_intended_carried_out_and_recorded() {
@@ -141,6 +141,8 @@ async fn what_the_registry_refuses_is_failed_and_what_it_does_not_say_is_looked_
     stage.push("latest", "one").await;
     for (mode, status, became) in [
         (Mode::Answers(403), 403, "latest push REFUSED: FAILED"),
+        (Mode::DoesAndAnswers(408), 408, "latest observe: APPLIED"),
+        (Mode::Answers(307), 307, "latest observe: UNCHANGED"),
         (Mode::Answers(500), 500, "latest observe: UNCHANGED"),
         (Mode::DoesAndAnswers(500), 500, "latest observe: APPLIED"),
         (Mode::Breaks, 502, "latest observe: UNCHANGED"),
@@ -232,7 +234,8 @@ async fn two_gateways_that_race_for_one_tag_leave_ledger_and_registry_in_agreeme
 #[tokio::test]
 async fn an_intent_whose_gateway_is_gone_is_settled_by_another_after_the_bound() {
     let stage = Stage::with(|settings| {
-        (settings.hold_bound_ms, settings.idle_timeout_ms, settings.hold_wait_ms) = (600, 500, 5_000);
+        (settings.hold_bound_ms, settings.idle_timeout_ms, settings.hold_wait_ms) = (2_000, 500, 10_000);
+        (settings.connect_timeout_ms, settings.ledger_timeout_ms) = (100, 500);
     })
     .await;
     stage.push("latest", "one").await;
@@ -250,6 +253,78 @@ async fn an_intent_whose_gateway_is_gone_is_settled_by_another_after_the_bound()
         stage.agrees().await;
         stage.push("latest", "one").await;
     }
+}
+
+#[tokio::test]
+async fn nothing_is_sent_under_a_hold_that_others_may_soon_take_for_given_up() {
+    // Two looks of 400 ms each leave less than the registry and the ledger may need.
+    let stage = Stage::with(|settings| {
+        (settings.hold_bound_ms, settings.idle_timeout_ms) = (2_500, 900);
+        (settings.connect_timeout_ms, settings.ledger_timeout_ms) = (100, 1_000);
+    })
+    .await;
+    stage.until("it is ready", async |stage| stage.get("/readyz").await.0 == StatusCode::OK).await;
+    stage.registry.set(Mode::TellsSlowly);
+    let answer = stage.send("PUT", "/v2/team/app/manifests/v1", "one").await;
+    assert_eq!(answer.status(), StatusCode::SERVICE_UNAVAILABLE);
+    assert!(answer.headers().contains_key("retry-after"));
+    assert!(stage.registry.changes().is_empty(), "nothing reached the registry");
+    assert_eq!(stage.log().await, ["v1 push INTENDED: NOTED", "v1 push REFUSED: FAILED"]);
+    stage.registry.set(Mode::Works);
+    assert_eq!(stage.push("v1", "one").await.0, StatusCode::CREATED);
+    stage.agrees().await;
+}
+
+#[tokio::test]
+async fn who_may_not_see_a_tag_can_not_have_its_deletion_recorded() {
+    let stage = Stage::with(|settings| {
+        (settings.hold_bound_ms, settings.idle_timeout_ms, settings.hold_wait_ms) = (1_500, 500, 2_500);
+        (settings.connect_timeout_ms, settings.ledger_timeout_ms) = (100, 500);
+    })
+    .await;
+    stage.push("latest", "one").await;
+    let url = stage.url("/v2/team/app/manifests/latest");
+    let delete = || stage.client.delete(&url).header("authorization", STRANGER).send();
+    assert_eq!(delete().await.expect("answered").status(), StatusCode::NOT_FOUND);
+    stage.settled().await;
+    assert_eq!(stage.log().await[2..], ["latest delete INTENDED: NOTED", "latest delete REFUSED: FAILED"]);
+    stage.agrees().await;
+    // Nor by settling what somebody else left.
+    stage.intend("latest", "lost").await;
+    assert_eq!(delete().await.expect("answered").status(), StatusCode::SERVICE_UNAVAILABLE);
+    assert!(!stage.log().await.iter().any(|line| line.contains("observe")), "{:#?}", stage.log().await);
+    stage.agrees().await;
+    // Who may see it can.
+    assert_eq!(stage.push("latest", "two").await.0, StatusCode::CREATED);
+    stage.agrees().await;
+}
+
+#[tokio::test]
+async fn what_changes_nothing_races_nobody() {
+    let stage = Stage::new().await;
+    let other = stage.another_gateway().await;
+    // A delete of what is not there ends here: under way, it could take what somebody else pushes meanwhile.
+    let (status, body) = stage.delete("latest").await;
+    assert_eq!((status, json(&body)["errors"][0]["code"].as_str()), (StatusCode::NOT_FOUND, Some("MANIFEST_UNKNOWN")));
+    assert!(stage.registry.changes().is_empty());
+    // What the registry has and the ledger does not know is deleted all the same.
+    stage.registry.put("team/app", "latest", "unknown");
+    assert_eq!(stage.delete("latest").await.0, StatusCode::ACCEPTED);
+    stage.agrees().await;
+    // The same push again, slowly, while another gateway moves the tag.
+    stage.push("latest", "one").await;
+    stage.registry.set(Mode::DoesSlowly);
+    let url = format!("http://{}/v2/team/app/manifests/latest", other.address);
+    let move_it = async {
+        stage.until("the slow one is there", async |stage| stage.registry.changes().len() == 3).await;
+        stage.registry.set(Mode::Works);
+        stage.client.put(&url).body("two").send().await.expect("answered").status()
+    };
+    let (again, moved) = tokio::join!(stage.push("latest", "one"), move_it);
+    assert_eq!((again.0, moved), (StatusCode::CREATED, StatusCode::CREATED));
+    stage.settled().await;
+    assert_eq!(stage.registry.digest_of("team/app", "latest"), Some(stage::digest("one")), "the slow one came last");
+    stage.agrees().await;
 }
 
 #[tokio::test]

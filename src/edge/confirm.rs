@@ -194,7 +194,9 @@ impl<P: LedgerPort> Confirmer<P> {
                 Err(PortError::Conflict { .. }) => return Ok(Checked::Before),
                 Err(PortError::Changed) if self.queue.is_waiting(&look.tag) => return Ok(Checked::Superseded),
                 Err(PortError::Changed) if changes < MAX_CHANGES => changes += 1,
-                Err(error @ PortError::Unavailable(_)) => tries.failed("ledger", error.to_string()).await?,
+                Err(error @ (PortError::Unavailable(_) | PortError::Overloaded(_))) => {
+                    tries.failed("ledger", error.to_string()).await?
+                }
                 Err(
                     error @ (PortError::Changed
                     | PortError::Invalid(_)

@@ -68,6 +68,16 @@ pub trait GatewayPort: Send + Sync + 'static {
     /// already is answered with its first entry.
     fn record(&self, statement: proto::Statement) -> impl Future<Output = Result<Recorded, PortError>> + Send;
 
+    /// What the ledger holds about a tag now, and who is about to change it.
+    fn standing_of(&self, tag: &TagRef) -> impl Future<Output = Result<Standing, PortError>> + Send;
+
+    /// Records a statement about a tag, if the tag's history still has so many entries; otherwise [`PortError::Changed`].
+    fn record_if_at(
+        &self,
+        statement: proto::Statement,
+        version: u64,
+    ) -> impl Future<Output = Result<Recorded, PortError>> + Send;
+
     /// The policy in force.
     fn policy(&self) -> impl Future<Output = Result<Policy, PortError>> + Send;
 
@@ -138,6 +148,9 @@ pub enum PortError {
     /// What the ledger answered does not verify under its pinned key: it is not to be trusted, whatever it says.
     #[error("the ledger's answer does not verify: {0}")]
     Untrusted(String),
+    /// The ledger is there, and takes no more from this client for now. Ask again later.
+    #[error("the ledger takes no more for now: {0}")]
+    Overloaded(String),
     /// The ledger cannot write now, or nobody can reach it. Ask again later.
     #[error("the ledger is unavailable: {0}")]
     Unavailable(String),

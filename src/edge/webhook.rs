@@ -318,6 +318,7 @@ impl<P: LedgerPort> Receiver<P> {
             // No condition was set and nothing asked for, so neither `Changed` nor `Held` is the content's fault either.
             Err(
                 error @ (PortError::Unavailable(_)
+                | PortError::Overloaded(_)
                 | PortError::Changed
                 | PortError::Held { .. }
                 | PortError::Untrusted(_)),

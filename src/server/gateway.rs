@@ -65,6 +65,10 @@ pub struct Settings {
     pub upstream_password_file: Option<PathBuf>,
     /// Longest manifest, in bytes.
     pub manifest_limit: usize,
+    /// Most bytes of manifests that are held at once, of all changes under way.
+    pub manifest_memory: usize,
+    /// How many changes one client address may attempt a second, in the long run; 0: any number.
+    pub changes_per_second: u32,
     /// How long a call to the ledger may take.
     pub ledger_timeout_ms: u64,
     /// Until the registry takes a connection.
@@ -113,6 +117,8 @@ impl Default for Settings {
             upstream_user: None,
             upstream_password_file: None,
             manifest_limit: 4 << 20,
+            manifest_memory: 64 << 20,
+            changes_per_second: 100,
             ledger_timeout_ms: 5_000,
             connect_timeout_ms: 5_000,
             idle_timeout_ms: 30_000,
@@ -181,8 +187,13 @@ impl Settings {
             let reason = format!("{path:?} must begin with / and be outside of /v2");
             return Err(refuse("pass", reason));
         }
-        if self.idle_timeout_ms >= self.hold_bound_ms {
-            let reason = "must be longer than idle_timeout_ms: a gateway that still waits for the registry is not gone";
+        if self.manifest_memory < self.manifest_limit {
+            return Err(refuse("manifest_memory", "must hold at least one manifest of manifest_limit bytes"));
+        }
+        let waits = [self.connect_timeout_ms, self.idle_timeout_ms, self.ledger_timeout_ms];
+        if waits.into_iter().fold(0, u64::saturating_add) >= self.hold_bound_ms {
+            let reason = "must be longer than connect_timeout_ms, idle_timeout_ms and ledger_timeout_ms together: a gateway \
+                          that still waits for the registry is not gone";
             return Err(refuse("hold_bound_ms", reason));
         }
         Ok(GatewayConfig {
@@ -193,10 +204,13 @@ impl Settings {
             keeps_host: self.host == Host::Client,
             passed: self.pass.clone(),
             manifest_limit: self.manifest_limit,
+            manifest_memory: self.manifest_memory,
+            changes_per_second: self.changes_per_second,
             when_unreachable: self.when_ledger_unreachable,
             hold_wait: Duration::from_millis(self.hold_wait_ms),
             hold_bound: Duration::from_millis(self.hold_bound_ms),
             look_pause: Duration::from_millis(self.look_pause_ms),
+            ledger_timeout: Duration::from_millis(self.ledger_timeout_ms),
             connect_timeout: Duration::from_millis(self.connect_timeout_ms),
             idle_timeout: Duration::from_millis(self.idle_timeout_ms),
             policy_every: Duration::from_millis(self.policy_every_ms),
@@ -307,7 +321,7 @@ mod tests {
         assert!(said(Settings { registry: Some("R.example".into()), ..full.clone() }).contains("R.example"));
         assert!(said(Settings { pass: vec!["/v2/x".into()], ..full.clone() }).starts_with("pass: "));
         assert!(said(Settings { upstream_user: Some("u".into()), ..full.clone() }).starts_with("upstream_user: "));
-        assert!(said(Settings { hold_bound_ms: 30_000, ..full.clone() }).starts_with("hold_bound_ms: "));
+        assert!(said(Settings { hold_bound_ms: 40_000, ..full.clone() }).starts_with("hold_bound_ms: "));
         assert!(full.port().is_err_and(|error| error.to_string().starts_with("token_file: ")));
         assert!(toml::from_str::<Settings>("upstrem = 'x'").is_err());
         let read: Settings = toml::from_str("when_ledger_unreachable = 'refuse'\nhost = 'upstream'").expect("settings");

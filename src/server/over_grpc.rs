@@ -16,13 +16,17 @@ use zeroize::Zeroizing;
 
 use crate::client::trust::TrustFolder;
 use crate::client::{ClientError, Credentials, Pin, RemoteLedger, Server};
-use crate::edge::port::{GatewayPort, PortError, Recorded};
+use crate::edge::port::{GatewayPort, PortError, Recorded, ScannerPort, Standing};
 use crate::ledger::answer::{Answer, Finding, Question};
 use crate::ledger::entry::Body;
+use crate::ledger::names::TagRef;
 use crate::ledger::note::Vkey;
 use crate::ledger::policy::Policy;
 use crate::ledger::statement::Kind;
 use crate::proto;
+
+/// Entries of a tag's history in which a gateway looks for an open intent.
+const NEWEST: u64 = 16;
 
 /// A ledger at the other end of a connection.
 pub struct OverGrpc {
@@ -90,6 +94,14 @@ impl GatewayPort for OverGrpc {
         Ok(Recorded { index, outcome: receipt.recorded.outcome, rule, detail })
     }
 
+    async fn standing_of(&self, tag: &TagRef) -> Result<Standing, PortError> {
+        ScannerPort::standing(self, tag, NEWEST).await
+    }
+
+    async fn record_if_at(&self, statement: proto::Statement, version: u64) -> Result<Recorded, PortError> {
+        ScannerPort::record_at(self, statement, version).await
+    }
+
     async fn policy(&self) -> Result<Policy, PortError> {
         let answer = self.ask(Question::PolicyAt { at_us: 0 }).await?;
         let Finding::State(state) = &answer.finding else {
@@ -129,6 +141,8 @@ fn port_error(error: &ClientError) -> PortError {
         | Code::FailedPrecondition
         | Code::OutOfRange
         | Code::Unimplemented => PortError::Invalid(error.to_string()),
+        // It answers: this is no reason to let anything pass without it.
+        Code::ResourceExhausted => PortError::Overloaded(error.to_string()),
         _ => PortError::Unavailable(error.to_string()),
     }
 }
@@ -138,4 +152,16 @@ fn held(status: &tonic::Status) -> Option<PortError> {
     let info = status.get_details_error_info().filter(|info| info.reason == "TAG_HELD")?;
     let (tag, index) = (info.metadata.get("tag")?.clone(), info.metadata.get("index")?.parse().ok()?);
     Some(PortError::Held { tag, index })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_ledger_that_takes_no_more_is_not_one_that_is_gone() {
+        let of = |code| port_error(&ClientError::Call(Box::new(tonic::Status::new(code, "x"))));
+        assert!(matches!(of(Code::ResourceExhausted), PortError::Overloaded(_)));
+        assert!(matches!(of(Code::Unavailable), PortError::Unavailable(_)));
+    }
 }

@@ -182,3 +182,39 @@ async fn a_manifest_that_is_too_large_too_slow_or_cut_short_leaves_no_trace() {
     assert_eq!(stage.registry.changes().len(), 1);
     stage.agrees().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn manifests_that_are_slow_to_come_take_no_more_memory_than_there_is() {
+    let stage = Stage::with(|settings| (settings.manifest_limit, settings.manifest_memory) = (1000, 1500)).await;
+    let mut slow = TcpStream::connect(stage.gateway.address).expect("connected");
+    let begun =
+        format!("PUT /v2/team/app/manifests/v1 HTTP/1.1\r\nHost: g\r\nContent-Length: 1000\r\n\r\n{}", "x".repeat(900));
+    slow.write_all(begun.as_bytes()).expect("sent");
+    stage
+        .until("there is no room", async |stage| {
+            let answer = stage.send("PUT", "/v2/team/app/manifests/latest", &"y".repeat(700)).await;
+            answer.status() == StatusCode::SERVICE_UNAVAILABLE && answer.headers().contains_key("retry-after")
+        })
+        .await;
+    drop(slow);
+    stage
+        .until("there is room again", async |stage| {
+            stage.push("latest", &"y".repeat(700)).await.0 == StatusCode::CREATED
+        })
+        .await;
+    stage.agrees().await;
+}
+
+#[tokio::test]
+async fn one_address_attempts_only_so_many_changes() {
+    let stage = Stage::with(|settings| settings.changes_per_second = 1).await;
+    let mut statuses = Vec::new();
+    for _ in 0..40 {
+        statuses.push(stage.delete("never-there").await.0);
+    }
+    assert_eq!(statuses[0], StatusCode::NOT_FOUND);
+    let answer = stage.send("DELETE", "/v2/team/app/manifests/never-there", "").await;
+    assert!(statuses.contains(&StatusCode::TOO_MANY_REQUESTS), "{statuses:?}");
+    assert!(answer.status() != StatusCode::TOO_MANY_REQUESTS || answer.headers().contains_key("retry-after"));
+    assert!(stage.log().await.len() < 40, "what is not admitted leaves no entry");
+}

@@ -23,6 +23,8 @@ use tokio::sync::oneshot;
 use crate::world::{self, World};
 
 pub(crate) const RULE: &str = "registry.example/team/**:v*";
+/// What somebody sends from whom the registry hides everything.
+pub(crate) const STRANGER: &str = "Bearer stranger";
 const PATIENCE: Duration = Duration::from_secs(15);
 
 /// All of it.
@@ -273,6 +275,8 @@ pub(crate) enum Mode {
     Stalls,
     DoesAndStalls,
     DoesSlowly,
+    /// Is slow to tell what it has.
+    TellsSlowly,
     StoresAnother,
     IgnoresTags,
     Garbage,
@@ -382,13 +386,20 @@ impl Registry {
         };
         let key = (repository.to_owned(), reference.to_owned());
         if matches!(parts.method, Method::GET | Method::HEAD) {
+            if self.inner.lock().expect("free").mode == Mode::TellsSlowly {
+                tokio::time::sleep(Duration::from_millis(400)).await;
+            }
             let found = self.inner.lock().expect("free").manifests.get(&key).cloned();
+            let found = found.filter(|_| !is_stranger(&parts.headers));
             return match found {
                 Some(content) => answer(200, &[("docker-content-digest", &digest(&content))], content),
                 None => unknown(),
             };
         }
         let content = body.collect().await.map(|body| body.to_bytes()).unwrap_or_default();
+        if is_stranger(&parts.headers) {
+            return unknown();
+        }
         self.change(&parts, key, &content).await
     }
 
@@ -534,6 +545,11 @@ fn answer(status: u16, headers: &[(&'static str, &str)], body: String) -> Respon
         response.headers_mut().insert(*name, value.parse().expect("a value"));
     }
     response
+}
+
+/// Somebody without rights, to whom nothing is there.
+fn is_stranger(headers: &HeaderMap) -> bool {
+    headers.get("authorization").is_some_and(|value| value == STRANGER)
 }
 
 fn unknown() -> Response<Body> {

@@ -100,6 +100,26 @@ async fn what_is_protected_waits_and_the_rest_passes_and_is_recorded_once_the_le
 }
 
 #[tokio::test]
+async fn what_passed_is_recorded_as_what_is_there_in_the_end_in_whatever_order_it_is() {
+    let (stage, door) = stage(Unreachable::Protect, true).await;
+    ready(&stage).await;
+    stage.push("latest", "zero").await;
+    door.shut();
+    for content in ["one", "two", "three"] {
+        assert_eq!(stage.push("latest", content).await.0, StatusCode::CREATED);
+    }
+    assert_eq!(stage.delete("gone").await.0, StatusCode::NOT_FOUND);
+    door.open();
+    stage.settled().await;
+    assert_eq!(stage.bound("latest").await, digest("three"));
+    let said = stage.log().await;
+    assert_eq!(said.iter().filter(|line| line.starts_with("latest push HAPPENED")).count(), 1, "{said:#?}");
+    // DRIFT where the intent that was settled first was for another of them.
+    assert!(said.iter().any(|line| line == "latest observe: APPLIED" || line == "latest observe: DRIFT"), "{said:#?}");
+    stage.agrees().await;
+}
+
+#[tokio::test]
 async fn before_any_policy_was_seen_everything_is_protected() {
     let (stage, door) = stage(Unreachable::Protect, false).await;
     assert_eq!(stage.push("latest", "one").await.0, StatusCode::SERVICE_UNAVAILABLE);

@@ -115,6 +115,8 @@ pub(super) struct Open {
     pub(super) index: Option<u64>,
     /// It holds its tags.
     pub(super) holds: bool,
+    /// Not later than its tags were held, where this process took the hold.
+    pub(super) since: Option<Instant>,
     /// What the registry said, if it did: HAPPENED or REFUSED.
     pub(super) known: Option<Disposition>,
     /// The client's, lent for a look.
@@ -134,7 +136,7 @@ impl Open {
             _ => return None,
         };
         let (id, intent) = (id.to_owned(), statement.message);
-        Some(Self { id, aim, intent, index: None, holds: false, known: None, authorization: None })
+        Some(Self { id, aim, intent, index: None, holds: false, since: None, known: None, authorization: None })
     }
 
     /// What became of it, as a statement.
@@ -228,8 +230,8 @@ pub(super) struct Change {
 enum Taken {
     /// Go on.
     Go(Open),
-    /// Go on; it changes nothing, so there is nothing to settle.
-    Same(u64),
+    /// It changes nothing, so nobody is kept from the tag. A push goes on, and is looked at afterwards.
+    Same(Open),
     /// Go on without the ledger; what is there is recorded later.
     Unrecorded(Open),
     /// No.
@@ -249,8 +251,7 @@ impl<P: GatewayPort> Gateway<P> {
                     self.policy_may_be_new.notify_one();
                     return denial(aim, &denied).into_response();
                 }
-                Ok(Taken::Same(_)) => {}
-                Ok(Taken::Go(open) | Taken::Unrecorded(open)) => taken.push(open),
+                Ok(Taken::Go(open) | Taken::Same(open) | Taken::Unrecorded(open)) => taken.push(open),
                 Err(refusal) => {
                     self.release(taken).await;
                     self.figures.change("refused");
@@ -258,15 +259,27 @@ impl<P: GatewayPort> Gateway<P> {
                 }
             }
         }
+        if taken.iter().any(|open| self.may_outlast(open)) {
+            self.release(taken).await;
+            self.figures.change("refused");
+            return Refusal::later("getting ready took so long that the tag may be somebody else's by now; try again")
+                .into_response();
+        }
         let answer = self.upstream.send(change.outgoing, change.body.into()).await;
         for open in taken {
             let became = match &answer {
-                Ok(response) => became(&open.aim, change.named.as_ref(), response),
+                Ok(response) => {
+                    became(&open.aim, change.named.as_ref(), response, self.lends(open.authorization.as_ref()))
+                }
                 // Nothing was sent, so nothing came about.
                 Err(super::upstream::Unanswered::Unsent(_)) => Some(Disposition::Refused),
                 Err(_) => None,
             };
-            self.settle_first(Open { known: became, ..open }).await;
+            // What passed without the ledger may have been followed by more before it is recorded: only what is there then, looked
+            // at under a hold, is in order.
+            // The same goes for what was not held: somebody else may have changed the tag meanwhile.
+            let may_be_old = !open.holds && became == Some(Disposition::Happened);
+            self.settle_first(Open { known: became.filter(|_| !may_be_old), ..open }).await;
         }
         match answer {
             Ok(response) => {
@@ -279,6 +292,19 @@ impl<P: GatewayPort> Gateway<P> {
                 Refusal::from(unanswered).into_response()
             }
         }
+    }
+
+    /// Whether a look would go with the client's own credentials.
+    pub(super) fn lends(&self, authorization: Option<&HeaderValue>) -> bool {
+        self.config.credentials.is_none() && authorization.is_some()
+    }
+
+    /// Whether what is sent now may still be under way when others take this for given up. Who waited for a look, or for
+    /// another tag of the same request, must not change what somebody else changes too.
+    fn may_outlast(&self, open: &Open) -> bool {
+        let config = &self.config;
+        let needed = config.connect_timeout + config.idle_timeout + config.ledger_timeout;
+        open.since.is_some_and(|since| since.elapsed() + needed >= config.hold_bound)
     }
 
     async fn alone(&self, change: &Change) -> Guard {
@@ -303,23 +329,36 @@ impl<P: GatewayPort> Gateway<P> {
         let taken = self.intend(aim, client).await?;
         // What the ledger does not know the registry may have all the same. Only where a rule may stand against it does that
         // matter.
+        let Some(tag) = aim.tag() else { return Ok(taken) };
         let index = match &taken {
-            Taken::Go(open) => open.index,
-            Taken::Same(index) if matches!(aim, Aim::Delete { .. }) => Some(*index),
+            Taken::Go(open) if self.protection.covers(tag) => open.index,
+            // A delete of what the ledger calls absent leaves no hold. It must not be under way while others push the tag.
+            Taken::Same(open) if matches!(aim, Aim::Delete { .. }) => open.index,
             _ => return Ok(taken),
         };
-        let Some(tag) = aim.tag().filter(|tag| self.protection.covers(tag)) else { return Ok(taken) };
         let (repository, reference) = aim.place();
+        let standing = self.port.standing_of(tag).await;
         let seen = self.looks.ask_as(repository, reference, aim.digest(), client.authorization.as_ref()).await;
         match seen {
-            Ok(None) => Ok(taken),
+            Ok(None) => match taken {
+                Taken::Same(open) => {
+                    self.journal.end(&open.id);
+                    let message = format!("tag {} is not there, in the registry nor in the ledger", tag.tag);
+                    Err(Refusal::new(StatusCode::NOT_FOUND, Code::ManifestUnknown, message))
+                }
+                taken => Ok(taken),
+            },
             Ok(Some(digest)) if Some(&digest) == aim.digest() => Ok(taken),
             Ok(Some(digest)) => {
                 let event_id = format!("gateway/{}/before", random_id());
                 let kind = Some(observed(tag, Some(&digest), index));
                 let statement = proto::Statement { kind, event_id, ..client.statement.clone() };
-                let recorded = self.port.record(statement).await;
-                if let Taken::Go(open) = taken {
+                // Void if the tag has new entries since before the look.
+                let recorded = match standing {
+                    Ok(standing) => self.port.record_if_at(statement, standing.view.version).await,
+                    Err(error) => Err(error),
+                };
+                if let Taken::Go(open) | Taken::Same(open) = taken {
                     match recorded {
                         // The look has settled it.
                         Ok(_) => self.journal.end(&open.id),
@@ -330,7 +369,7 @@ impl<P: GatewayPort> Gateway<P> {
                 self.intend(aim, client).await
             }
             Err(error) => {
-                if let Taken::Go(open) = taken {
+                if let Taken::Go(open) | Taken::Same(open) = taken {
                     self.settle_first(Open { known: Some(Disposition::Refused), ..open }).await;
                 }
                 let message = format!("can't tell what tag {} is in the registry: {error}", tag.tag);
@@ -349,6 +388,7 @@ impl<P: GatewayPort> Gateway<P> {
             intent,
             index: None,
             holds: false,
+            since: None,
             known: None,
             authorization: client.authorization.clone(),
         };
@@ -360,15 +400,20 @@ impl<P: GatewayPort> Gateway<P> {
         let deadline = Instant::now() + self.config.hold_wait;
         let mut pause = FIRST_PAUSE;
         loop {
+            let asked = Instant::now();
             match self.port.record(open.intent.clone()).await {
                 Ok(recorded) if recorded.outcome == Outcome::Noted => {
+                    open.since = Some(asked);
                     (open.index, open.holds) = (Some(recorded.index), true);
                     return Ok(Taken::Go(open));
                 }
                 Ok(recorded) => {
-                    self.journal.end(&open.id);
-                    let denied = recorded.outcome == Outcome::Denied;
-                    return Ok(if denied { Taken::Denied(recorded) } else { Taken::Same(recorded.index) });
+                    if recorded.outcome == Outcome::Denied {
+                        self.journal.end(&open.id);
+                        return Ok(Taken::Denied(recorded));
+                    }
+                    open.index = Some(recorded.index);
+                    return Ok(Taken::Same(open));
                 }
                 Err(PortError::Held { tag, index }) => {
                     match self.settle_old(&tag, index, client.authorization.as_ref()).await {
@@ -387,6 +432,11 @@ impl<P: GatewayPort> Gateway<P> {
                     pause = (pause * 2).min(LONGEST_PAUSE);
                 }
                 Err(PortError::Unavailable(reason)) => return self.without_ledger(open, &reason),
+                // Whoever floods the ledger must not get past it.
+                Err(error @ PortError::Overloaded(_)) => {
+                    self.journal.end(&open.id);
+                    return Err(Refusal::later(error.to_string()));
+                }
                 Err(error) => {
                     tracing::error!(%error, "the ledger does not take what the gateway says");
                     self.journal.end(&open.id);
@@ -401,6 +451,11 @@ impl<P: GatewayPort> Gateway<P> {
         let tag = open.aim.tag();
         let what = tag.map_or_else(|| "a manifest".to_owned(), |tag| format!("tag {:?}", tag.tag.as_str()));
         if self.config.when_unreachable.lets_pass(&self.protection, tag) {
+            // Nobody else knows of it: it has to outlast a power failure.
+            if let Err(error) = self.journal.sync() {
+                self.journal.end(&open.id);
+                return Err(Refusal::later(format!("the gateway can't write its journal: {error}")));
+            }
             tracing::warn!(what, reason, "passes unrecorded; what is there is recorded once the ledger is back");
             self.figures.unrecorded.inc();
             return Ok(Taken::Unrecorded(open));
@@ -415,7 +470,7 @@ impl<P: GatewayPort> Gateway<P> {
 }
 
 /// What the registry's answer says of an aim; `None`: that has to be looked at.
-fn became(aim: &Aim, named: Option<&TagRef>, response: &Response<Body>) -> Option<Disposition> {
+fn became(aim: &Aim, named: Option<&TagRef>, response: &Response<Body>, lent: bool) -> Option<Disposition> {
     let status = response.status();
     let header = |name: &str| response.headers().get_all(name).into_iter().filter_map(|value| value.to_str().ok());
     match aim {
@@ -428,9 +483,15 @@ fn became(aim: &Aim, named: Option<&TagRef>, response: &Response<Body>) -> Optio
             is_set.then_some(Disposition::Happened)
         }
         Aim::Delete { .. } | Aim::DeleteManifest { .. } if status.is_success() => Some(Disposition::Happened),
-        // It is not there: then perhaps it is as it was to be.
-        Aim::Delete { .. } | Aim::DeleteManifest { .. } if status == StatusCode::NOT_FOUND => None,
-        _ if status.is_client_error() || status.is_redirection() => Some(Disposition::Refused),
+        // It is not there: then perhaps it is as it was to be. Registries say so too to whoever may not see it, and a look on
+        // behalf of the same client would hear the same.
+        Aim::Delete { .. } | Aim::DeleteManifest { .. } if status == StatusCode::NOT_FOUND && !lent => None,
+        Aim::Delete { .. } | Aim::DeleteManifest { .. } if lent && status.is_redirection() => {
+            Some(Disposition::Refused)
+        }
+        // Whoever waited too long, or points elsewhere, may have done it all the same.
+        _ if status == StatusCode::REQUEST_TIMEOUT || status.is_redirection() => None,
+        _ if status.is_client_error() => Some(Disposition::Refused),
         _ => None,
     }
 }

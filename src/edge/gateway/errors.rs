@@ -16,8 +16,10 @@ pub(super) enum Code {
     TagInvalid,
     DigestInvalid,
     ManifestInvalid,
+    ManifestUnknown,
     BlobUploadInvalid,
     SizeInvalid,
+    TooManyRequests,
     /// Not now; the client may come again.
     Unavailable,
     /// The registry behind the gateway.
@@ -33,8 +35,10 @@ impl Code {
             Self::TagInvalid => "TAG_INVALID",
             Self::DigestInvalid => "DIGEST_INVALID",
             Self::ManifestInvalid => "MANIFEST_INVALID",
+            Self::ManifestUnknown => "MANIFEST_UNKNOWN",
             Self::BlobUploadInvalid => "BLOB_UPLOAD_INVALID",
             Self::SizeInvalid => "SIZE_INVALID",
+            Self::TooManyRequests => "TOOMANYREQUESTS",
             Self::Unavailable => "UNAVAILABLE",
             Self::Upstream => "UNKNOWN",
         }
@@ -75,7 +79,7 @@ impl IntoResponse for Refusal {
         let body = Body::from(json!({ "errors": [error] }).to_string());
         let mut response = (self.status, body).into_response();
         response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        if self.status == StatusCode::SERVICE_UNAVAILABLE {
+        if matches!(self.status, StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS) {
             response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("5"));
         }
         response

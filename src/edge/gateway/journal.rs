@@ -9,11 +9,14 @@
 //!
 //! The line is written before the intent is recorded. After a crash the intent is recorded once more: its event id makes
 //! that the same entry, and so tells which. Lines go to the operating system, not through to the disk: what a power failure
-//! takes from the journal is still held in the ledger, and whoever next wants the tag settles it.
+//! takes from the journal is still held in the ledger, and whoever next wants the tag settles it. Only what passes without
+//! the ledger is brought to the disk first, as nobody else knows of it. The file is written anew beside itself and takes
+//! its own place, so that there is always a whole one.
 
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
-use std::io::{self, Read as _, Seek as _, Write as _};
+use std::io::{self, Read as _, Write as _};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
@@ -48,6 +51,7 @@ pub enum JournalError {
 pub(super) struct Journal(Mutex<Inner>);
 
 struct Inner {
+    path: PathBuf,
     file: Option<File>,
     open: BTreeMap<String, Vec<u8>>,
     done: usize,
@@ -57,16 +61,24 @@ impl Journal {
     /// Opens the file, and returns what a gateway before left open in it.
     pub(super) fn open(path: Option<&Path>) -> Result<(Self, BTreeMap<String, Vec<u8>>), JournalError> {
         let Some(path) = path else {
-            return Ok((Self(Mutex::new(Inner { file: None, open: BTreeMap::new(), done: 0 })), BTreeMap::new()));
+            return Ok((
+                Self(Mutex::new(Inner { path: PathBuf::new(), file: None, open: BTreeMap::new(), done: 0 })),
+                BTreeMap::new(),
+            ));
         };
         let shown = || PathBuf::from(path).display().to_string();
         let refuse = |error: io::Error| JournalError::File { path: shown(), reason: error.to_string() };
         let mut file = OpenOptions::new().read(true).append(true).create(true).open(path).map_err(refuse)?;
         file.try_lock().map_err(|_| JournalError::InUse { path: shown() })?;
+        // Written anew between opening and locking, it is a file without a name by now.
+        let is_named = |file: &File| Ok(file.metadata()?.ino() == std::fs::metadata(path)?.ino());
+        if !is_named(&file).map_err(refuse)? {
+            return Err(JournalError::InUse { path: shown() });
+        }
         let mut text = String::new();
         file.read_to_string(&mut text).map_err(refuse)?;
         let open = read(&text);
-        let mut inner = Inner { file: Some(file), open: open.clone(), done: 0 };
+        let mut inner = Inner { path: path.to_owned(), file: Some(file), open: open.clone(), done: 0 };
         inner.rewrite().map_err(refuse)?;
         Ok((Self(Mutex::new(inner)), open))
     }
@@ -96,6 +108,12 @@ impl Journal {
         }
     }
 
+    /// Brings to the disk what was noted.
+    pub(super) fn sync(&self) -> io::Result<()> {
+        let inner = self.0.lock().expect("nobody panics while holding it");
+        inner.file.as_ref().map_or(Ok(()), File::sync_data)
+    }
+
     /// How many are open.
     pub(super) fn count(&self) -> usize {
         self.0.lock().expect("nobody panics while holding it").open.len()
@@ -109,13 +127,31 @@ impl Inner {
 
     fn rewrite(&mut self) -> io::Result<()> {
         self.done = 0;
-        let Some(file) = &mut self.file else { return Ok(()) };
+        if self.file.is_none() {
+            return Ok(());
+        }
         let line = |(id, statement): (&String, &Vec<u8>)| format!("open {id} {}\n", BASE64.encode(statement));
         let text: String = self.open.iter().map(line).collect();
+        let beside = beside(&self.path);
+        let mut file = OpenOptions::new().read(true).append(true).create(true).open(&beside)?;
+        // Locked before it has the name, so that it never is another gateway's to take.
+        file.try_lock().map_err(|error| io::Error::other(error.to_string()))?;
         file.set_len(0)?;
-        file.rewind()?;
-        file.write_all(text.as_bytes())
+        file.write_all(text.as_bytes())?;
+        file.sync_data()?;
+        std::fs::rename(&beside, &self.path)?;
+        self.file = Some(file);
+        if let Some(folder) = self.path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
+            File::open(folder)?.sync_all()?;
+        }
+        Ok(())
     }
+}
+
+fn beside(path: &Path) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".new");
+    name.into()
 }
 
 /// What is open. A line that a crash tore is none.
@@ -160,6 +196,26 @@ mod tests {
         journal.end("b");
         drop(journal);
         assert!(Journal::open(Some(&path)).expect("there").1.is_empty());
+    }
+
+    #[test]
+    fn it_is_written_anew_beside_itself_and_stays_locked() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("journal");
+        std::fs::write(&path, "open a b25l\n").expect("written");
+        let before = File::open(&path).expect("there");
+        let (journal, open) = Journal::open(Some(&path)).expect("there");
+        assert_eq!(open.len(), 1);
+        // Whoever has the old file open still reads all of it: it was never cut short.
+        assert_eq!(std::io::read_to_string(before).expect("text"), "open a b25l\n");
+        assert!(matches!(Journal::open(Some(&path)), Err(JournalError::InUse { .. })));
+        journal.end("a");
+        journal.sync().expect("on the disk");
+        drop(journal);
+        // A crash in between leaves a half of it beside, which counts for nothing.
+        std::fs::write(beside(&path), "open b dH").expect("written");
+        assert!(Journal::open(Some(&path)).expect("there").1.is_empty());
+        assert!(!beside(&path).exists());
     }
 
     #[test]

@@ -6,6 +6,7 @@
 //!
 //! Listening is left to the server.
 
+mod attempts;
 mod change;
 mod errors;
 pub mod figures;
@@ -29,8 +30,9 @@ use axum::http::{Method, Response, StatusCode, Version};
 use axum::response::IntoResponse as _;
 use http_body_util::BodyExt as _;
 use sha2::{Digest as _, Sha256, Sha512};
-use tokio::sync::{Notify, RwLock, Semaphore};
+use tokio::sync::{Notify, OwnedSemaphorePermit, RwLock, Semaphore};
 
+use self::attempts::Attempts;
 use self::change::{Aim, Change, Client};
 use self::errors::{Code, Refusal};
 use self::figures::Figures;
@@ -65,6 +67,10 @@ pub struct GatewayConfig {
     pub passed: Vec<String>,
     /// Longest manifest, in bytes.
     pub manifest_limit: usize,
+    /// Most bytes of manifests that are held at once, of all changes under way.
+    pub manifest_memory: usize,
+    /// How many changes one client address may attempt a second, in the long run; 0: any number.
+    pub changes_per_second: u32,
     /// What passes while the ledger can't be reached.
     pub when_unreachable: Unreachable,
     /// How long a client waits for a tag that somebody else holds.
@@ -73,6 +79,8 @@ pub struct GatewayConfig {
     pub hold_bound: Duration,
     /// Between two looks that have to agree.
     pub look_pause: Duration,
+    /// How long a call to the ledger may take.
+    pub ledger_timeout: Duration,
     /// Until the registry takes a connection.
     pub connect_timeout: Duration,
     /// Until the registry's answer begins, and between two pieces of a body.
@@ -105,6 +113,9 @@ pub struct Gateway<P> {
     protection: Protection,
     policy_may_be_new: Notify,
     settling: Arc<Semaphore>,
+    attempts: Attempts,
+    /// A permit for each byte of a manifest that may be held.
+    memory: Arc<Semaphore>,
     /// Read by every change under way.
     changing: Arc<RwLock<()>>,
     /// Why the ledger could not be reached the last time.
@@ -123,7 +134,6 @@ impl<P: GatewayPort> Gateway<P> {
             .map_err(GatewayError::Upstream)?;
         let (journal, left) = Journal::open(config.journal.as_deref())?;
         let gateway = Arc::new(Self {
-            config,
             port,
             upstream,
             looks,
@@ -131,10 +141,13 @@ impl<P: GatewayPort> Gateway<P> {
             journal,
             protection: Protection::default(),
             policy_may_be_new: Notify::new(),
+            attempts: Attempts::new(config.changes_per_second),
+            memory: Arc::new(Semaphore::new(config.manifest_memory.min(Semaphore::MAX_PERMITS))),
             settling: Arc::new(Semaphore::new(SETTLING)),
             changing: Arc::default(),
             ledger_trouble: std::sync::Mutex::new(Some("it was not asked yet".to_owned())),
             figures,
+            config,
         });
         gateway.settle_left(left);
         Ok(gateway)
@@ -239,6 +252,10 @@ impl<P: GatewayPort> Gateway<P> {
         reference: Reference,
     ) -> Result<Response<Body>, Refusal> {
         let peer = peer_of(&request);
+        if !self.attempts.admit(peer, tokio::time::Instant::now()) {
+            let message = "too many changes are attempted from this address; try again later";
+            return Err(Refusal::new(StatusCode::TOO_MANY_REQUESTS, Code::TooManyRequests, message));
+        }
         let (parts, body) = request.into_parts();
         let client = Client::of(&parts.headers, peer, &self.config.name);
         let name = |tag| TagRef { registry: self.config.registry.clone(), repository: repository.clone(), tag };
@@ -249,9 +266,10 @@ impl<P: GatewayPort> Gateway<P> {
         let tags = tags_of(parts.uri.query())?;
         let mut path_and_query = Target::Manifest(repository.clone(), reference.clone()).path();
         let mut body_bytes = Bytes::new();
+        let mut memory = None;
         let mut aims: Vec<Aim> = Vec::new();
         if parts.method == Method::PUT {
-            body_bytes = self.manifest(&parts.headers, body).await?;
+            (body_bytes, memory) = self.manifest(&parts.headers, body).await?;
             let digest = digest_of(&reference, &body_bytes)?;
             let media_type = media_type(&parts.headers);
             let separators = std::iter::once('?').chain(std::iter::repeat('&'));
@@ -282,7 +300,7 @@ impl<P: GatewayPort> Gateway<P> {
         // In a task of its own: a client that hangs up must not leave it half done.
         let carried_out = tokio::spawn(async move {
             let response = self.carry_out(change).await;
-            drop(under_way);
+            drop((under_way, memory));
             response
         });
         carried_out.await.map_err(|error| {
@@ -291,8 +309,12 @@ impl<P: GatewayPort> Gateway<P> {
         })
     }
 
-    /// The whole body of a push.
-    async fn manifest(&self, headers: &HeaderMap, mut body: Body) -> Result<Bytes, Refusal> {
+    /// The whole body of a push, and the leave to hold it.
+    async fn manifest(
+        &self,
+        headers: &HeaderMap,
+        mut body: Body,
+    ) -> Result<(Bytes, Option<OwnedSemaphorePermit>), Refusal> {
         let limit = self.config.manifest_limit;
         let too_large = || {
             let message = format!("a manifest may have at most {limit} bytes");
@@ -302,7 +324,9 @@ impl<P: GatewayPort> Gateway<P> {
         if length.is_some_and(|length| length > limit) {
             return Err(too_large());
         }
-        let mut bytes = Vec::with_capacity(length.unwrap_or(4096).min(limit));
+        // Not as much as is promised: who promises and does not send must take no memory.
+        let mut bytes = Vec::with_capacity(length.unwrap_or(4096).min(4096));
+        let mut memory: Option<OwnedSemaphorePermit> = None;
         let broken = |status, message: &str| Refusal::new(status, Code::ManifestInvalid, message);
         loop {
             let frame = tokio::time::timeout(self.config.idle_timeout, body.frame()).await;
@@ -313,12 +337,22 @@ impl<P: GatewayPort> Gateway<P> {
             if bytes.len() + data.len() > limit {
                 return Err(too_large());
             }
+            let needed = u32::try_from(data.len()).map_err(|_| too_large())?;
+            let more = Arc::clone(&self.memory).try_acquire_many_owned(needed).map_err(|_| {
+                Refusal::later(
+                    "the manifests of other changes take all the memory that there is for them; try again later",
+                )
+            })?;
+            match &mut memory {
+                Some(memory) => memory.merge(more),
+                None => memory = Some(more),
+            }
             bytes.extend_from_slice(&data);
         }
         if bytes.is_empty() {
             return Err(broken(StatusCode::BAD_REQUEST, "the manifest is empty"));
         }
-        Ok(bytes.into())
+        Ok((bytes.into(), memory))
     }
 }
 

@@ -2,7 +2,8 @@
 //!
 //! Known outcomes are recorded at once, and again until the ledger takes them. What is not known is looked at: what is as it
 //! was to be is believed at once, anything else only when two looks in a row say the same, as the registry may still be at
-//! work on it. Nothing is given up; what waits is in the journal and in a gauge.
+//! work on it. What passed without the ledger is looked at too, under the hold of its late intent: several such changes of one
+//! tag are recorded in no order of theirs, and all of them as what is there in the end. Nothing is given up; what waits is in the journal and in a gauge.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -40,7 +41,7 @@ impl<P: GatewayPort> Gateway<P> {
 
     /// Records a known outcome before the client hears of it; what is not known, or not taken, is for later.
     pub(super) async fn settle_first(self: &Arc<Self>, mut open: Open) {
-        if open.known.is_some() && open.holds {
+        if open.known.is_some() && open.holds && !self.is_given_up(&open) {
             match self.settle(&mut open).await {
                 Ok(by) => {
                     self.figures.settled(by);
@@ -61,6 +62,9 @@ impl<P: GatewayPort> Gateway<P> {
             let mut pause = FIRST_PAUSE;
             loop {
                 let place = Arc::clone(&gateway.settling).acquire_owned().await.expect("it is never closed");
+                if gateway.is_given_up(&open) {
+                    (open.known, open.holds) = (None, false);
+                }
                 match gateway.settle(&mut open).await {
                     Ok(by) => {
                         tracing::info!(intent = open.index, aim = ?open.aim.place(), by, "settled");
@@ -79,6 +83,12 @@ impl<P: GatewayPort> Gateway<P> {
         });
     }
 
+    /// Others may have settled it by now and changed the tag since: that it happened says nothing of what is there.
+    fn is_given_up(&self, open: &Open) -> bool {
+        open.known == Some(Disposition::Happened)
+            && open.since.is_some_and(|since| since.elapsed() >= self.config.hold_bound)
+    }
+
     /// One try. Returns how it was settled.
     async fn settle(&self, open: &mut Open) -> Result<&'static str, String> {
         if open.index.is_none() {
@@ -86,9 +96,12 @@ impl<P: GatewayPort> Gateway<P> {
                 Ok(recorded) => {
                     (open.index, open.holds) = (Some(recorded.index), recorded.outcome == Outcome::Noted);
                 }
-                // Somebody else is at work on the tag. What is there now is recorded all the same.
-                Err(PortError::Held { .. }) if open.known.is_none() => {}
-                Err(error @ (PortError::Held { .. } | PortError::Unavailable(_))) => return Err(error.to_string()),
+                // Somebody else is at work on the tag: what is there is known once they are done, or gone.
+                Err(PortError::Held { tag, index }) => {
+                    self.settle_old(&tag, index, open.authorization.as_ref()).await?;
+                    return Err(PortError::Held { tag, index }.to_string());
+                }
+                Err(error @ (PortError::Unavailable(_) | PortError::Overloaded(_))) => return Err(error.to_string()),
                 Err(error) => tracing::error!(%error, "an intent is not taken by the ledger"),
             }
         }
@@ -100,23 +113,47 @@ impl<P: GatewayPort> Gateway<P> {
         match open.known {
             // It was denied, or changes nothing: that is recorded already.
             Some(Disposition::Refused) if !open.holds => Ok("known"),
-            Some(known) => self.say(open.outcome(known)).await.map(|()| "known"),
+            Some(known) => self.say(open.outcome(known), None).await.map(|()| "known"),
             None => {
                 let (repository, reference) = open.aim.place();
+                // Before the look: what is recorded after it may be about something newer than what was seen.
+                let mut view = None;
+                if let Some(tag) = open.aim.tag() {
+                    let standing = self.port.standing_of(tag).await.map_err(|error| error.to_string())?;
+                    // Somebody else is at work on it: a look now would end their hold.
+                    if let Some(intent) =
+                        standing.intent.filter(|intent| !open.holds && Some(intent.index) != open.index)
+                    {
+                        self.settle_old(&tag.to_string(), intent.index, open.authorization.as_ref()).await?;
+                        return Err(format!("the tag is held by the intent in entry {}", intent.index));
+                    }
+                    view = Some(standing.view);
+                }
                 let lent = open.authorization.as_ref();
                 let seen = self.look(repository, reference, open.aim.digest(), lent).await?;
+                if !open.holds && view.as_ref().is_some_and(|view| view.digest == seen) {
+                    // As the ledger has it, and nobody is kept waiting.
+                    return Ok("look");
+                }
                 let statement = match &open.aim {
+                    // What the client can't see need not be gone.
+                    Aim::Push { .. } if seen.is_none() && self.lends(lent) => open.outcome(Disposition::Refused),
                     Aim::Push { tag, .. } | Aim::Delete { tag } => open.observation(tag, seen.as_ref()),
                     Aim::DeleteManifest { .. } if seen.is_none() => open.outcome(Disposition::Happened),
                     Aim::DeleteManifest { .. } => open.outcome(Disposition::Refused),
                 };
-                self.say(statement).await.map(|()| "look")
+                self.say(statement, view.map(|view| view.version)).await.map(|()| "look")
             }
         }
     }
 
-    async fn say(&self, statement: proto::Statement) -> Result<(), String> {
-        match self.port.record(statement).await {
+    /// `version`: how long the history of the tag has to be still.
+    async fn say(&self, statement: proto::Statement, version: Option<u64>) -> Result<(), String> {
+        let recorded = match version {
+            Some(version) => self.port.record_if_at(statement, version).await,
+            None => self.port.record(statement).await,
+        };
+        match recorded {
             // An earlier look at the same saw something else, and is recorded: that has settled it.
             Ok(_) | Err(PortError::Conflict { .. }) => Ok(()),
             Err(error) => Err(error.to_string()),
@@ -156,8 +193,15 @@ impl<P: GatewayPort> Gateway<P> {
             return Ok(false);
         }
         let tag: TagRef = tag.parse().map_err(|error| format!("{tag:?}: {error}"))?;
+        let version = self.port.standing_of(&tag).await.map_err(|error| error.to_string())?.view.version;
         // Nothing is expected, so an absence is believed at once, but a digest only when it is seen twice.
         let seen = self.look(&tag.repository, tag.tag.as_str(), None, lent).await?;
+        if seen.is_none() && self.lends(lent) {
+            // Registries hide by a 404 what a client may not see.
+            return Err(
+                "absent is only what the client who asks can't see; give the gateway credentials of its own".into()
+            );
+        }
         let who: String = hex::encode(Sha256::digest(tag.to_string()))[..32].to_owned();
         let statement = proto::Statement {
             kind: Some(observed(&tag, seen.as_ref(), Some(index))),
@@ -165,7 +209,7 @@ impl<P: GatewayPort> Gateway<P> {
             source: self.config.name.clone(),
             ..proto::Statement::default()
         };
-        self.say(statement).await?;
+        self.say(statement, Some(version)).await?;
         tracing::warn!(%tag, index, seconds = age.as_secs(), "settled an intent whose gateway said nothing for too long");
         self.figures.settled("look");
         Ok(true)

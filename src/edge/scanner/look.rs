@@ -193,7 +193,9 @@ where
     let (mut tries, mut wait) = (1, LEDGER_WAIT);
     loop {
         match call().await {
-            Err(PortError::Unavailable(reason)) if tries < LEDGER_TRIES && !shared.is_stopping() => {
+            Err(PortError::Unavailable(reason) | PortError::Overloaded(reason))
+                if tries < LEDGER_TRIES && !shared.is_stopping() =>
+            {
                 tracing::debug!(reason, "the ledger does not answer; asking again");
                 tokio::time::sleep(wait).await;
                 (tries, wait) = (tries + 1, wait * 2);
