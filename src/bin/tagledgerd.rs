@@ -100,6 +100,18 @@ struct GatewayFlags {
     /// File that holds the token to write to the ledger with
     #[arg(long, value_name = "FILE", env = "TAGLEDGER_TOKEN_FILE")]
     token_file: Option<PathBuf>,
+    /// Certificates to trust an https:// ledger by (PEM), instead of the system's
+    #[arg(long, value_name = "FILE")]
+    ca_file: Option<PathBuf>,
+    /// Client certificate to show an https:// ledger (PEM); needs --key
+    #[arg(long, value_name = "FILE")]
+    cert: Option<PathBuf>,
+    /// Its private key (PEM), readable by its owner alone
+    #[arg(long, value_name = "FILE")]
+    key: Option<PathBuf>,
+    /// Sign statements with this private key (a file in signed-note form), readable by its owner alone
+    #[arg(long, value_name = "FILE")]
+    sign_key: Option<PathBuf>,
     /// Folder where the ledger's key and newest checkpoint are pinned
     #[arg(long, value_name = "DIR", env = "TAGLEDGER_TRUST")]
     trust: Option<PathBuf>,
@@ -124,6 +136,10 @@ impl GatewayFlags {
         settings.ledger = self.ledger.unwrap_or(settings.ledger);
         settings.listen = self.listen.unwrap_or(settings.listen);
         settings.token_file = self.token_file.map(here).or(settings.token_file);
+        settings.ca_file = self.ca_file.map(here).or(settings.ca_file);
+        settings.certificate = self.cert.map(here).or(settings.certificate);
+        settings.key = self.key.map(here).or(settings.key);
+        settings.sign_key = self.sign_key.map(here).or(settings.sign_key);
         settings.trust = self.trust.map(here).or(settings.trust);
         settings.vkey = self.vkey.or(settings.vkey);
         settings.journal = self.journal.map(here).unwrap_or(settings.journal);
@@ -154,6 +170,18 @@ struct ScanFlags {
     /// File that holds the token to write to the ledger with
     #[arg(long, value_name = "FILE", env = "TAGLEDGER_TOKEN_FILE")]
     token_file: Option<PathBuf>,
+    /// Certificates to trust an https:// ledger by (PEM), instead of the system's
+    #[arg(long, value_name = "FILE")]
+    ca_file: Option<PathBuf>,
+    /// Client certificate to show an https:// ledger (PEM); needs --key
+    #[arg(long, value_name = "FILE")]
+    cert: Option<PathBuf>,
+    /// Its private key (PEM), readable by its owner alone
+    #[arg(long, value_name = "FILE")]
+    key: Option<PathBuf>,
+    /// Sign statements with this private key (a file in signed-note form), readable by its owner alone
+    #[arg(long, value_name = "FILE")]
+    sign_key: Option<PathBuf>,
     /// Folder where the ledger's key and newest checkpoint are pinned
     #[arg(long, value_name = "DIR", env = "TAGLEDGER_TRUST")]
     trust: Option<PathBuf>,
@@ -209,6 +237,10 @@ impl ScanFlags {
         settings.registry_password_file = self.registry_password_file.map(here).or(settings.registry_password_file);
         settings.ledger = self.ledger.unwrap_or(settings.ledger);
         settings.token_file = self.token_file.map(here).or(settings.token_file);
+        settings.ca_file = self.ca_file.map(here).or(settings.ca_file);
+        settings.certificate = self.cert.map(here).or(settings.certificate);
+        settings.key = self.key.map(here).or(settings.key);
+        settings.sign_key = self.sign_key.map(here).or(settings.sign_key);
         settings.trust = self.trust.map(here).or(settings.trust);
         settings.vkey = self.vkey.or(settings.vkey);
         if !self.repository.is_empty() {

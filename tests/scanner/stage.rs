@@ -13,7 +13,7 @@ use tagledger::edge::source::{Credentials, RegistryAccess};
 use tagledger::ledger::entry::{Body, SignedEntry};
 use tagledger::ledger::statement::Statement;
 use tagledger::proto;
-use tagledger::server::over_grpc::OverGrpc;
+use tagledger::server::over_grpc::{OverGrpc, Shown};
 use tokio::sync::watch;
 
 use crate::fake::Fake;
@@ -54,8 +54,8 @@ impl Stage {
         let world = &self.world;
         let server = format!("http://{}", world.address).parse().expect("an address");
         let trust = TrustFolder::new(self.folder.path().join("trust"));
-        let token = world.token.clone().into();
-        let port = OverGrpc::new(server, trust, Some(world.vkey.clone()), token, Duration::from_secs(10));
+        let shown = Shown::token(world.token.clone().into());
+        let port = OverGrpc::new(server, trust, Some(world.vkey.clone()), shown, Duration::from_secs(10));
         let access =
             RegistryAccess { base: self.fake.url().parse().expect("a URL"), credentials: self.credentials.clone() };
         let registry = REGISTRY.parse().expect("canonical");
