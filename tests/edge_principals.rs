@@ -91,8 +91,8 @@ async fn who_must_show_a_certificate_and_a_signature_can_be_a_gateway_or_a_scann
     std::fs::write(files.path("ca.pem"), files.ca.pem()).expect("written");
     let channel = files.connect(&world, None).await.expect("connected");
     for (name, seed, roles, kinds) in [
-        ("gateway", 1, [Role::Writer, Role::Reader], &GATEWAY_KINDS[..]),
-        ("scanner", 2, [Role::Scanner, Role::Reader], &[]),
+        ("gateway", 1, [Role::Reader, Role::Writer], &GATEWAY_KINDS[..]),
+        ("scanner", 2, [Role::Reader, Role::Scanner], &[]),
     ] {
         let key = Skey::from_seed(format!("{name}.example").parse().expect("a name"), &[seed; 32]);
         let definition = guarded(&format!("{name}.example"), &key, principal(name, &roles, kinds));
@@ -176,4 +176,75 @@ async fn who_must_show_a_certificate_and_a_signature_can_be_a_gateway_or_a_scann
         std::fs::set_permissions(files.path(name), std::fs::Permissions::from_mode(0o600)).expect("changed");
     }
     world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_environment_says_to_the_command_line_counts_nothing_for_gateway_and_scanner() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let world = World::new().await;
+    let fake = Fake::new().await;
+    fake.put("team/app", "v1", "one");
+    let text = format!(
+        "registry_url = '{}'\nregistry = '{REGISTRY}'\nledger = 'http://{}'\ntoken_file = '{}'\ntrust = 'trust'\npause = \
+         '50ms'\n",
+        fake.url(),
+        world.address,
+        world.data_dir.join("token").display()
+    );
+    std::fs::write(folder.path().join("scan.toml"), text).expect("written");
+    let variables = [
+        ("TAGLEDGER_SERVER", "http://127.0.0.1:1"),
+        ("TAGLEDGER_TOKEN_FILE", "/no/such/token"),
+        ("TAGLEDGER_TRUST", "elsewhere"),
+    ];
+    let (code, said, complaints) = tagledgerd(folder.path(), &["scan", "--config", "scan.toml"], &variables).await;
+    assert_eq!(code, Some(0), "{said} {complaints}");
+    assert!(folder.path().join("trust/known_ledgers").exists() && !folder.path().join("elsewhere").exists());
+    for command in ["gateway", "scan"] {
+        let (_, help, _) = tagledgerd(folder.path(), &[command, "--help"], &[]).await;
+        assert!(variables.iter().all(|(name, _)| !help.contains(name)), "{help}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn where_reading_is_closed_the_documented_principals_do_for_gateway_and_scanner() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let config = toml::from_str("reads = \"reader\"").expect("a configuration");
+    let world = World::open_with(&folder.path().join("ledger"), config).await;
+    // As docs/OPERATIONS.md says.
+    add(&world.channel, &world.token, "gateway", principal("gateway", &[Role::Reader, Role::Writer], &GATEWAY_KINDS))
+        .await;
+    add(&world.channel, &world.token, "scanner", principal("scanner", &[Role::Reader, Role::Scanner], &[])).await;
+    for name in ["gateway", "scanner"] {
+        std::fs::write(folder.path().join(name), name).expect("written");
+    }
+    let registry = Registry::start().await;
+    registry.put("team/app", "before", "{}");
+    let settings = stage::Stage::settings(&world, &registry.address.to_string(), folder.path());
+    let settings = Settings { token_file: Some(folder.path().join("gateway")), ..settings };
+    let gateway = Running::start(settings).await;
+    let (status, said) = push(&gateway, "v1").await;
+    assert_eq!(status, StatusCode::CREATED, "{said}");
+    // One that the registry had first has to be observed; then both go by their digest.
+    let (status, said) = push(&gateway, "before").await;
+    assert_eq!(status, StatusCode::CREATED, "{said}");
+    for reference in ["v1", &stage::digest("{}")] {
+        let url = format!("http://{}/v2/team/app/manifests/{reference}", gateway.address);
+        let deleted = client().delete(url).send().await.expect("an answer");
+        assert_eq!(deleted.status(), StatusCode::ACCEPTED, "{}", deleted.text().await.unwrap_or_default());
+    }
+    gateway.stop().await;
+
+    let fake = Fake::new().await;
+    fake.put("team/app", "v3", "three");
+    let (ledger, url) = (format!("http://{}", world.address), fake.url());
+    let scan = ["scan", "--registry-url", &url, "--registry", REGISTRY, "--ledger", &ledger, "--token-file", "scanner"];
+    let more = ["--trust", "scan-trust", "--pause", "50ms", "--json"];
+    let (code, said, complaints) = tagledgerd(folder.path(), &[&scan[..], &more].concat(), &[]).await;
+    assert_eq!(code, Some(0), "{said} {complaints}");
+    assert!(said.contains("team/app:v3"), "{said}");
+    for command in ["gateway", "scan"] {
+        let (_, help, _) = tagledgerd(folder.path(), &[command, "--help"], &[]).await;
+        assert!(help.contains("tagledger principal add"), "{help}");
+    }
 }
