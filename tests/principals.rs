@@ -2,17 +2,19 @@
 
 #![cfg(feature = "server")]
 
+#[path = "principals/certificates.rs"]
+mod certificates;
 mod world;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use certificates::{Authority, Files, write_private};
 use prost::Message as _;
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, SanType};
+use rcgen::{CertificateParams, DnType, KeyPair};
 use sha2::{Digest as _, Sha256};
 use tagledger::ledger::note::Skey;
 use tagledger::ledger::signature::{key_id, sign, statement_message};
@@ -22,7 +24,7 @@ use tagledger::proto::query_service_client::QueryServiceClient;
 use tagledger::proto::statement::Kind;
 use tagledger::proto::{self, Credential, Role, StatementKind, principal_change};
 use tagledger::server::config::Config;
-use tonic::transport::{Certificate, Channel, ClientTlsConfig, Identity};
+use tonic::transport::Channel;
 use tonic::{Code, Request, Status};
 use tonic_types::StatusExt as _;
 use world::{BEGUN, World, delete, delete_manifest, deploy, digest, happened, submission};
@@ -621,99 +623,6 @@ fn a_signature_counts_only_over_these_bytes_by_a_key_it_has_now() {
 }
 
 // Certificates.
-
-/// An authority, and what it signs.
-struct Authority(CertifiedIssuer<'static, KeyPair>);
-
-impl Authority {
-    fn new(name: &str) -> Self {
-        let mut params = CertificateParams::new(Vec::new()).expect("parameters");
-        params.distinguished_name.push(DnType::CommonName, name);
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        Self(CertifiedIssuer::self_signed(params, KeyPair::generate().expect("a key")).expect("an authority"))
-    }
-
-    fn pem(&self) -> String {
-        self.0.pem()
-    }
-
-    /// A certificate and its key, in PEM.
-    fn sign(&self, params: CertificateParams) -> (String, String) {
-        let key = KeyPair::generate().expect("a key");
-        (params.signed_by(&key, &self.0).expect("signed").pem(), key.serialize_pem())
-    }
-
-    fn server(&self) -> (String, String) {
-        let mut params = CertificateParams::new(vec!["localhost".to_owned()]).expect("parameters");
-        params.subject_alt_names.push(SanType::IpAddress("127.0.0.1".parse().expect("an address")));
-        self.sign(params)
-    }
-
-    fn client(&self, name: &str) -> (String, String) {
-        self.sign(CertificateParams::new(vec![name.to_owned()]).expect("parameters"))
-    }
-}
-
-/// A folder with the files of a server with TLS.
-struct Files {
-    folder: tempfile::TempDir,
-    ca: Authority,
-    clients: Authority,
-}
-
-impl Files {
-    fn new() -> Self {
-        let files = Self {
-            folder: tempfile::tempdir().expect("a folder"),
-            ca: Authority::new("servers"),
-            clients: Authority::new("clients"),
-        };
-        files.serve(&files.ca.server());
-        std::fs::write(files.path("clients.pem"), files.clients.pem()).expect("written");
-        files
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.folder.path().join(name)
-    }
-
-    fn serve(&self, (certificate, key): &(String, String)) {
-        write_private(&self.path("key.new"), key);
-        std::fs::rename(self.path("key.new"), self.path("server.key")).expect("moved");
-        std::fs::write(self.path("server.pem"), certificate).expect("written");
-    }
-
-    fn config(&self, more: &str) -> Config {
-        let path = self.path("ledger.toml");
-        let text =
-            format!("{more}\n[tls]\ncertificate = \"server.pem\"\nkey = \"server.key\"\nclient_ca = \"clients.pem\"\n");
-        std::fs::write(&path, text).expect("written");
-        Config::read(&path).expect("a configuration")
-    }
-
-    async fn world(&self) -> World {
-        World::open_with(&self.path("ledger"), self.config("")).await
-    }
-
-    fn tls(&self) -> ClientTlsConfig {
-        ClientTlsConfig::new().ca_certificate(Certificate::from_pem(self.ca.pem())).domain_name("localhost")
-    }
-
-    async fn connect(&self, world: &World, identity: Option<&(String, String)>) -> Result<Channel, String> {
-        let mut tls = self.tls();
-        if let Some((certificate, key)) = identity {
-            tls = tls.identity(Identity::from_pem(certificate, key));
-        }
-        let endpoint = Channel::from_shared(format!("https://{}", world.address)).expect("an address");
-        let endpoint = endpoint.tls_config(tls).map_err(|error| format!("{error:?}"))?;
-        endpoint.connect().await.map_err(|error| format!("{error:?}"))
-    }
-}
-
-fn write_private(path: &Path, text: &str) {
-    std::fs::write(path, text).expect("written");
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).expect("changed");
-}
 
 #[test]
 fn each_combination_of_credentials_lets_in_who_shows_all_of_it_and_nobody_else() {

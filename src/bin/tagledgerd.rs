@@ -57,7 +57,7 @@ enum Command {
     /// it lets a push or delete through, it records the intent in the ledger, which decides by its policy; afterwards, what
     /// became of it. A denied change is answered with 409 and the reason, which docker, podman, buildah and skopeo print.
     #[command(
-        after_help = "Example, with a registry on port 5000 and a ledger on port 7420 of this machine:\n  tagledgerd gateway --upstream http://127.0.0.1:5000 --registry registry.example --ledger 127.0.0.1:7420 \\\n    --token-file ./ledger/token --trust ./gateway-trust --listen 127.0.0.1:7430\n  skopeo copy --dest-tls-verify=false dir:./image docker://127.0.0.1:7430/team/app:v1\n  tagledger history registry.example/team/app:v1\n\nThe same in a file, for --config; more settings are in docs/OPERATIONS.md:\n  upstream = \"http://127.0.0.1:5000\"\n  registry = \"registry.example\"\n  token_file = \"ledger/token\"\n  trust = \"gateway-trust\"\n  when_ledger_unreachable = \"protect\"    # or \"refuse\", \"pass\""
+        after_help = "Example, with a registry on port 5000 and a ledger on port 7420 of this machine:\n  tagledger principal add gateway --role writer,reader --repository 'registry.example/**' \\\n    --kind push,delete,delete-digest,observe --token-file ./ledger/token --token-out ./gateway.token\n  tagledgerd gateway --upstream http://127.0.0.1:5000 --registry registry.example --ledger 127.0.0.1:7420 \\\n    --token-file ./gateway.token --trust ./gateway-trust --listen 127.0.0.1:7430\n  skopeo copy --dest-tls-verify=false dir:./image docker://127.0.0.1:7430/team/app:v1\n  tagledger history registry.example/team/app:v1\n\nThe same in a file, for --config; more settings are in docs/OPERATIONS.md:\n  upstream = \"http://127.0.0.1:5000\"\n  registry = \"registry.example\"\n  token_file = \"gateway.token\"\n  trust = \"gateway-trust\"\n  when_ledger_unreachable = \"protect\"    # or \"refuse\", \"pass\""
     )]
     Gateway(GatewayFlags),
     /// Look through a registry, confirm what was claimed about it, and record what nobody announced.
@@ -70,7 +70,7 @@ enum Command {
     /// Exits 0 if the round was complete (whether there were differences or not), 1 if something could not be gone through or stayed
     /// open, 2 if it was called wrongly, 3 if the ledger's answers do not verify.
     #[command(
-        after_help = "Examples, with a registry on port 5000 and a ledger on port 7420 of this machine:\n  tagledgerd scan --registry-url http://127.0.0.1:5000 --registry registry.example --token-file ./ledger/token \\\n    --trust ./scan-trust --state ./scan-state --once\n  tagledgerd scan ... --every 10m --repository 'team/**' --exclude '**/tmp-*'\n  tagledgerd scan ... --dry-run --json        # what would be recorded; writes nothing\n\nThe same in a file, for --config; more settings are in docs/OPERATIONS.md:\n  registry_url = \"http://127.0.0.1:5000\"\n  registry = \"registry.example\"\n  token_file = \"ledger/token\"\n  trust = \"scan-trust\"\n  state = \"scan-state\"\n  every = \"10m\"\n\nIn --state is remembered when each tag was last seen, and as what. Without it, or if it is lost, the next round looks at\neverything anew and records nothing twice, but cannot say since when something is as it is."
+        after_help = "Examples, with a registry on port 5000 and a ledger on port 7420 of this machine:\n  tagledger principal add scanner --role scanner,reader --repository 'registry.example/**' \\\n    --token-file ./ledger/token --token-out ./scan.token\n  tagledgerd scan --registry-url http://127.0.0.1:5000 --registry registry.example --token-file ./scan.token \\\n    --trust ./scan-trust --state ./scan-state --once\n  tagledgerd scan ... --every 10m --repository 'team/**' --exclude '**/tmp-*'\n  tagledgerd scan ... --dry-run --json        # what would be recorded; writes nothing\n\nThe same in a file, for --config; more settings are in docs/OPERATIONS.md:\n  registry_url = \"http://127.0.0.1:5000\"\n  registry = \"registry.example\"\n  token_file = \"scan.token\"\n  trust = \"scan-trust\"\n  state = \"scan-state\"\n  every = \"10m\"\n\nIn --state is remembered when each tag was last seen, and as what. Without it, or if it is lost, the next round looks at\neverything anew and records nothing twice, but cannot say since when something is as it is."
     )]
     Scan(Box<ScanFlags>),
     /// Make a data directory with origin, keys and first token, and print the verifier key.
@@ -92,16 +92,28 @@ struct GatewayFlags {
     #[arg(long, value_name = "NAME")]
     registry: Option<String>,
     /// Where the ledger is served [default: http://127.0.0.1:7420]
-    #[arg(long, value_name = "URL", env = "TAGLEDGER_SERVER")]
+    #[arg(long, value_name = "URL")]
     ledger: Option<String>,
     /// Address to listen on [default: 127.0.0.1:7430]
     #[arg(long, value_name = "ADDR")]
     listen: Option<SocketAddr>,
     /// File that holds the token to write to the ledger with
-    #[arg(long, value_name = "FILE", env = "TAGLEDGER_TOKEN_FILE")]
+    #[arg(long, value_name = "FILE")]
     token_file: Option<PathBuf>,
+    /// Certificates to trust an https:// ledger by (PEM), instead of the system's
+    #[arg(long, value_name = "FILE")]
+    ca_file: Option<PathBuf>,
+    /// Client certificate to show an https:// ledger (PEM); needs --key
+    #[arg(long, value_name = "FILE")]
+    cert: Option<PathBuf>,
+    /// Its private key (PEM), readable by its owner alone
+    #[arg(long, value_name = "FILE")]
+    key: Option<PathBuf>,
+    /// Sign statements with this private key (a file in signed-note form), readable by its owner alone
+    #[arg(long, value_name = "FILE")]
+    sign_key: Option<PathBuf>,
     /// Folder where the ledger's key and newest checkpoint are pinned
-    #[arg(long, value_name = "DIR", env = "TAGLEDGER_TRUST")]
+    #[arg(long, value_name = "DIR")]
     trust: Option<PathBuf>,
     /// The ledger's verifier key [default: pinned at the first contact]
     #[arg(long, value_name = "VKEY")]
@@ -124,6 +136,10 @@ impl GatewayFlags {
         settings.ledger = self.ledger.unwrap_or(settings.ledger);
         settings.listen = self.listen.unwrap_or(settings.listen);
         settings.token_file = self.token_file.map(here).or(settings.token_file);
+        settings.ca_file = self.ca_file.map(here).or(settings.ca_file);
+        settings.certificate = self.cert.map(here).or(settings.certificate);
+        settings.key = self.key.map(here).or(settings.key);
+        settings.sign_key = self.sign_key.map(here).or(settings.sign_key);
         settings.trust = self.trust.map(here).or(settings.trust);
         settings.vkey = self.vkey.or(settings.vkey);
         settings.journal = self.journal.map(here).unwrap_or(settings.journal);
@@ -149,13 +165,25 @@ struct ScanFlags {
     #[arg(long, value_name = "FILE")]
     registry_password_file: Option<PathBuf>,
     /// Where the ledger is served [default: http://127.0.0.1:7420]
-    #[arg(long, value_name = "URL", env = "TAGLEDGER_SERVER")]
+    #[arg(long, value_name = "URL")]
     ledger: Option<String>,
     /// File that holds the token to write to the ledger with
-    #[arg(long, value_name = "FILE", env = "TAGLEDGER_TOKEN_FILE")]
+    #[arg(long, value_name = "FILE")]
     token_file: Option<PathBuf>,
+    /// Certificates to trust an https:// ledger by (PEM), instead of the system's
+    #[arg(long, value_name = "FILE")]
+    ca_file: Option<PathBuf>,
+    /// Client certificate to show an https:// ledger (PEM); needs --key
+    #[arg(long, value_name = "FILE")]
+    cert: Option<PathBuf>,
+    /// Its private key (PEM), readable by its owner alone
+    #[arg(long, value_name = "FILE")]
+    key: Option<PathBuf>,
+    /// Sign statements with this private key (a file in signed-note form), readable by its owner alone
+    #[arg(long, value_name = "FILE")]
+    sign_key: Option<PathBuf>,
     /// Folder where the ledger's key and newest checkpoint are pinned
-    #[arg(long, value_name = "DIR", env = "TAGLEDGER_TRUST")]
+    #[arg(long, value_name = "DIR")]
     trust: Option<PathBuf>,
     /// The ledger's verifier key [default: pinned at the first contact]
     #[arg(long, value_name = "VKEY")]
@@ -209,6 +237,10 @@ impl ScanFlags {
         settings.registry_password_file = self.registry_password_file.map(here).or(settings.registry_password_file);
         settings.ledger = self.ledger.unwrap_or(settings.ledger);
         settings.token_file = self.token_file.map(here).or(settings.token_file);
+        settings.ca_file = self.ca_file.map(here).or(settings.ca_file);
+        settings.certificate = self.cert.map(here).or(settings.certificate);
+        settings.key = self.key.map(here).or(settings.key);
+        settings.sign_key = self.sign_key.map(here).or(settings.sign_key);
         settings.trust = self.trust.map(here).or(settings.trust);
         settings.vkey = self.vkey.or(settings.vkey);
         if !self.repository.is_empty() {

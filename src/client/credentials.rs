@@ -10,7 +10,7 @@ use zeroize::Zeroizing;
 use super::ClientError;
 
 /// What to show a server, and by which certificates to know it.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub struct Credentials {
     /// A bearer token.
     pub token: Option<Zeroizing<String>>,
@@ -21,6 +21,7 @@ pub struct Credentials {
 }
 
 /// A client certificate with its key.
+#[derive(Clone)]
 pub struct Identity {
     /// The certificate, and those between it and the authority, in PEM.
     pub certificate: String,

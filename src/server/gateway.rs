@@ -17,7 +17,7 @@ use serde::Deserialize;
 use zeroize::Zeroizing;
 
 use super::listen;
-use super::over_grpc::OverGrpc;
+use super::over_grpc::{Files, OverGrpc, Shown, ShownError};
 use crate::client::Server;
 use crate::client::trust::TrustFolder;
 use crate::edge::gateway::figures::Figures;
@@ -45,6 +45,14 @@ pub struct Settings {
     pub ledger: String,
     /// A file that holds the token to write with.
     pub token_file: Option<PathBuf>,
+    /// Certificates to trust the ledger by, instead of the system's.
+    pub ca_file: Option<PathBuf>,
+    /// A client certificate to show the ledger.
+    pub certificate: Option<PathBuf>,
+    /// Its private key.
+    pub key: Option<PathBuf>,
+    /// A private key to sign statements with.
+    pub sign_key: Option<PathBuf>,
     /// The folder of pinned keys and checkpoints.
     pub trust: Option<PathBuf>,
     /// The ledger's key; without it the key is pinned at the first contact.
@@ -107,6 +115,10 @@ impl Default for Settings {
             registry: None,
             ledger: "http://127.0.0.1:7420".to_owned(),
             token_file: None,
+            ca_file: None,
+            certificate: None,
+            key: None,
+            sign_key: None,
             trust: None,
             vkey: None,
             journal: "tagledger-gateway.journal".into(),
@@ -142,6 +154,9 @@ pub enum GatewayServeError {
         /// The system's words.
         reason: String,
     },
+    /// What the ledger is to be shown.
+    #[error(transparent)]
+    Shown(#[from] ShownError),
     /// A setting has no sensible value, or none at all.
     #[error("{setting}: {reason}")]
     Setting {
@@ -220,12 +235,27 @@ impl Settings {
 
     fn port(&self) -> Result<OverGrpc, GatewayServeError> {
         let server: Server = self.ledger.parse().map_err(|error| refuse("ledger", format!("{error}")))?;
-        let token = self.token_file.as_ref().ok_or_else(|| refuse("token_file", "say where the token is"))?;
+        let shown = self.shown(&server)?;
+        if !shown.is_somebody() {
+            return Err(refuse("token_file", "say where the token is, or show a certificate or a signature instead"));
+        }
         let trust = self.trust.as_ref().ok_or_else(|| refuse("trust", "say where keys and checkpoints are pinned"))?;
         let vkey = self.vkey.as_ref().map(|text| text.parse::<Vkey>());
         let vkey = vkey.transpose().map_err(|error| refuse("vkey", format!("{error}")))?;
-        let (trust, token) = (TrustFolder::new(self.folder.join(trust)), self.secret(token)?);
-        Ok(OverGrpc::new(server, trust, vkey, token, Duration::from_millis(self.ledger_timeout_ms)))
+        let trust = TrustFolder::new(self.folder.join(trust));
+        Ok(OverGrpc::new(server, trust, vkey, shown, Duration::from_millis(self.ledger_timeout_ms)))
+    }
+
+    fn shown(&self, server: &Server) -> Result<Shown, GatewayServeError> {
+        let files = Files {
+            folder: &self.folder,
+            token: self.token_file.as_ref(),
+            ca: self.ca_file.as_ref(),
+            certificate: self.certificate.as_ref(),
+            key: self.key.as_ref(),
+            sign_key: self.sign_key.as_ref(),
+        };
+        Ok(Shown::read(&files, server)?)
     }
 
     fn secret(&self, path: &Path) -> Result<Zeroizing<String>, GatewayServeError> {

@@ -5,6 +5,7 @@
 //! call that reaches it.
 
 mod scanner;
+mod shown;
 
 use std::future::Future;
 use std::time::Duration;
@@ -12,10 +13,10 @@ use std::time::Duration;
 use tokio::sync::OnceCell;
 use tonic::Code;
 use tonic_types::StatusExt as _;
-use zeroize::Zeroizing;
 
+pub use self::shown::{Files, Shown, ShownError};
 use crate::client::trust::TrustFolder;
-use crate::client::{ClientError, Credentials, Pin, RemoteLedger, Server};
+use crate::client::{ClientError, Pin, RemoteLedger, Server};
 use crate::edge::port::{GatewayPort, PortError, Recorded, ScannerPort, Standing};
 use crate::ledger::answer::{Answer, Finding, Question};
 use crate::ledger::entry::Body;
@@ -33,27 +34,21 @@ pub struct OverGrpc {
     server: Server,
     trust: TrustFolder,
     vkey: Option<Vkey>,
-    token: Zeroizing<String>,
+    shown: Shown,
     timeout: Duration,
     ledger: OnceCell<RemoteLedger>,
 }
 
 impl OverGrpc {
-    /// The ledger at `server`, whose key is pinned in `trust`, or given. No call takes longer than `timeout`.
-    pub fn new(
-        server: Server,
-        trust: TrustFolder,
-        vkey: Option<Vkey>,
-        token: Zeroizing<String>,
-        timeout: Duration,
-    ) -> Self {
-        Self { server, trust, vkey, token, timeout, ledger: OnceCell::new() }
+    /// The ledger at `server`, whose key is pinned in `trust`, or given, and which is shown what `shown` holds. No call takes longer than `timeout`.
+    pub fn new(server: Server, trust: TrustFolder, vkey: Option<Vkey>, shown: Shown, timeout: Duration) -> Self {
+        Self { server, trust, vkey, shown, timeout, ledger: OnceCell::new() }
     }
 
     async fn ledger(&self) -> Result<&RemoteLedger, ClientError> {
         self.ledger
             .get_or_try_init(|| async {
-                let credentials = Credentials { token: Some(self.token.clone()), ..Credentials::default() };
+                let credentials = self.shown.credentials.clone();
                 let opening =
                     RemoteLedger::open(self.server.clone(), credentials, self.trust.clone(), self.vkey.clone());
                 let (ledger, pin) = opening.await?;
@@ -84,7 +79,7 @@ impl OverGrpc {
 
 impl GatewayPort for OverGrpc {
     async fn record(&self, statement: proto::Statement) -> Result<Recorded, PortError> {
-        let recording = async { self.ledger().await?.record(statement, None).await };
+        let recording = async { self.ledger().await?.record(statement, self.shown.sign_key.as_ref()).await };
         let receipt = self.in_time(recording).await?;
         let index = receipt.recorded.index;
         let Some(Body::Record(record, _)) = receipt.answer.entries.get(index).map(|entry| &entry.body) else {

@@ -1,9 +1,13 @@
 //! What a look comes to: what is recorded, when, with which interval, and what is not.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
-use tagledger::edge::scanner::Kind;
+use tagledger::edge::port::{PortError, Recorded, ScannerPort, Standing, TagView};
+use tagledger::edge::scanner::{Kind, ScanError};
+use tagledger::ledger::names::{Registry, Repository, Tag, TagRef};
 use tagledger::proto::{self, Outcome};
+use tagledger::server::over_grpc::OverGrpc;
 use tonic::Code;
 
 use crate::fake::{Says, digest_of};
@@ -258,4 +262,50 @@ async fn a_scanner_that_may_not_write_says_so_and_one_without_a_ledger_too() {
     assert!(!report.is_complete());
     stage.world.token = token;
     assert_eq!(found(&stage.scan().await), ["unannounced app:v1"]);
+}
+
+/// A ledger that can't be asked about one repository.
+struct Without(OverGrpc, &'static str, fn() -> PortError);
+
+impl ScannerPort for Without {
+    async fn tags(&self, registry: &Registry, repository: &Repository) -> Result<BTreeMap<Tag, TagView>, PortError> {
+        if repository.as_str() == self.1 {
+            return Err((self.2)());
+        }
+        self.0.tags(registry, repository).await
+    }
+
+    async fn standing(&self, tag: &TagRef, newest: u64) -> Result<Standing, PortError> {
+        self.0.standing(tag, newest).await
+    }
+
+    async fn record_at(&self, statement: proto::Statement, version: u64) -> Result<Recorded, PortError> {
+        self.0.record_at(statement, version).await
+    }
+}
+
+#[tokio::test]
+async fn a_repository_that_the_ledger_does_not_tell_of_is_a_gap_and_the_others_are_gone_through() {
+    let stage = Stage::new().await;
+    for repository in [APP, "team/before", "team/zero"] {
+        stage.fake.put(repository, "v1", "one");
+    }
+    let broken = || PortError::Invalid("permission denied".to_owned());
+    let report = stage.scanner_over(Without(stage.port(), APP, broken)).round().await.expect("it goes on");
+    assert!(!report.is_complete());
+    assert_eq!(found(&report), ["unannounced before:v1", "unannounced zero:v1"]);
+    assert_eq!(report.failures.len(), 1, "{report:?}");
+    let failure = &report.failures[0];
+    assert!(
+        failure.is_gap && failure.what.ends_with(APP) && failure.reason.contains("permission denied"),
+        "{report:?}"
+    );
+    // What does not verify ends it.
+    let forged = || PortError::Untrusted("forged".to_owned());
+    let ended = stage.scanner_over(Without(stage.port(), APP, forged)).round().await;
+    assert!(matches!(ended, Err(ScanError::Ledger(PortError::Untrusted(_)))), "{ended:?}");
+    // The next round makes up for it.
+    let report = stage.scan().await;
+    assert!(report.is_complete(), "{report:?}");
+    assert_eq!(found(&report), ["unannounced app:v1"]);
 }

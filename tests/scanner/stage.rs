@@ -7,13 +7,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tagledger::client::trust::TrustFolder;
+use tagledger::edge::port::ScannerPort;
 use tagledger::edge::registry::Settings as ClientSettings;
 use tagledger::edge::scanner::{Finding, Kind, Report, ScanError, Scanner, Scope, Settings, Target};
 use tagledger::edge::source::{Credentials, RegistryAccess};
 use tagledger::ledger::entry::{Body, SignedEntry};
 use tagledger::ledger::statement::Statement;
 use tagledger::proto;
-use tagledger::server::over_grpc::OverGrpc;
+use tagledger::server::over_grpc::{OverGrpc, Shown};
 use tokio::sync::watch;
 
 use crate::fake::Fake;
@@ -51,11 +52,19 @@ impl Stage {
     }
 
     pub fn scanner(&self) -> Scanner<OverGrpc> {
+        self.scanner_over(self.port())
+    }
+
+    /// The way to the ledger.
+    pub fn port(&self) -> OverGrpc {
         let world = &self.world;
         let server = format!("http://{}", world.address).parse().expect("an address");
         let trust = TrustFolder::new(self.folder.path().join("trust"));
-        let token = world.token.clone().into();
-        let port = OverGrpc::new(server, trust, Some(world.vkey.clone()), token, Duration::from_secs(10));
+        let shown = Shown::token(world.token.clone().into());
+        OverGrpc::new(server, trust, Some(world.vkey.clone()), shown, Duration::from_secs(10))
+    }
+
+    pub fn scanner_over<P: ScannerPort>(&self, port: P) -> Scanner<P> {
         let access =
             RegistryAccess { base: self.fake.url().parse().expect("a URL"), credentials: self.credentials.clone() };
         let registry = REGISTRY.parse().expect("canonical");

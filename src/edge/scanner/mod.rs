@@ -104,6 +104,8 @@ pub struct Scanner<P> {
     state: State,
     /// Requests in a row that got no answer.
     silence: u32,
+    /// Parts of the round in a row for which the ledger gave no answer.
+    ledger_silence: u32,
 }
 
 /// What the looks share.
@@ -150,7 +152,7 @@ impl<P: ScannerPort> Scanner<P> {
             file = file.read_only();
         }
         let shared = Arc::new(Shared { port, client, registry, settings, watching, stop });
-        Ok(Self { shared, scope, file, state, silence: 0 })
+        Ok(Self { shared, scope, file, state, silence: 0, ledger_silence: 0 })
     }
 
     /// Goes once through the registry, or through what an interrupted round left.
@@ -163,15 +165,37 @@ impl<P: ScannerPort> Scanner<P> {
             if self.is_over() {
                 break;
             }
-            self.repository(&repository, &mut again).await?;
+            let compared = self.repository(&repository, &mut again).await;
+            self.or_gap(&format!("repository {repository}"), compared)?;
         }
-        self.look_again(again).await?;
+        let compared = self.look_again(again).await;
+        self.or_gap("what was to be looked at again", compared)?;
         self.end()
+    }
+
+    /// What can't be compared with the ledger is a gap, and the round goes on: unless what the ledger says does not verify,
+    /// or it did not answer several times in a row.
+    fn or_gap(&mut self, what: &str, compared: Result<(), ScanError>) -> Result<(), ScanError> {
+        let error = match compared {
+            Ok(()) => {
+                self.ledger_silence = 0;
+                return Ok(());
+            }
+            Err(ScanError::Ledger(error)) if !matches!(error, PortError::Untrusted(_)) => error,
+            Err(error) => return Err(error),
+        };
+        self.ledger_silence = if matches!(error, PortError::Unavailable(_)) { self.ledger_silence + 1 } else { 0 };
+        if self.ledger_silence >= self.shared.settings.silence {
+            self.file.keep(&self.state)?;
+            return Err(error.into());
+        }
+        self.fail(what, &format!("cannot be compared with the ledger: {error}"), true);
+        Ok(())
     }
 
     fn begin(&mut self) {
         let now = now_us();
-        self.silence = 0;
+        (self.silence, self.ledger_silence) = (0, 0);
         let oldest = now.saturating_sub(u64::try_from(LONGEST_INTERRUPTION.as_micros()).unwrap_or(u64::MAX));
         if let Some(round) =
             self.state.round.as_mut().filter(|round| round.started_us >= oldest && round.started_us <= now)
@@ -353,6 +377,11 @@ impl<P: ScannerPort> Scanner<P> {
                 Ok((job, looked)) => {
                     let looked = match looked {
                         Ok(looked) => looked,
+                        Err(error) if !matches!(error, PortError::Untrusted(_) | PortError::Unavailable(_)) => {
+                            let reason = format!("cannot be compared with the ledger: {error}");
+                            self.fail(&job.tag.to_string(), &reason, true);
+                            continue;
+                        }
                         Err(error) => {
                             // What is known so far is kept; the others' answers are not waited for.
                             self.file.keep(&self.state)?;

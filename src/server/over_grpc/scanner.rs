@@ -43,7 +43,8 @@ impl ScannerPort for OverGrpc {
     }
 
     async fn record_at(&self, statement: proto::Statement, version: u64) -> Result<Recorded, PortError> {
-        let recording = async { self.ledger().await?.record_at(statement, Some(version), None).await };
+        let sign_key = self.shown.sign_key.as_ref();
+        let recording = async { self.ledger().await?.record_at(statement, Some(version), sign_key).await };
         let receipt = self.in_time(recording).await?;
         let index = receipt.recorded.index;
         let Some(Body::Record(record, _)) = receipt.answer.entries.get(index).map(|entry| &entry.body) else {

@@ -15,7 +15,7 @@ use serde::Deserialize;
 use tokio::sync::watch;
 use zeroize::Zeroizing;
 
-use super::over_grpc::OverGrpc;
+use super::over_grpc::{Files, OverGrpc, Shown, ShownError};
 use crate::client::Server;
 use crate::client::trust::TrustFolder;
 use crate::edge::port::PortError;
@@ -41,6 +41,14 @@ pub struct Settings {
     pub ledger: String,
     /// A file that holds the token to write with.
     pub token_file: Option<PathBuf>,
+    /// Certificates to trust the ledger by, instead of the system's.
+    pub ca_file: Option<PathBuf>,
+    /// A client certificate to show the ledger.
+    pub certificate: Option<PathBuf>,
+    /// Its private key.
+    pub key: Option<PathBuf>,
+    /// A private key to sign statements with.
+    pub sign_key: Option<PathBuf>,
     /// The folder of pinned keys and checkpoints.
     pub trust: Option<PathBuf>,
     /// The ledger's key; without it the key is pinned at the first contact.
@@ -83,6 +91,10 @@ impl Default for Settings {
             registry_password_file: None,
             ledger: "http://127.0.0.1:7420".to_owned(),
             token_file: None,
+            ca_file: None,
+            certificate: None,
+            key: None,
+            sign_key: None,
             trust: None,
             vkey: None,
             repository: Vec::new(),
@@ -135,6 +147,9 @@ pub enum ScanServeError {
         /// The system's words.
         reason: String,
     },
+    /// What the ledger is to be shown.
+    #[error(transparent)]
+    Shown(#[from] ShownError),
     /// A setting has no sensible value, or none at all.
     #[error("{setting}: {reason}")]
     Setting {
@@ -217,16 +232,29 @@ impl Settings {
 
     fn port(&self) -> Result<OverGrpc, ScanServeError> {
         let server: Server = self.ledger.parse().map_err(|error| refuse("ledger", format!("{error}")))?;
-        // A dry run only reads, and reading needs no token.
-        let token = match &self.token_file {
-            Some(file) => self.secret(file)?,
-            None if self.dry_run => Zeroizing::default(),
-            None => return Err(refuse("token_file", "say where the token is to write to the ledger with")),
-        };
+        // A dry run only reads, and where reading is open that needs no token.
+        let shown = self.shown(&server)?;
+        if !shown.is_somebody() && !self.dry_run {
+            let reason =
+                "say where the token is to write to the ledger with, or show a certificate or a signature instead";
+            return Err(refuse("token_file", reason));
+        }
         let trust = self.trust.as_ref().ok_or_else(|| refuse("trust", "say where keys and checkpoints are pinned"))?;
         let vkey = self.vkey.as_ref().map(|text| text.parse::<Vkey>());
         let vkey = vkey.transpose().map_err(|error| refuse("vkey", format!("{error}")))?;
-        Ok(OverGrpc::new(server, TrustFolder::new(self.folder.join(trust)), vkey, token, self.ledger_timeout.0))
+        Ok(OverGrpc::new(server, TrustFolder::new(self.folder.join(trust)), vkey, shown, self.ledger_timeout.0))
+    }
+
+    fn shown(&self, server: &Server) -> Result<Shown, ScanServeError> {
+        let files = Files {
+            folder: &self.folder,
+            token: self.token_file.as_ref(),
+            ca: self.ca_file.as_ref(),
+            certificate: self.certificate.as_ref(),
+            key: self.key.as_ref(),
+            sign_key: self.sign_key.as_ref(),
+        };
+        Ok(Shown::read(&files, server)?)
     }
 
     fn secret(&self, path: &Path) -> Result<Zeroizing<String>, ScanServeError> {

@@ -1,0 +1,250 @@
+//! As whom a gateway and a scanner come to their ledger: what they show it, over TLS, and the roles that they need.
+
+#![cfg(feature = "server")]
+
+#[path = "principals/certificates.rs"]
+mod certificates;
+#[allow(unused_imports, reason = "the scanner's tests use the rest")]
+#[path = "scanner/fake.rs"]
+mod fake;
+#[allow(dead_code, unused_imports, reason = "the gateway's tests use the rest")]
+#[path = "gateway/stage.rs"]
+mod stage;
+mod world;
+
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use certificates::{Files, write_private};
+use fake::Fake;
+use reqwest::StatusCode;
+use serde_json::Value;
+use sha2::{Digest as _, Sha256};
+use stage::{Registry, Running, client};
+use tagledger::ledger::note::Skey;
+use tagledger::proto::append_service_client::AppendServiceClient;
+use tagledger::proto::statement::Kind;
+use tagledger::proto::{self, Credential, Role, StatementKind, principal_change};
+use tagledger::server::gateway::Settings;
+use tonic::Request;
+use tonic::transport::Channel;
+use world::{REGISTRY, World, submission};
+
+/// What a gateway states.
+const GATEWAY_KINDS: [StatementKind; 4] =
+    [StatementKind::TagPush, StatementKind::TagDelete, StatementKind::ManifestDelete, StatementKind::TagObserved];
+
+fn principal(token: &str, roles: &[Role], kinds: &[StatementKind]) -> proto::Principal {
+    let kinds = kinds.iter().map(|kind| i32::from(*kind)).collect();
+    let grants = vec![proto::Grant { repositories: vec![format!("{REGISTRY}/**")], kinds }];
+    proto::Principal {
+        roles: roles.iter().map(|role| i32::from(*role)).collect(),
+        grants,
+        requires: vec![Credential::Token.into()],
+        token_sha256: vec![Sha256::digest(token).to_vec()],
+        ..proto::Principal::default()
+    }
+}
+
+/// The same, who has to show a certificate and a signature as well.
+fn guarded(name: &str, key: &Skey, principal: proto::Principal) -> proto::Principal {
+    let requires = [Credential::Token, Credential::Certificate, Credential::Signature];
+    proto::Principal {
+        requires: requires.iter().map(|credential| i32::from(*credential)).collect(),
+        certificate_names: vec![name.to_owned()],
+        keys: vec![key.vkey().to_string()],
+        ..principal
+    }
+}
+
+async fn add(channel: &Channel, token: &str, name: &str, principal: proto::Principal) {
+    let change =
+        proto::PrincipalChange { name: name.into(), change: Some(principal_change::Change::Principal(principal)) };
+    let statement = proto::Statement { kind: Some(Kind::PrincipalChange(change)), ..Default::default() };
+    let mut request = Request::new(proto::AppendRequest { submission: Some(submission(&statement)) });
+    request.metadata_mut().insert("authorization", format!("Bearer {token}").parse().expect("a header"));
+    AppendServiceClient::new(channel.clone()).append(request).await.expect("recorded");
+}
+
+/// Runs the program to its end: exit code, standard output, standard error.
+async fn tagledgerd(folder: &Path, arguments: &[&str], variables: &[(&str, &str)]) -> (Option<i32>, String, String) {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_tagledgerd"));
+    command.current_dir(folder).env_clear().envs(variables.iter().copied()).args(arguments).stdin(Stdio::null());
+    let output = tokio::task::spawn_blocking(move || command.output().expect("it runs")).await.expect("it ends");
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    (output.status.code(), text(&output.stdout), text(&output.stderr))
+}
+
+/// Pushes through a gateway.
+async fn push(gateway: &Running, tag: &str) -> (StatusCode, String) {
+    let url = format!("http://{}/v2/team/app/manifests/{tag}", gateway.address);
+    let put = client().put(url).header("content-type", "application/vnd.oci.image.manifest.v1+json").body("{}");
+    let answer = put.send().await.expect("an answer");
+    (answer.status(), answer.text().await.expect("a body"))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_must_show_a_certificate_and_a_signature_can_be_a_gateway_or_a_scanner() {
+    let files = Files::new();
+    let world = World::open_with(&files.path("ledger"), files.config("reads = \"reader\"")).await;
+    std::fs::write(files.path("ca.pem"), files.ca.pem()).expect("written");
+    let channel = files.connect(&world, None).await.expect("connected");
+    for (name, seed, roles, kinds) in [
+        ("gateway", 1, [Role::Reader, Role::Writer], &GATEWAY_KINDS[..]),
+        ("scanner", 2, [Role::Reader, Role::Scanner], &[]),
+    ] {
+        let key = Skey::from_seed(format!("{name}.example").parse().expect("a name"), &[seed; 32]);
+        let definition = guarded(&format!("{name}.example"), &key, principal(name, &roles, kinds));
+        add(&channel, &world.token, name, definition).await;
+        let (certificate, tls_key) = files.clients.client(&format!("{name}.example"));
+        std::fs::write(files.path(&format!("{name}.pem")), certificate).expect("written");
+        std::fs::write(files.path(&format!("{name}.token")), name).expect("written");
+        write_private(&files.path(&format!("{name}.key")), &tls_key);
+        write_private(&files.path(&format!("{name}.sign")), &key.to_text());
+    }
+    let ledger = format!("https://localhost:{}", world.address.port());
+
+    let registry = Registry::start().await;
+    let text = format!(
+        "listen = '127.0.0.1:0'\nupstream = 'http://{}'\nregistry = '{REGISTRY}'\nledger = '{ledger}'\ntoken_file = \
+         'gateway.token'\ntrust = 'gateway-trust'\njournal = 'journal'\nca_file = 'ca.pem'\ncertificate = \
+         'gateway.pem'\nkey = 'gateway.key'\nsign_key = 'gateway.sign'\n",
+        registry.address
+    );
+    std::fs::write(files.path("gateway.toml"), text).expect("written");
+    let settings = Settings::read(&files.path("gateway.toml")).expect("settings");
+    let gateway = Running::start(settings.clone()).await;
+    let (status, said) = push(&gateway, "v1").await;
+    assert_eq!(status, StatusCode::CREATED, "{said}");
+    gateway.stop().await;
+    // Without one of them it is nobody.
+    for without in
+        [Settings { sign_key: None, ..settings.clone() }, Settings { certificate: None, key: None, ..settings.clone() }]
+    {
+        let gateway = Running::start(without).await;
+        let (status, said) = push(&gateway, "v2").await;
+        assert!(!status.is_success(), "{said}");
+        gateway.stop().await;
+    }
+    assert!(registry.digest_of("team/app", "v2").is_none());
+
+    let fake = Fake::new().await;
+    fake.put("team/app", "v3", "three");
+    let url = format!("http://{}", fake.address);
+    let base = [
+        &["scan", "--registry-url", &url, "--registry", REGISTRY, "--ledger", &ledger, "--token-file", "scanner.token"]
+            [..],
+        &["--trust", "scan-trust", "--pause", "50ms", "--json"],
+    ]
+    .concat();
+    let shows: [&[&str]; 3] =
+        [&["--ca-file", "ca.pem"], &["--cert", "scanner.pem", "--key", "scanner.key"], &["--sign-key", "scanner.sign"]];
+    let scan =
+        async |shows: &[&[&str]]| tagledgerd(files.folder.path(), &[&base[..], &shows.concat()].concat(), &[]).await;
+    let (code, said, _) = scan(&[shows[0], shows[1]]).await;
+    assert_eq!(code, Some(1), "without a signature: {said}");
+    let (code, said, complaints) = scan(&shows).await;
+    assert_eq!(code, Some(0), "{said} {complaints}");
+    let report: Value = serde_json::from_str(&said).expect("a report");
+    let found: Vec<&str> =
+        report["findings"].as_array().expect("a list").iter().filter_map(|found| found["tag"].as_str()).collect();
+    assert!(found.iter().any(|tag| tag.ends_with("team/app:v3")), "{report:#}");
+
+    // Keys that others may read, and what does not go together, are refused at the start.
+    for (arguments, words) in [
+        (&["--cert", "scanner.pem"][..], "certificate: needs key with it"),
+        (&["--key", "scanner.key"], "key: needs certificate with it"),
+        (&["--ledger-is-plain"], "certificates are for https:// ledgers"),
+    ] {
+        let arguments = match arguments {
+            ["--ledger-is-plain"] => {
+                let plain = base.iter().map(|word| if *word == ledger { "http://localhost:1" } else { word });
+                plain.chain(["--ca-file", "ca.pem"]).collect()
+            }
+            _ => [&base[..], arguments].concat(),
+        };
+        let (code, _, said) = tagledgerd(files.folder.path(), &arguments, &[]).await;
+        assert_eq!(code, Some(1), "{said}");
+        assert!(said.contains(words), "{said}");
+    }
+    for name in ["scanner.key", "scanner.sign"] {
+        std::fs::set_permissions(files.path(name), std::fs::Permissions::from_mode(0o640)).expect("changed");
+        let (code, _, said) = scan(&shows).await;
+        assert_eq!(code, Some(1), "{said}");
+        assert!(said.contains("may be read by others (mode 0640); run: chmod 600"), "{said}");
+        std::fs::set_permissions(files.path(name), std::fs::Permissions::from_mode(0o600)).expect("changed");
+    }
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_environment_says_to_the_command_line_counts_nothing_for_gateway_and_scanner() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let world = World::new().await;
+    let fake = Fake::new().await;
+    fake.put("team/app", "v1", "one");
+    let text = format!(
+        "registry_url = '{}'\nregistry = '{REGISTRY}'\nledger = 'http://{}'\ntoken_file = '{}'\ntrust = 'trust'\npause = \
+         '50ms'\n",
+        fake.url(),
+        world.address,
+        world.data_dir.join("token").display()
+    );
+    std::fs::write(folder.path().join("scan.toml"), text).expect("written");
+    let variables = [
+        ("TAGLEDGER_SERVER", "http://127.0.0.1:1"),
+        ("TAGLEDGER_TOKEN_FILE", "/no/such/token"),
+        ("TAGLEDGER_TRUST", "elsewhere"),
+    ];
+    let (code, said, complaints) = tagledgerd(folder.path(), &["scan", "--config", "scan.toml"], &variables).await;
+    assert_eq!(code, Some(0), "{said} {complaints}");
+    assert!(folder.path().join("trust/known_ledgers").exists() && !folder.path().join("elsewhere").exists());
+    for command in ["gateway", "scan"] {
+        let (_, help, _) = tagledgerd(folder.path(), &[command, "--help"], &[]).await;
+        assert!(variables.iter().all(|(name, _)| !help.contains(name)), "{help}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn where_reading_is_closed_the_documented_principals_do_for_gateway_and_scanner() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let config = toml::from_str("reads = \"reader\"").expect("a configuration");
+    let world = World::open_with(&folder.path().join("ledger"), config).await;
+    // As docs/OPERATIONS.md says.
+    add(&world.channel, &world.token, "gateway", principal("gateway", &[Role::Reader, Role::Writer], &GATEWAY_KINDS))
+        .await;
+    add(&world.channel, &world.token, "scanner", principal("scanner", &[Role::Reader, Role::Scanner], &[])).await;
+    for name in ["gateway", "scanner"] {
+        std::fs::write(folder.path().join(name), name).expect("written");
+    }
+    let registry = Registry::start().await;
+    registry.put("team/app", "before", "{}");
+    let settings = stage::Stage::settings(&world, &registry.address.to_string(), folder.path());
+    let settings = Settings { token_file: Some(folder.path().join("gateway")), ..settings };
+    let gateway = Running::start(settings).await;
+    let (status, said) = push(&gateway, "v1").await;
+    assert_eq!(status, StatusCode::CREATED, "{said}");
+    // One that the registry had first has to be observed; then both go by their digest.
+    let (status, said) = push(&gateway, "before").await;
+    assert_eq!(status, StatusCode::CREATED, "{said}");
+    for reference in ["v1", &stage::digest("{}")] {
+        let url = format!("http://{}/v2/team/app/manifests/{reference}", gateway.address);
+        let deleted = client().delete(url).send().await.expect("an answer");
+        assert_eq!(deleted.status(), StatusCode::ACCEPTED, "{}", deleted.text().await.unwrap_or_default());
+    }
+    gateway.stop().await;
+
+    let fake = Fake::new().await;
+    fake.put("team/app", "v3", "three");
+    let (ledger, url) = (format!("http://{}", world.address), fake.url());
+    let scan = ["scan", "--registry-url", &url, "--registry", REGISTRY, "--ledger", &ledger, "--token-file", "scanner"];
+    let more = ["--trust", "scan-trust", "--pause", "50ms", "--json"];
+    let (code, said, complaints) = tagledgerd(folder.path(), &[&scan[..], &more].concat(), &[]).await;
+    assert_eq!(code, Some(0), "{said} {complaints}");
+    assert!(said.contains("team/app:v3"), "{said}");
+    for command in ["gateway", "scan"] {
+        let (_, help, _) = tagledgerd(folder.path(), &[command, "--help"], &[]).await;
+        assert!(help.contains("tagledger principal add"), "{help}");
+    }
+}
