@@ -410,11 +410,11 @@ async fn change(
             // It may be recorded all the same, and the old credentials gone: then this is the only way in.
             match (&token, &made.token_out) {
                 (Some(_), Some(path)) => eprintln!(
-                    "tagledger: keep {}: the change may be recorded, and then the token in it is the one that counts",
+                    "tagledger: keep {}: if the change is recorded all the same, the token in it is the one that counts",
                     path.display()
                 ),
                 (Some(token), None) => eprintln!(
-                    "tagledger: the change may be recorded, and then this token of {name} is the one that counts: {}",
+                    "tagledger: if the change is recorded all the same, this token of {name} is the one that counts: {}",
                     *token.0
                 ),
                 (None, _) => {}

@@ -17,8 +17,12 @@ use crate::ledger::names::Repository;
 const PAGE_SIZE: usize = 1000;
 /// Longest page that is read: a registry that does not page gives all in one.
 const MAX_PAGE_LENGTH: usize = 32 << 20;
-/// Most names of a list.
+/// Most names of a list, and the longest: a repository has at most 255 characters with its registry (distribution-spec,
+/// "Pulling manifests"), a tag 128. Together they bound what a list takes in memory.
 const MAX_NAMES: usize = 2_000_000;
+const MAX_NAME_LENGTH: usize = 255;
+/// Most bytes of all names of a list.
+const MAX_NAMES_LENGTH: usize = 128 << 20;
 /// Pages in a row that may bring nothing new; registries that hide what one may not see give empty ones.
 const MAX_PAGES_WITHOUT_NEWS: usize = 3;
 
@@ -62,7 +66,7 @@ impl Registry {
     async fn fill(&self, names: &mut BTreeSet<String>, url: &str, scope: &Scope) -> Result<(), AskError> {
         let refused = |reason: &str| AskError::Refused(reason.to_owned());
         let mut url: Url = url.parse().map_err(|_| refused("its address makes no URL"))?;
-        let (mut visited, mut without_news) = (HashSet::new(), 0);
+        let (mut visited, mut without_news, mut length) = (HashSet::new(), 0, 0);
         loop {
             if visited.len() >= self.settings.pages {
                 return Err(AskError::Refused(format!("its list does not end: {} pages were read", visited.len())));
@@ -87,10 +91,7 @@ impl Registry {
             let page: Page = serde_json::from_slice(&read(response, MAX_PAGE_LENGTH).await?)
                 .map_err(|_| refused("it answers with something else than a list"))?;
             let before = names.len();
-            names.extend(page.tags.unwrap_or_default());
-            if names.len() > MAX_NAMES {
-                return Err(AskError::Refused(format!("its list has more than {MAX_NAMES} names")));
-            }
+            add(names, &mut length, page.tags.unwrap_or_default())?;
             without_news = if names.len() > before { 0 } else { without_news + 1 };
             match next? {
                 None => return Ok(()),
@@ -101,6 +102,23 @@ impl Registry {
             }
         }
     }
+}
+
+/// Adds the names of a page, within bounds.
+fn add(names: &mut BTreeSet<String>, length: &mut usize, page: Vec<String>) -> Result<(), AskError> {
+    for name in page {
+        if name.len() > MAX_NAME_LENGTH {
+            return Err(AskError::Refused(format!("it lists a name of {} bytes, which none may have", name.len())));
+        }
+        *length += name.len();
+        names.insert(name);
+        if names.len() > MAX_NAMES || *length > MAX_NAMES_LENGTH {
+            return Err(AskError::Refused(format!(
+                "its list has more than {MAX_NAMES} names, or {MAX_NAMES_LENGTH} bytes of them"
+            )));
+        }
+    }
+    Ok(())
 }
 
 /// Where a list goes on (RFC 8288; distribution-spec, "Listing Tags").
@@ -152,6 +170,18 @@ mod tests {
         ] {
             assert_eq!(next_target(links), expected, "{links}");
         }
+    }
+
+    #[test]
+    fn a_list_is_bounded_in_what_it_takes() {
+        let mut names = BTreeSet::new();
+        let mut length = 0;
+        assert!(add(&mut names, &mut length, vec!["a".repeat(255), "b".into()]).is_ok());
+        let refused = add(&mut names, &mut length, vec!["c".into(), "d".repeat(256)]).expect_err("too long");
+        assert!(matches!(refused, AskError::Refused(reason) if reason.contains("256 bytes")));
+        assert_eq!((names.len(), length), (3, 257), "what came before it stays");
+        length = MAX_NAMES_LENGTH;
+        assert!(add(&mut names, &mut length, vec!["e".into()]).is_err());
     }
 
     #[test]
