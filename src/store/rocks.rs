@@ -1,6 +1,7 @@
 //! The embedded store: RocksDB, one column family a table, every commit synced.
 
 use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 
 use rocksdb::{
@@ -21,6 +22,8 @@ pub struct RocksStore {
     db: DB,
     /// Goes after the database is closed, for fields go in the order they are written in.
     in_use: Arc<()>,
+    /// Dropped after the database.
+    _open: Open,
 }
 
 /// Why a database was not opened.
@@ -44,6 +47,31 @@ pub enum OpenError {
     },
 }
 
+/// Databases that are open in this process.
+static DATABASES: AtomicUsize = AtomicUsize::new(0);
+
+/// One of them.
+struct Open;
+
+impl Open {
+    fn new() -> Self {
+        DATABASES.fetch_add(1, Ordering::SeqCst);
+        Self
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        DATABASES.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+/// How many databases this process has open. RocksDB aborts a process that ends while it closes one, so whoever leaves
+/// that to other threads waits for them.
+pub fn open_databases() -> usize {
+    DATABASES.load(Ordering::SeqCst)
+}
+
 impl RocksStore {
     /// Opens a database, and creates it if there is none.
     pub fn open(path: &Path) -> Result<Self, OpenError> {
@@ -62,7 +90,7 @@ impl RocksStore {
         let cache = Cache::new_hyper_clock_cache(BLOCK_CACHE, 0);
         let families = Table::ALL.map(|table| ColumnFamilyDescriptor::new(table.name(), family_options(table, &cache)));
         let db = DB::open_cf_descriptors(&options, path, families).map_err(|error| refused(path, error))?;
-        Ok(Self { db, in_use: Arc::default() })
+        Ok(Self { db, in_use: Arc::default(), _open: Open::new() })
     }
 
     /// Is gone once the database is closed. The last `Arc` of a store is gone before.
@@ -85,8 +113,11 @@ fn refuse_older(path: &Path) -> Result<(), OpenError> {
         return Ok(());
     }
     let meta = DB::open_cf_for_read_only(&options, path, [Table::Meta.name()], false);
-    let identity =
-        rows::identity(&RocksStore { db: meta.map_err(|error| refused(path, error))?, in_use: Arc::default() });
+    let identity = rows::identity(&RocksStore {
+        db: meta.map_err(|error| refused(path, error))?,
+        in_use: Arc::default(),
+        _open: Open::new(),
+    });
     match identity {
         Ok(Some((found, _))) if found < FORMAT => {
             Err(OpenError::OlderFormat { path: path.display().to_string(), error: OlderFormat { found } })

@@ -41,6 +41,25 @@ pub(crate) use immutable::immutable;
 /// Entries that a new ledger begins with: a commitment over nothing, its first principal, a commitment.
 pub const BEGUN: u64 = 3;
 
+thread_local! {
+    /// A test's thread ends after its runtime, which leaves closing the database to the sequencer; and RocksDB aborts a
+    /// process that ends while it closes one. So the last test waits; others not for long.
+    static CLOSING: Closing = const { Closing };
+}
+
+struct Closing;
+
+impl Drop for Closing {
+    fn drop(&mut self) {
+        for _ in 0..100 {
+            if tagledger::store::rocks::open_databases() == 0 {
+                return;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(10));
+        }
+    }
+}
+
 /// A running service.
 pub struct World {
     pub address: SocketAddr,
@@ -79,6 +98,7 @@ impl World {
     /// The same, with other settings; on a free port all the same.
     pub async fn open_with(path: &Path, config: Config) -> Self {
         let config = Config { listen: "127.0.0.1:0".parse().expect("an address"), ..config };
+        CLOSING.with(|_| {});
         let data_dir = DataDir::open(path, None).expect("a data directory");
         let (stop, stopped) = oneshot::channel();
         let (started, running) = oneshot::channel();
