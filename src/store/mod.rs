@@ -2,7 +2,7 @@
 //!
 //! The engine needs four things of a store: one atomic, synced commit, conditional on the tree size it was planned for;
 //! point reads; reads in order of keys; and snapshots, so that a question reads one state of the world. [`rocks`] is the embedded
-//! store, [`memory`] the double that fails on demand and loses what was not synced. A replicated store would implement the
+//! store, [`memory`] the double that fails on demand. A replicated store would implement the
 //! same trait; so nothing above this module may know RocksDB.
 //!
 //! What the rows mean is in [`rows`]: keys, values and their encoding. [`leaf_pages`] is a copy of some of it in a scratch file,
