@@ -2,6 +2,7 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
+use std::sync::Mutex;
 use std::time::Duration;
 
 use reqwest::StatusCode;
@@ -186,12 +187,15 @@ async fn a_manifest_that_is_too_large_too_slow_or_cut_short_leaves_no_trace() {
 #[tokio::test(flavor = "multi_thread")]
 async fn manifests_that_are_slow_to_come_take_no_more_memory_than_there_is() {
     let stage = Stage::with(|settings| (settings.manifest_limit, settings.manifest_memory) = (1000, 1500)).await;
-    let mut slow = TcpStream::connect(stage.gateway.address).expect("connected");
     let begun =
         format!("PUT /v2/team/app/manifests/v1 HTTP/1.1\r\nHost: g\r\nContent-Length: 1000\r\n\r\n{}", "x".repeat(900));
-    slow.write_all(begun.as_bytes()).expect("sent");
+    let slow = Mutex::new(Vec::new());
     stage
         .until("there is no room", async |stage| {
+            // Another one each time: the one that comes while `latest` is in hand is itself refused.
+            let mut connection = TcpStream::connect(stage.gateway.address).expect("connected");
+            connection.write_all(begun.as_bytes()).expect("sent");
+            slow.lock().expect("not poisoned").push(connection);
             let answer = stage.send("PUT", "/v2/team/app/manifests/latest", &"y".repeat(700)).await;
             answer.status() == StatusCode::SERVICE_UNAVAILABLE && answer.headers().contains_key("retry-after")
         })
