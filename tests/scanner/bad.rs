@@ -97,7 +97,9 @@ async fn a_digest_that_is_not_of_the_bytes_is_not_believed() {
 
 #[tokio::test]
 async fn bodies_without_end_are_not_read_to_their_end() {
-    let stage = Stage::new().await;
+    let mut stage = Stage::new().await;
+    // So much takes longer than others may.
+    stage.settings.client.timeout = Duration::from_secs(15);
     stage.fake.put(APP, "v1", "one");
     stage.fake.says(|asked, _| {
         let mut said = Says::status(200);
