@@ -20,7 +20,7 @@ impl Process {
     pub(crate) fn start(stage: &Stage, name: &str) -> Self {
         let folder = stage.folder.path();
         let config = folder.join(format!("{name}.toml"));
-        let text = "look_pause_ms = 50\nidle_timeout_ms = 2000\n";
+        let text = "look_pause_ms = 50\nidle_timeout_ms = 2000\nlate_bound_ms = 4000\nhold_wait_ms = 200\n";
         std::fs::write(&config, text).expect("written");
         let mut child = Command::new(env!("CARGO_BIN_EXE_tagledgerd"))
             .arg("gateway")
@@ -114,5 +114,29 @@ async fn an_intent_in_the_journal_that_never_reached_the_ledger_changes_nothing(
             stage.log().await.last().is_some_and(|last| last == "latest observe: UNCHANGED")
         })
         .await;
+    stage.agrees().await;
+}
+
+#[tokio::test]
+async fn what_the_registry_carries_out_after_its_gateway_was_killed_keeps_its_tag_until_then() {
+    let stage = Stage::new().await;
+    stage.registry.set(Mode::DoesLate);
+    let gateway = Process::start(&stage, "mortal");
+    let url = |gateway: &Process| format!("http://{}/v2/team/app/manifests/v1", gateway.address);
+    let pushing = tokio::spawn(stage.client.put(url(&gateway)).body("late").send());
+    stage.until("it reached the registry", async |stage| stage.registry.changes().len() == 1).await;
+    gateway.kill();
+    assert!(pushing.await.expect("ran").is_err(), "the client heard nothing");
+    stage.registry.set(Mode::Works);
+    let again = Process::start(&stage, "mortal");
+    let answer = stage.client.put(url(&again)).body("another").send().await.expect("answered");
+    assert_eq!(answer.status(), StatusCode::SERVICE_UNAVAILABLE, "it may come yet");
+    assert_eq!(stage.registry.digest_of("team/app", "v1"), None, "it was too early to tell");
+    stage
+        .until("it came", async |stage| stage.log().await.last().is_some_and(|last| last == "v1 observe: APPLIED"))
+        .await;
+    let answer = stage.client.put(url(&again)).body("another").send().await.expect("answered");
+    assert_eq!(answer.status(), StatusCode::CONFLICT);
+    assert_eq!(stage.bound("v1").await, digest("late"));
     stage.agrees().await;
 }
