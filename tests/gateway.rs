@@ -144,6 +144,29 @@ async fn a_tag_that_the_registry_had_before_the_ledger_is_found_and_kept() {
 }
 
 #[tokio::test]
+async fn what_was_seen_before_a_change_is_void_if_the_tag_got_entries_meanwhile() {
+    let stage = Stage::new().await;
+    stage.registry.put("team/app", "v1", "old");
+    stage.registry.set(Mode::TellsSlowly);
+    let somebody = async {
+        stage
+            .until("it is looked at", async |stage| {
+                stage.registry.requests().contains(&"HEAD /v2/team/app/manifests/v1".to_owned())
+            })
+            .await;
+        let fact = world::push("v1", &stage::digest("fact"), tagledger::proto::Disposition::Happened);
+        stage.world.recorded(&fact).await;
+    };
+    let ((status, body), ()) = tokio::join!(stage.push("v1", "new"), somebody);
+    assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE, "{body}");
+    let expected = ["v1 push INTENDED: NOTED", "v1 push HAPPENED: APPLIED", "v1 push REFUSED: FAILED"];
+    assert_eq!(stage.log().await, expected, "what was seen is older than the fact");
+    assert!(stage.registry.changes().is_empty());
+    assert_eq!(stage.bound("v1").await, stage::digest("fact"));
+    stage.world.check_ledger().await;
+}
+
+#[tokio::test]
 async fn what_the_registry_refuses_is_failed_and_what_it_does_not_say_is_looked_at() {
     let stage = Stage::new().await;
     stage.push("latest", "one").await;

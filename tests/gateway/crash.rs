@@ -18,9 +18,15 @@ pub(crate) struct Process {
 impl Process {
     /// Before the stage's registry, to its ledger. `name`: of its journal; the same name goes on with it.
     pub(crate) fn start(stage: &Stage, name: &str) -> Self {
+        Self::start_with(stage, name, "")
+    }
+
+    /// The same with more settings.
+    pub(crate) fn start_with(stage: &Stage, name: &str, more: &str) -> Self {
         let folder = stage.folder.path();
         let config = folder.join(format!("{name}.toml"));
-        let text = "look_pause_ms = 50\nidle_timeout_ms = 2000\nlate_bound_ms = 4000\nhold_wait_ms = 200\n";
+        let text =
+            format!("look_pause_ms = 50\nidle_timeout_ms = 2000\nlate_bound_ms = 8000\nhold_wait_ms = 200\n{more}");
         std::fs::write(&config, text).expect("written");
         let mut child = Command::new(env!("CARGO_BIN_EXE_tagledgerd"))
             .arg("gateway")
@@ -45,8 +51,14 @@ impl Process {
         let mut line = String::new();
         let stdout = child.stdout.take().expect("a pipe");
         BufReader::new(stdout).read_line(&mut line).expect("it says where it listens");
-        let address = line.trim().rsplit("http://").next().and_then(|text| text.parse().ok());
+        let address = line.trim().rsplit("://").next().and_then(|text| text.parse().ok());
         Self { address: address.unwrap_or_else(|| panic!("{line:?} names no address")), child }
+    }
+
+    /// As `kill -HUP` does.
+    pub(crate) fn hang_up(&self) {
+        let id = self.child.id().to_string();
+        assert!(Command::new("kill").args(["-HUP", &id]).status().expect("it runs").success());
     }
 
     /// As `kill -9` does.

@@ -27,7 +27,7 @@ pub(crate) const RULE: &str = "registry.example/team/**:v*";
 /// What somebody sends from whom the registry hides everything.
 pub(crate) const STRANGER: &str = "Bearer stranger";
 /// How long after it was asked a registry carries out what it carries out late.
-pub(crate) const LATE: Duration = Duration::from_millis(1500);
+pub(crate) const LATE: Duration = Duration::from_millis(3000);
 const PATIENCE: Duration = Duration::from_secs(15);
 
 /// All of it.

@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 use reqwest::StatusCode;
 use tagledger::server::config::TlsSettings;
 
-use crate::certificates::Files;
+use crate::certificates::{Files, write_private};
+use crate::crash::Process;
 use crate::stage::{Stage, digest};
 
 fn client(files: &Files) -> reqwest::Client {
@@ -37,6 +38,37 @@ async fn clients_are_served_with_tls_and_a_new_certificate_is_taken_without_a_re
     while client(&others).get(&url).send().await.is_err() {
         assert!(begun.elapsed() < Duration::from_secs(15), "the new certificate is served");
         tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_certificate_is_taken_at_once_on_sighup_and_a_broken_one_is_not() {
+    let mut all = vec![Files::new()];
+    let stage = Stage::new().await;
+    let files = &all[0];
+    let (certificate, key) = (files.path("server.pem"), files.path("server.key"));
+    let tls = format!("[tls]\ncertificate = '{}'\nkey = '{}'\n", certificate.display(), key.display());
+    let gateway = Process::start_with(&stage, "secured", &tls);
+    let url = format!("https://localhost:{}/healthz", gateway.address.port());
+    let is_served = async |files: &Files| client(files).get(&url).send().await.is_ok();
+    assert!(is_served(files).await);
+    // The files are looked at every three seconds: three times in a row that alone would not be soon enough.
+    for _ in 0..3 {
+        let others = Files::new();
+        std::fs::write(&certificate, "no certificate").expect("written");
+        gateway.hang_up();
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        assert!(is_served(all.last().expect("one")).await, "the one from before");
+        let (chain, key_text) = others.ca.server();
+        write_private(&key, &key_text);
+        std::fs::write(&certificate, chain).expect("written");
+        gateway.hang_up();
+        let begun = Instant::now();
+        while !is_served(&others).await {
+            assert!(begun.elapsed() < Duration::from_millis(1_500), "the new certificate is served");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        all.push(others);
     }
 }
 
