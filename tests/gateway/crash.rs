@@ -1,4 +1,5 @@
-//! A gateway that is killed between intent and outcome.
+//! A gateway that is killed between intent and outcome. The ledger runs beside the test, on other threads: the program asks it before
+//! it says where it listens.
 
 use std::io::{BufRead as _, BufReader};
 use std::net::SocketAddr;
@@ -82,7 +83,7 @@ impl Drop for Process {
     }
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn a_gateway_killed_between_intent_and_outcome_settles_it_at_the_next_start() {
     for (mode, became) in
         [(Mode::DoesAndStalls, "latest observe: APPLIED"), (Mode::Stalls, "latest observe: UNCHANGED")]
@@ -109,7 +110,7 @@ async fn a_gateway_killed_between_intent_and_outcome_settles_it_at_the_next_star
     }
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn an_intent_in_the_journal_that_never_reached_the_ledger_changes_nothing() {
     use base64::Engine as _;
     use prost::Message as _;
@@ -129,7 +130,7 @@ async fn an_intent_in_the_journal_that_never_reached_the_ledger_changes_nothing(
     stage.agrees().await;
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn what_the_registry_carries_out_after_its_gateway_was_killed_keeps_its_tag_until_then() {
     let stage = Stage::new().await;
     stage.registry.set(Mode::DoesLate);

@@ -22,11 +22,11 @@ async fn attempt(stage: &Stage, method: &str, tag: &str, authorization: Option<&
 /// Who the last record says it was.
 async fn last_actor(stage: &Stage) -> String {
     let entries = stage.world.entries().await;
-    let records = entries.iter().filter_map(|bytes| match SignedEntry::decode(bytes).expect("an entry").body {
+    let mut records = entries.iter().filter_map(|bytes| match SignedEntry::decode(bytes).expect("an entry").body {
         Body::Record(_, statement) => Some(statement.message.actor),
         Body::Commitment(_) => None,
     });
-    records.last().expect("something is recorded")
+    records.next_back().expect("something is recorded")
 }
 
 #[tokio::test]
