@@ -27,6 +27,7 @@ use tagledger::proto::append_service_client::AppendServiceClient;
 use tagledger::proto::statement::Kind;
 use tagledger::proto::{self, Credential, Role, StatementKind, principal_change};
 use tagledger::server::gateway::Settings;
+use tagledger::server::over_grpc::LedgerSettings;
 use tonic::Request;
 use tonic::transport::Channel;
 use world::{REGISTRY, World, submission};
@@ -76,6 +77,13 @@ async fn tagledgerd(folder: &Path, arguments: &[&str], variables: &[(&str, &str)
     (output.status.code(), text(&output.stdout), text(&output.stderr))
 }
 
+/// Why a gateway does not start.
+async fn refused(settings: Settings) -> String {
+    let started = |_| panic!("it started");
+    let serving = tagledger::server::gateway::serve(settings, started, std::future::pending());
+    serving.await.expect_err("it does not start").to_string()
+}
+
 /// Pushes through a gateway.
 async fn push(gateway: &Running, tag: &str) -> (StatusCode, String) {
     let url = format!("http://{}/v2/team/app/manifests/{tag}", gateway.address);
@@ -107,8 +115,8 @@ async fn who_must_show_a_certificate_and_a_signature_can_be_a_gateway_or_a_scann
 
     let registry = Registry::start().await;
     let text = format!(
-        "listen = '127.0.0.1:0'\nupstream = 'http://{}'\nregistry = '{REGISTRY}'\nledger = '{ledger}'\ntoken_file = \
-         'gateway.token'\ntrust = 'gateway-trust'\njournal = 'journal'\nca_file = 'ca.pem'\ncertificate = \
+        "listen = '127.0.0.1:0'\nupstream = 'http://{}'\nregistry = '{REGISTRY}'\njournal = 'journal'\n[ledger]\nurl = \
+         '{ledger}'\ntoken_file = 'gateway.token'\ntrust = 'gateway-trust'\nca_file = 'ca.pem'\ncertificate = \
          'gateway.pem'\nkey = 'gateway.key'\nsign_key = 'gateway.sign'\n",
         registry.address
     );
@@ -118,14 +126,15 @@ async fn who_must_show_a_certificate_and_a_signature_can_be_a_gateway_or_a_scann
     let (status, said) = push(&gateway, "v1").await;
     assert_eq!(status, StatusCode::CREATED, "{said}");
     gateway.stop().await;
-    // Without one of them it is nobody.
-    for without in
-        [Settings { sign_key: None, ..settings.clone() }, Settings { certificate: None, key: None, ..settings.clone() }]
-    {
-        let gateway = Running::start(without).await;
-        let (status, said) = push(&gateway, "v2").await;
-        assert!(!status.is_success(), "{said}");
-        gateway.stop().await;
+    // Without one of them it does not even start, and says what is missing.
+    let all = || settings.ledger.clone();
+    for (without, words) in [
+        (LedgerSettings { sign_key: None, ..all() }, "has to sign what it states, and sign_key is not set"),
+        (LedgerSettings { certificate: None, key: None, ..all() }, "certificate"),
+        (LedgerSettings { token_file: None, ..all() }, "token"),
+    ] {
+        let error = refused(Settings { ledger: without, ..settings.clone() }).await;
+        assert!(error.contains(words), "{error}");
     }
     assert!(registry.digest_of("team/app", "v2").is_none());
 
@@ -142,8 +151,9 @@ async fn who_must_show_a_certificate_and_a_signature_can_be_a_gateway_or_a_scann
         [&["--ca-file", "ca.pem"], &["--cert", "scanner.pem", "--key", "scanner.key"], &["--sign-key", "scanner.sign"]];
     let scan =
         async |shows: &[&[&str]]| tagledgerd(files.folder.path(), &[&base[..], &shows.concat()].concat(), &[]).await;
-    let (code, said, _) = scan(&[shows[0], shows[1]]).await;
+    let (code, _, said) = scan(&[shows[0], shows[1]]).await;
     assert_eq!(code, Some(1), "without a signature: {said}");
+    assert!(said.contains("principal \"scanner\" has to sign what it states, and sign_key is not set"), "{said}");
     let (code, said, complaints) = scan(&shows).await;
     assert_eq!(code, Some(0), "{said} {complaints}");
     let report: Value = serde_json::from_str(&said).expect("a report");
@@ -185,8 +195,8 @@ async fn what_the_environment_says_to_the_command_line_counts_nothing_for_gatewa
     let fake = Fake::new().await;
     fake.put("team/app", "v1", "one");
     let text = format!(
-        "registry_url = '{}'\nregistry = '{REGISTRY}'\nledger = 'http://{}'\ntoken_file = '{}'\ntrust = 'trust'\npause = \
-         '50ms'\n",
+        "registry_url = '{}'\nregistry = '{REGISTRY}'\npause = '50ms'\n[ledger]\nurl = 'http://{}'\ntoken_file = '{}'\ntrust \
+         = 'trust'\n",
         fake.url(),
         world.address,
         world.data_dir.join("token").display()
@@ -221,7 +231,8 @@ async fn where_reading_is_closed_the_documented_principals_do_for_gateway_and_sc
     let registry = Registry::start().await;
     registry.put("team/app", "before", "{}");
     let settings = stage::Stage::settings(&world, &registry.address.to_string(), folder.path());
-    let settings = Settings { token_file: Some(folder.path().join("gateway")), ..settings };
+    let ledger = LedgerSettings { token_file: Some(folder.path().join("gateway")), ..settings.ledger.clone() };
+    let settings = Settings { ledger, ..settings };
     let gateway = Running::start(settings).await;
     let (status, said) = push(&gateway, "v1").await;
     assert_eq!(status, StatusCode::CREATED, "{said}");
@@ -247,4 +258,54 @@ async fn where_reading_is_closed_the_documented_principals_do_for_gateway_and_sc
         let (_, help, _) = tagledgerd(folder.path(), &[command, "--help"], &[]).await;
         assert!(help.contains("tagledger principal add"), "{help}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_may_not_do_what_it_needs_does_not_start_and_says_what_to_run() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let world = World::new().await;
+    let registry = Registry::start().await;
+    let settings = stage::Stage::settings(&world, &registry.address.to_string(), folder.path());
+    let kinds = &GATEWAY_KINDS;
+    let elsewhere = |definition: proto::Principal| {
+        let grants = vec![proto::Grant { repositories: vec!["other.example/**".into()], kinds: Vec::new() }];
+        proto::Principal { grants, ..definition }
+    };
+    for (name, definition, words) in [
+        ("looker", principal("looker", &[Role::Scanner], &[]), "has not the role writer"),
+        ("pusher", principal("pusher", &[Role::Writer], &kinds[..1]), "has no grant for delete statements about"),
+        ("other", elsewhere(principal("other", &[Role::Writer], &[])), "has no grant for push statements about"),
+    ] {
+        add(&world.channel, &world.token, name, definition).await;
+        std::fs::write(folder.path().join(name), name).expect("written");
+        let ledger = LedgerSettings { token_file: Some(folder.path().join(name)), ..settings.ledger.clone() };
+        let error = refused(Settings { ledger, ..settings.clone() }).await;
+        assert!(error.contains(&format!("principal \"{name}\" {words}")), "{error}");
+        let command = format!("tagledger principal add {name} --replace --role writer,reader --repository");
+        assert!(error.contains(&command), "{error}");
+    }
+    std::fs::write(folder.path().join("nobody"), "nobody").expect("written");
+    let ledger = LedgerSettings { token_file: Some(folder.path().join("nobody")), ..settings.ledger.clone() };
+    let error = refused(Settings { ledger, ..settings }).await;
+    assert!(error.contains("token"), "{error}");
+
+    let fake = Fake::new().await;
+    let (ledger, url) = (format!("http://{}", world.address), fake.url());
+    let scan = |token: &'static str| {
+        let arguments =
+            ["scan", "--registry-url", &url, "--registry", REGISTRY, "--ledger", &ledger, "--token-file", token];
+        [&arguments[..], &["--trust", "scan-trust", "--pause", "50ms", "--json"]]
+            .concat()
+            .into_iter()
+            .map(str::to_owned)
+            .collect::<Vec<_>>()
+    };
+    for (token, works) in [("looker", true), ("pusher", false), ("other", false)] {
+        let arguments = scan(token);
+        let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+        let (code, _, said) = tagledgerd(folder.path(), &arguments, &[]).await;
+        assert_eq!(code, Some(i32::from(!works)), "{token}: {said}");
+        assert!(works || said.contains("has no grant for observe statements"), "{said}");
+    }
+    assert!(fake.asked().iter().all(|asked| !asked.path.contains("manifests")), "nothing was looked at in vain");
 }

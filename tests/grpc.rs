@@ -1247,3 +1247,50 @@ fn health_and_reflection_answer() {
         }
     });
 }
+
+#[test]
+fn a_list_of_repositories_is_proven_complete_page_by_page() {
+    runtime().block_on(async {
+        let world = World::new().await;
+        let mut names = Vec::new();
+        for number in 0..5 {
+            let kind = happened("v1", &digest('a')).kind;
+            let Some(proto::statement::Kind::TagPush(push)) = kind else { panic!("it is a push") };
+            let push = proto::TagPush { repository: format!("team/app{number}"), ..push };
+            world.recorded(&world::statement(proto::statement::Kind::TagPush(push))).await;
+            names.push(format!("team/app{number}"));
+        }
+        let (mut token, mut listed) = (String::new(), Vec::new());
+        loop {
+            let request = proto::ListRepositoriesRequest { page_size: 2, page_token: token, ..Default::default() };
+            let page = world.query().list_repositories(request.clone()).await.expect("a page").into_inner();
+            let proven = prove(page.evidence.as_ref().expect("evidence"), &world.vkey);
+            for found in &page.repositories {
+                let registry = found.registry.parse().expect("a name");
+                let repository = Repository::parse(&registry, &found.repository).expect("a name");
+                let tags = Subject::TagsOf(registry, repository);
+                proven.check_state(&tags, page.as_of_us, found.state.as_ref(), "");
+            }
+            let bare = proto::ListRepositoriesRequest { without_evidence: true, ..request };
+            let left_out = world.query().list_repositories(bare).await.expect("a page").into_inner();
+            assert_eq!((left_out.repositories, left_out.evidence), (page.repositories.clone(), None));
+            listed.extend(page.repositories.into_iter().map(|found| found.repository));
+            token = page.next_page_token;
+            if token.is_empty() {
+                break;
+            }
+        }
+        assert_eq!(listed, names);
+        // And by whoever believes nobody.
+        let folder = tempfile::tempdir().expect("a folder");
+        let trust = tagledger::client::trust::TrustFolder::new(folder.path().to_owned());
+        let server = format!("http://{}", world.address).parse().expect("an address");
+        let opening =
+            tagledger::client::RemoteLedger::open(server, Default::default(), trust, Some(world.vkey.clone()));
+        let (ledger, _) = opening.await.expect("opened");
+        let question = tagledger::ledger::answer::Question::RepositoriesAt { at_us: 0, limit: 0 };
+        let (answer, _) = ledger.ask(question).await.expect("verified");
+        let tagledger::ledger::answer::Finding::States(list) = &answer.finding else { panic!("a list") };
+        assert_eq!((list.items.len(), list.is_cut, list.looked_at), (5, false, 5));
+    });
+}

@@ -627,7 +627,11 @@ async fn registry(
 }
 
 fn access(address: SocketAddr) -> Option<RegistryAccess> {
-    Some(RegistryAccess { base: format!("http://{address}").parse().expect("valid"), credentials: None })
+    Some(RegistryAccess {
+        base: format!("http://{address}").parse().expect("valid"),
+        credentials: None,
+        token_realm: None,
+    })
 }
 
 const AGREED: &str = "confirm_agreed_total{source=\"lab\"}";

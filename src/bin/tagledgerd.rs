@@ -9,6 +9,7 @@ use tagledger::ledger::note::Origin;
 use tagledger::server::config::{Config, TlsSettings};
 use tagledger::server::data_dir::DataDir;
 use tagledger::server::gateway::{self, Settings};
+use tagledger::server::over_grpc::LedgerSettings;
 use tagledger::server::scan::{self, Span};
 use tagledger::server::{Running, ServeError, serve};
 
@@ -57,7 +58,7 @@ enum Command {
     /// it lets a push or delete through, it records the intent in the ledger, which decides by its policy; afterwards, what
     /// became of it. A denied change is answered with 409 and the reason, which docker, podman, buildah and skopeo print.
     #[command(
-        after_help = "Example, with a registry on port 5000 and a ledger on port 7420 of this machine:\n  tagledger principal add gateway --role writer,reader --repository 'registry.example/**' \\\n    --kind push,delete,delete-digest,observe --token-file ./ledger/token --token-out ./gateway.token\n  tagledgerd gateway --upstream http://127.0.0.1:5000 --registry registry.example --ledger 127.0.0.1:7420 \\\n    --token-file ./gateway.token --trust ./gateway-trust --listen 127.0.0.1:7430\n  skopeo copy --dest-tls-verify=false dir:./image docker://127.0.0.1:7430/team/app:v1\n  tagledger history registry.example/team/app:v1\n\nThe same in a file, for --config; more settings are in docs/OPERATIONS.md:\n  upstream = \"http://127.0.0.1:5000\"\n  registry = \"registry.example\"\n  token_file = \"gateway.token\"\n  trust = \"gateway-trust\"\n  when_ledger_unreachable = \"protect\"    # or \"refuse\", \"pass\""
+        after_help = "Example, with a registry on port 5000 and a ledger on port 7420 of this machine:\n  tagledger principal add gateway --role writer,reader --repository 'registry.example/**' \\\n    --kind push,delete,delete-digest,observe --token-file ./ledger/token --token-out ./gateway.token\n  tagledgerd gateway --upstream http://127.0.0.1:5000 --registry registry.example --ledger 127.0.0.1:7420 \\\n    --token-file ./gateway.token --trust ./gateway-trust --listen 127.0.0.1:7430\n  skopeo copy --dest-tls-verify=false dir:./image docker://127.0.0.1:7430/team/app:v1\n  tagledger history registry.example/team/app:v1\n\nThe same in a file, for --config; more settings are in docs/OPERATIONS.md:\n  upstream = \"http://127.0.0.1:5000\"\n  registry = \"registry.example\"\n  when_ledger_unreachable = \"protect\"    # or \"refuse\", \"pass\"\n  [ledger]\n  token_file = \"gateway.token\"\n  trust = \"gateway-trust\""
     )]
     Gateway(GatewayFlags),
     /// Look through a registry, confirm what was claimed about it, and record what nobody announced.
@@ -70,7 +71,7 @@ enum Command {
     /// Exits 0 if the round was complete (whether there were differences or not), 1 if something could not be gone through or stayed
     /// open, 2 if it was called wrongly, 3 if the ledger's answers do not verify.
     #[command(
-        after_help = "Examples, with a registry on port 5000 and a ledger on port 7420 of this machine:\n  tagledger principal add scanner --role scanner,reader --repository 'registry.example/**' \\\n    --token-file ./ledger/token --token-out ./scan.token\n  tagledgerd scan --registry-url http://127.0.0.1:5000 --registry registry.example --token-file ./scan.token \\\n    --trust ./scan-trust --state ./scan-state --once\n  tagledgerd scan ... --every 10m --repository 'team/**' --exclude '**/tmp-*'\n  tagledgerd scan ... --dry-run --json        # what would be recorded; writes nothing\n\nThe same in a file, for --config; more settings are in docs/OPERATIONS.md:\n  registry_url = \"http://127.0.0.1:5000\"\n  registry = \"registry.example\"\n  token_file = \"scan.token\"\n  trust = \"scan-trust\"\n  state = \"scan-state\"\n  every = \"10m\"\n\nIn --state is remembered when each tag was last seen, and as what. Without it, or if it is lost, the next round looks at\neverything anew and records nothing twice, but cannot say since when something is as it is."
+        after_help = "Examples, with a registry on port 5000 and a ledger on port 7420 of this machine:\n  tagledger principal add scanner --role scanner,reader --repository 'registry.example/**' \\\n    --token-file ./ledger/token --token-out ./scan.token\n  tagledgerd scan --registry-url http://127.0.0.1:5000 --registry registry.example --token-file ./scan.token \\\n    --trust ./scan-trust --state ./scan-state --once\n  tagledgerd scan ... --every 10m --repository 'team/**' --exclude '**/tmp-*'\n  tagledgerd scan ... --dry-run --json        # what would be recorded; writes nothing\n\nThe same in a file, for --config; more settings are in docs/OPERATIONS.md:\n  registry_url = \"http://127.0.0.1:5000\"\n  registry = \"registry.example\"\n  state = \"scan-state\"\n  every = \"10m\"\n  [ledger]\n  token_file = \"scan.token\"\n  trust = \"scan-trust\"\n\nIn --state is remembered when each tag was last seen, and as what. Without it, or if it is lost, the next round looks at\neverything anew and records nothing twice, but cannot say since when something is as it is."
     )]
     Scan(Box<ScanFlags>),
     /// Make a data directory with origin, keys and first token, and print the verifier key.
@@ -91,33 +92,17 @@ struct GatewayFlags {
     /// What the registry is called in entries: the host that clients name, "registry.example"
     #[arg(long, value_name = "NAME")]
     registry: Option<String>,
-    /// Where the ledger is served [default: http://127.0.0.1:7420]
-    #[arg(long, value_name = "URL")]
-    ledger: Option<String>,
     /// Address to listen on [default: 127.0.0.1:7430]
     #[arg(long, value_name = "ADDR")]
     listen: Option<SocketAddr>,
-    /// File that holds the token to write to the ledger with
-    #[arg(long, value_name = "FILE")]
-    token_file: Option<PathBuf>,
-    /// Certificates to trust an https:// ledger by (PEM), instead of the system's
-    #[arg(long, value_name = "FILE")]
-    ca_file: Option<PathBuf>,
-    /// Client certificate to show an https:// ledger (PEM); needs --key
-    #[arg(long, value_name = "FILE")]
-    cert: Option<PathBuf>,
+    #[command(flatten)]
+    ledger: LedgerSettings,
+    /// Serve clients with TLS: the gateway's certificate and those between it and its authority (PEM); needs --tls-key
+    #[arg(long, value_name = "FILE", requires = "tls_key")]
+    tls_certificate: Option<PathBuf>,
     /// Its private key (PEM), readable by its owner alone
-    #[arg(long, value_name = "FILE")]
-    key: Option<PathBuf>,
-    /// Sign statements with this private key (a file in signed-note form), readable by its owner alone
-    #[arg(long, value_name = "FILE")]
-    sign_key: Option<PathBuf>,
-    /// Folder where the ledger's key and newest checkpoint are pinned
-    #[arg(long, value_name = "DIR")]
-    trust: Option<PathBuf>,
-    /// The ledger's verifier key [default: pinned at the first contact]
-    #[arg(long, value_name = "VKEY")]
-    vkey: Option<String>,
+    #[arg(long, value_name = "FILE", requires = "tls_certificate")]
+    tls_key: Option<PathBuf>,
     /// File where what is under way is kept over a crash [default: tagledger-gateway.journal]
     #[arg(long, value_name = "FILE")]
     journal: Option<PathBuf>,
@@ -133,16 +118,12 @@ impl GatewayFlags {
         let here = |path: PathBuf| std::path::absolute(&path).unwrap_or(path);
         settings.upstream = self.upstream.or(settings.upstream);
         settings.registry = self.registry.or(settings.registry);
-        settings.ledger = self.ledger.unwrap_or(settings.ledger);
         settings.listen = self.listen.unwrap_or(settings.listen);
-        settings.token_file = self.token_file.map(here).or(settings.token_file);
-        settings.ca_file = self.ca_file.map(here).or(settings.ca_file);
-        settings.certificate = self.cert.map(here).or(settings.certificate);
-        settings.key = self.key.map(here).or(settings.key);
-        settings.sign_key = self.sign_key.map(here).or(settings.sign_key);
-        settings.trust = self.trust.map(here).or(settings.trust);
-        settings.vkey = self.vkey.or(settings.vkey);
+        settings.ledger = self.ledger.over(settings.ledger);
         settings.journal = self.journal.map(here).unwrap_or(settings.journal);
+        if let (Some(certificate), Some(key)) = (self.tls_certificate, self.tls_key) {
+            settings.tls = Some(TlsSettings { certificate: here(certificate), key: here(key), client_ca: None });
+        }
         Ok(settings)
     }
 }
@@ -164,30 +145,8 @@ struct ScanFlags {
     /// File that holds the user's password, or token
     #[arg(long, value_name = "FILE")]
     registry_password_file: Option<PathBuf>,
-    /// Where the ledger is served [default: http://127.0.0.1:7420]
-    #[arg(long, value_name = "URL")]
-    ledger: Option<String>,
-    /// File that holds the token to write to the ledger with
-    #[arg(long, value_name = "FILE")]
-    token_file: Option<PathBuf>,
-    /// Certificates to trust an https:// ledger by (PEM), instead of the system's
-    #[arg(long, value_name = "FILE")]
-    ca_file: Option<PathBuf>,
-    /// Client certificate to show an https:// ledger (PEM); needs --key
-    #[arg(long, value_name = "FILE")]
-    cert: Option<PathBuf>,
-    /// Its private key (PEM), readable by its owner alone
-    #[arg(long, value_name = "FILE")]
-    key: Option<PathBuf>,
-    /// Sign statements with this private key (a file in signed-note form), readable by its owner alone
-    #[arg(long, value_name = "FILE")]
-    sign_key: Option<PathBuf>,
-    /// Folder where the ledger's key and newest checkpoint are pinned
-    #[arg(long, value_name = "DIR")]
-    trust: Option<PathBuf>,
-    /// The ledger's verifier key [default: pinned at the first contact]
-    #[arg(long, value_name = "VKEY")]
-    vkey: Option<String>,
+    #[command(flatten)]
+    ledger: LedgerSettings,
     /// Repositories to scan: names, or patterns like 'team/**' [default: all that the registry lists]
     #[arg(long, value_name = "PATTERN", num_args = 1..)]
     repository: Vec<String>,
@@ -235,14 +194,7 @@ impl ScanFlags {
         settings.registry = self.registry.or(settings.registry);
         settings.registry_user = self.registry_user.or(settings.registry_user);
         settings.registry_password_file = self.registry_password_file.map(here).or(settings.registry_password_file);
-        settings.ledger = self.ledger.unwrap_or(settings.ledger);
-        settings.token_file = self.token_file.map(here).or(settings.token_file);
-        settings.ca_file = self.ca_file.map(here).or(settings.ca_file);
-        settings.certificate = self.cert.map(here).or(settings.certificate);
-        settings.key = self.key.map(here).or(settings.key);
-        settings.sign_key = self.sign_key.map(here).or(settings.sign_key);
-        settings.trust = self.trust.map(here).or(settings.trust);
-        settings.vkey = self.vkey.or(settings.vkey);
+        settings.ledger = self.ledger.over(settings.ledger);
         if !self.repository.is_empty() {
             settings.repository = self.repository;
         }
@@ -300,7 +252,9 @@ fn run(command: Command) -> Result<ExitCode, ServeError> {
             let settings = flags.settings()?;
             let runtime =
                 tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(ServeError::Runtime)?;
-            let started = |address| println!("tagledgerd {} gateway on http://{address}", env!("CARGO_PKG_VERSION"));
+            let scheme = if settings.tls.is_some() { "https" } else { "http" };
+            let started =
+                |address| println!("tagledgerd {} gateway on {scheme}://{address}", env!("CARGO_PKG_VERSION"));
             runtime.block_on(gateway::serve(settings, started, terminated()))?;
             Ok(ExitCode::SUCCESS)
         }

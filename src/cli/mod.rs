@@ -129,6 +129,8 @@ enum Command {
     History(tag::History),
     /// List the tags of a repository, now or at a time
     Tags(tag::Tags),
+    /// List the repositories that were ever heard of, now or at a time
+    Repositories(tag::Repositories),
     /// List every entry that names a digest
     Where(digest::Where),
     /// List what runs, or ran at a time
@@ -257,6 +259,7 @@ async fn run_command(cli: Cli) -> Outcome {
         Command::At(at) => at.run(&globals).await,
         Command::History(history) => history.run(&globals).await,
         Command::Tags(tags) => tags.run(&globals).await,
+        Command::Repositories(tags) => tags.run(&globals).await,
         Command::Where(sightings) => sightings.run(&globals).await,
         Command::Ran(ran) => ran.run(&globals).await,
         Command::Diff(diff) => diff.run(&globals).await,

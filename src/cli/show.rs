@@ -112,6 +112,7 @@ fn found(answer: &Answer) -> String {
         (Question::PolicyAt { .. }, Finding::State(found)) => policy(found, answer),
         (_, Finding::State(found)) => state(found, answer),
         (Question::RunningAt { .. }, Finding::States(list)) => workloads(&list.items, answer),
+        (Question::RepositoriesAt { .. }, Finding::States(list)) => repositories(&list.items, answer),
         (_, Finding::States(list)) => tags(&list.items, answer),
         (_, Finding::Changes(list)) => changes(&list.items, answer),
         (Question::Sightings { .. }, Finding::History(history)) => sightings(history, &answer.entries),
@@ -197,6 +198,24 @@ fn tags(states: &[State], answer: &Answer) -> String {
     for state in states {
         let Subject::Tag(name) = &state.subject else { continue };
         rows.add([name.tag.to_string(), digest_or_dash(state.digest())].into_iter().chain(since(state)));
+    }
+    rows.text()
+}
+
+fn repositories(states: &[State], answer: &Answer) -> String {
+    if states.is_empty() {
+        return format!("no repositories as of {}\n", as_of(answer));
+    }
+    let mut rows = Rows::new(&["REPOSITORY", "TAGS SEEN", "NEWEST TAG BY", "RECORDED"]);
+    for state in states {
+        let Subject::TagsOf(registry, repository) = &state.subject else { continue };
+        let Some(at) = &state.at else { continue };
+        rows.add([
+            repository_words(registry, repository),
+            (at.version + 1).to_string(),
+            format!("entry {}", at.index),
+            words(at.recorded_at_us),
+        ]);
     }
     rows.text()
 }

@@ -1,4 +1,4 @@
-//! `at`, `history`, `tags`: tags, and what they pointed to.
+//! `at`, `history`, `tags`, `repositories`: tags, what they pointed to, and where they are.
 
 use clap::Args;
 
@@ -67,6 +67,28 @@ pub(super) struct Tags {
     limit: Option<u64>,
     #[command(flatten)]
     answering: Answering,
+}
+
+/// List the repositories that were ever heard of, now or at a time
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  tagledger repositories\n  \
+    tagledger repositories --time \"3 days ago\" --json\n\nExits 4 if there is none.")]
+pub(super) struct Repositories {
+    /// At which recorded time [default: now]
+    #[arg(long, value_name = "TIME", value_parser = moment, default_value = "now", hide_default_value = true)]
+    time: Moment,
+    /// At most so many repositories [default: all]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    limit: Option<u64>,
+    #[command(flatten)]
+    answering: Answering,
+}
+
+impl Repositories {
+    pub(super) async fn run(self, globals: &Globals) -> Outcome {
+        let question = Question::RepositoriesAt { at_us: self.time.as_us(), limit: self.limit.unwrap_or(0) };
+        globals.answer(question, &self.answering).await
+    }
 }
 
 impl At {

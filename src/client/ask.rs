@@ -227,6 +227,12 @@ impl RemoteLedger {
                 let response = self.queries().list_tags(request).await?.into_inner();
                 turned(response.evidence, response.next_page_token, response.tags.len())
             }
+            Question::RepositoriesAt { at_us, .. } => {
+                let at_us = on_wire(*at_us);
+                let request = proto::ListRepositoriesRequest { at_us, page_size, page_token, without_evidence };
+                let response = self.queries().list_repositories(request).await?.into_inner();
+                turned(response.evidence, response.next_page_token, response.repositories.len())
+            }
             Question::RunningAt { environment, workload, at_us, include_stopped, .. } => {
                 let request = proto::ListRunningRequest {
                     environment: environment.clone(),

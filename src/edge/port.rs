@@ -22,6 +22,9 @@ pub trait LedgerPort: Send + Sync + 'static {
 
 /// What a scanner needs of a ledger.
 pub trait ScannerPort: Send + Sync + 'static {
+    /// The repositories of a registry that the ledger ever heard of.
+    fn repositories(&self, registry: &Registry) -> impl Future<Output = Result<Vec<Repository>, PortError>> + Send;
+
     /// The tags of a repository that the ledger knows, bound or not.
     fn tags(
         &self,
@@ -81,8 +84,17 @@ pub trait GatewayPort: Send + Sync + 'static {
     /// The policy in force.
     fn policy(&self) -> impl Future<Output = Result<Policy, PortError>> + Send;
 
-    /// When an entry was recorded, microseconds since the Unix epoch.
-    fn recorded_at(&self, index: u64) -> impl Future<Output = Result<u64, PortError>> + Send;
+    /// An intent, by the index of its entry.
+    fn intent(&self, index: u64) -> impl Future<Output = Result<Intended, PortError>> + Send;
+}
+
+/// What somebody is about to make of a tag.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Intended {
+    /// When that was recorded, microseconds since the Unix epoch.
+    pub recorded_at_us: u64,
+    /// What the tag is to point to; none: it is to go.
+    pub digest: Option<Digest>,
 }
 
 /// What became of a statement.

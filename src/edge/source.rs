@@ -116,6 +116,8 @@ pub struct RegistryAccess {
     pub base: BaseUrl,
     /// Sent with every request, if given; on plain HTTP the network can read them.
     pub credentials: Option<Credentials>,
+    /// Where the credentials may go for a token, also by plain http and to another port.
+    pub token_realm: Option<String>,
 }
 
 /// `http://host[:port][/prefix]` or `https://...`, without a slash at the end.
@@ -136,6 +138,11 @@ impl BaseUrl {
     /// Whether it is this very machine, which no proxy can reach.
     pub(super) fn is_loopback(&self) -> bool {
         is_loopback(&self.0)
+    }
+
+    /// Whether a URL is of the same scheme, host and port.
+    pub(super) fn has_origin_of(&self, url: &reqwest::Url) -> bool {
+        self.0.origin() == url.origin()
     }
 
     /// Whether a URL is of the same host, at whatever port.

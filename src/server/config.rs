@@ -86,6 +86,8 @@ pub struct WebhookSettings {
     confirm_user: Option<String>,
     /// A file that holds the user's password.
     confirm_password_file: Option<PathBuf>,
+    /// The realm of tokens that the password may go to by plain http, on another port.
+    confirm_token_realm: Option<String>,
 }
 
 /// `[clock]`
@@ -187,6 +189,7 @@ impl Config {
             Some(url) => Some(RegistryAccess {
                 base: url.parse().map_err(|error| refuse("confirm", format!("{url:?}: {error}")))?,
                 credentials: self.credentials(name, settings)?,
+                token_realm: settings.confirm_token_realm.clone(),
             }),
         };
         Ok(SourceConfig {

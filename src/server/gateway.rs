@@ -3,7 +3,7 @@
 //! Everything that can be a flag is one, and stands in the configuration file under the same name; a flag wins.
 
 use std::future::Future;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,20 +14,27 @@ use axum::response::IntoResponse as _;
 use axum::routing::get;
 use prometheus_client::registry::Registry as FigureRegistry;
 use serde::Deserialize;
-use zeroize::Zeroizing;
 
+use super::config::TlsSettings;
+use super::crowd::Crowd;
 use super::listen;
-use super::over_grpc::{Files, OverGrpc, Shown, ShownError};
-use crate::client::Server;
-use crate::client::trust::TrustFolder;
+use super::over_grpc::{LedgerSettings, LedgerSettingsError, Needs, OverGrpc, RightsError, secret};
+use super::tls::{Speaks, Tls, TlsError};
 use crate::edge::gateway::figures::Figures;
 use crate::edge::gateway::protection::Unreachable;
 use crate::edge::gateway::{Gateway, GatewayConfig, GatewayError};
 use crate::edge::source::Credentials;
-use crate::ledger::note::Vkey;
+use crate::proto::{Role, StatementKind};
 
 /// What a gateway listens on unless told otherwise: 127.0.0.1:7430.
-pub const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 7430);
+pub const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 7430);
+/// What a gateway states.
+const STATES: [(StatementKind, &str); 4] = [
+    (StatementKind::TagPush, "push"),
+    (StatementKind::TagDelete, "delete"),
+    (StatementKind::ManifestDelete, "delete-digest"),
+    (StatementKind::TagObserved, "observe"),
+];
 /// How long changes under way may take on shutdown.
 const GRACE: Duration = Duration::from_secs(45);
 
@@ -41,22 +48,8 @@ pub struct Settings {
     pub upstream: Option<String>,
     /// The registry's canonical name, as it is to stand in entries.
     pub registry: Option<String>,
-    /// Where the ledger is served.
-    pub ledger: String,
-    /// A file that holds the token to write with.
-    pub token_file: Option<PathBuf>,
-    /// Certificates to trust the ledger by, instead of the system's.
-    pub ca_file: Option<PathBuf>,
-    /// A client certificate to show the ledger.
-    pub certificate: Option<PathBuf>,
-    /// Its private key.
-    pub key: Option<PathBuf>,
-    /// A private key to sign statements with.
-    pub sign_key: Option<PathBuf>,
-    /// The folder of pinned keys and checkpoints.
-    pub trust: Option<PathBuf>,
-    /// The ledger's key; without it the key is pinned at the first contact.
-    pub vkey: Option<String>,
+    /// `[ledger]`
+    pub ledger: LedgerSettings,
     /// Where what is under way is kept.
     pub journal: PathBuf,
     /// What it calls itself in entries.
@@ -71,6 +64,8 @@ pub struct Settings {
     pub upstream_user: Option<String>,
     /// A file that holds the user's password.
     pub upstream_password_file: Option<PathBuf>,
+    /// The realm of tokens that the password may go to by plain http, on another port.
+    pub upstream_token_realm: Option<String>,
     /// Longest manifest, in bytes.
     pub manifest_limit: usize,
     /// Most bytes of manifests that are held at once, of all changes under way.
@@ -87,6 +82,18 @@ pub struct Settings {
     pub hold_wait_ms: u64,
     /// How old an intent has to be for its gateway to be gone.
     pub hold_bound_ms: u64,
+    /// How long the registry may still carry out what it has of a request that nobody waits for any more.
+    pub late_bound_ms: u64,
+    /// How long the whole of a manifest may take to come.
+    pub manifest_timeout_ms: u64,
+    /// Addresses of proxies whose `X-Forwarded-` headers are believed and passed on.
+    pub proxies: Vec<IpAddr>,
+    /// Connections at once, of all clients.
+    pub connections: usize,
+    /// Connections at once of one client address that is no proxy.
+    pub connections_per_address: usize,
+    /// `[tls]`: what clients are served with; none: plain HTTP.
+    pub tls: Option<TlsSettings>,
     /// Between two looks that have to agree.
     pub look_pause_ms: u64,
     /// How often the policy is fetched.
@@ -113,14 +120,7 @@ impl Default for Settings {
             listen: DEFAULT_LISTEN,
             upstream: None,
             registry: None,
-            ledger: "http://127.0.0.1:7420".to_owned(),
-            token_file: None,
-            ca_file: None,
-            certificate: None,
-            key: None,
-            sign_key: None,
-            trust: None,
-            vkey: None,
+            ledger: LedgerSettings::default(),
             journal: "tagledger-gateway.journal".into(),
             name: "gateway".to_owned(),
             host: Host::Client,
@@ -128,6 +128,7 @@ impl Default for Settings {
             when_ledger_unreachable: Unreachable::Protect,
             upstream_user: None,
             upstream_password_file: None,
+            upstream_token_realm: None,
             manifest_limit: 4 << 20,
             manifest_memory: 64 << 20,
             changes_per_second: 100,
@@ -136,6 +137,12 @@ impl Default for Settings {
             idle_timeout_ms: 30_000,
             hold_wait_ms: 10_000,
             hold_bound_ms: 60_000,
+            late_bound_ms: 300_000,
+            manifest_timeout_ms: 60_000,
+            proxies: Vec::new(),
+            connections: 4096,
+            connections_per_address: 256,
+            tls: None,
             look_pause_ms: 1_000,
             policy_every_ms: 15_000,
             folder: PathBuf::new(),
@@ -154,9 +161,15 @@ pub enum GatewayServeError {
         /// The system's words.
         reason: String,
     },
-    /// What the ledger is to be shown.
+    /// How the ledger is reached, or another file that holds a secret.
     #[error(transparent)]
-    Shown(#[from] ShownError),
+    Ledger(#[from] LedgerSettingsError),
+    /// What its principal may not do.
+    #[error(transparent)]
+    Rights(#[from] RightsError),
+    /// The certificate that clients are shown.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     /// A setting has no sensible value, or none at all.
     #[error("{setting}: {reason}")]
     Setting {
@@ -195,12 +208,17 @@ impl Settings {
         })?;
         let credentials = match (&self.upstream_user, &self.upstream_password_file) {
             (None, None) => None,
-            (Some(user), Some(file)) => Some(Credentials { user: user.clone(), password: self.secret(file)? }),
+            (Some(user), Some(file)) => {
+                Some(Credentials { user: user.clone(), password: secret(&self.folder.join(file))? })
+            }
             _ => return Err(refuse("upstream_user", "needs upstream_password_file with it, and the other way round")),
         };
         if let Some(path) = self.pass.iter().find(|path| !path.starts_with('/') || path.starts_with("/v2")) {
             let reason = format!("{path:?} must begin with / and be outside of /v2");
             return Err(refuse("pass", reason));
+        }
+        if self.connections == 0 || self.connections_per_address == 0 {
+            return Err(refuse("connections", "must be above 0, of one address too"));
         }
         if self.manifest_memory < self.manifest_limit {
             return Err(refuse("manifest_memory", "must hold at least one manifest of manifest_limit bytes"));
@@ -216,6 +234,7 @@ impl Settings {
             registry: registry.parse().map_err(|error| refuse("registry", format!("{registry:?} {error}")))?,
             upstream: upstream.parse().map_err(|error| refuse("upstream", format!("{error}")))?,
             credentials,
+            token_realm: self.upstream_token_realm.clone(),
             keeps_host: self.host == Host::Client,
             passed: self.pass.clone(),
             manifest_limit: self.manifest_limit,
@@ -224,6 +243,10 @@ impl Settings {
             when_unreachable: self.when_ledger_unreachable,
             hold_wait: Duration::from_millis(self.hold_wait_ms),
             hold_bound: Duration::from_millis(self.hold_bound_ms),
+            late_bound: Duration::from_millis(self.late_bound_ms),
+            manifest_timeout: Duration::from_millis(self.manifest_timeout_ms),
+            proxies: self.proxies.iter().map(IpAddr::to_canonical).collect(),
+            has_tls: self.tls.is_some(),
             look_pause: Duration::from_millis(self.look_pause_ms),
             ledger_timeout: Duration::from_millis(self.ledger_timeout_ms),
             connect_timeout: Duration::from_millis(self.connect_timeout_ms),
@@ -234,38 +257,21 @@ impl Settings {
     }
 
     fn port(&self) -> Result<OverGrpc, GatewayServeError> {
-        let server: Server = self.ledger.parse().map_err(|error| refuse("ledger", format!("{error}")))?;
-        let shown = self.shown(&server)?;
-        if !shown.is_somebody() {
-            return Err(refuse("token_file", "say where the token is, or show a certificate or a signature instead"));
-        }
-        let trust = self.trust.as_ref().ok_or_else(|| refuse("trust", "say where keys and checkpoints are pinned"))?;
-        let vkey = self.vkey.as_ref().map(|text| text.parse::<Vkey>());
-        let vkey = vkey.transpose().map_err(|error| refuse("vkey", format!("{error}")))?;
-        let trust = TrustFolder::new(self.folder.join(trust));
-        Ok(OverGrpc::new(server, trust, vkey, shown, Duration::from_millis(self.ledger_timeout_ms)))
+        Ok(self.ledger.open(&self.folder, Duration::from_millis(self.ledger_timeout_ms), false)?)
     }
 
-    fn shown(&self, server: &Server) -> Result<Shown, GatewayServeError> {
-        let files = Files {
-            folder: &self.folder,
-            token: self.token_file.as_ref(),
-            ca: self.ca_file.as_ref(),
-            certificate: self.certificate.as_ref(),
-            key: self.key.as_ref(),
-            sign_key: self.sign_key.as_ref(),
-        };
-        Ok(Shown::read(&files, server)?)
-    }
-
-    fn secret(&self, path: &Path) -> Result<Zeroizing<String>, GatewayServeError> {
-        let path = self.folder.join(path);
-        let text = Zeroizing::new(read(&path)?);
-        let secret = text.trim_end_matches(['\n', '\r']);
-        if secret.is_empty() {
-            return Err(GatewayServeError::File { path: path.display().to_string(), reason: "it is empty".into() });
+    /// What clients are served with, if that is TLS.
+    fn tls(&self) -> Result<Option<Tls>, GatewayServeError> {
+        let Some(files) = &self.tls else { return Ok(None) };
+        if files.client_ca.is_some() {
+            return Err(refuse(
+                "tls.client_ca",
+                "who may do what is for the registry to know, which sees no certificates",
+            ));
         }
-        Ok(secret.to_owned().into())
+        let at = |path: &PathBuf| self.folder.join(path);
+        let files = TlsSettings { certificate: at(&files.certificate), key: at(&files.key), client_ca: None };
+        Ok(Some(Tls::load(files, Speaks::Http1)?))
     }
 }
 
@@ -286,7 +292,14 @@ pub async fn serve(
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> Result<(), GatewayServeError> {
     let mut figures = FigureRegistry::with_prefix("tagledger");
-    let gateway = Gateway::new(settings.gateway()?, settings.port()?, Figures::register(&mut figures))?;
+    let (config, port) = (settings.gateway()?, settings.port()?);
+    let needs =
+        Needs { registry: &config.registry, roles: &[Role::Writer], kinds: &STATES, advice: "--role writer,reader" };
+    port.check_rights(&needs).await?;
+    let gateway = Gateway::new(config, port, Figures::register(&mut figures))?;
+    let secured = settings.tls()?.map(listen::secured);
+    let proxies = settings.proxies.iter().map(IpAddr::to_canonical).collect();
+    let crowd = Crowd::new(settings.connections, settings.connections_per_address, proxies);
     let address = settings.listen;
     let listener = tokio::net::TcpListener::bind(address)
         .await
@@ -297,7 +310,7 @@ pub async fn serve(
         async move { gateway.follow_policy().await }
     });
     started(address);
-    listen::serve(listener, None, Router::new(), routes(&gateway, figures), shutdown).await;
+    listen::serve(listener, secured, crowd, Router::new(), routes(&gateway, figures), shutdown).await;
     following.abort();
     if tokio::time::timeout(GRACE, gateway.finished()).await.is_err() {
         tracing::warn!("changes are still under way; they are settled after the next start");
@@ -352,7 +365,7 @@ mod tests {
         assert!(said(Settings { pass: vec!["/v2/x".into()], ..full.clone() }).starts_with("pass: "));
         assert!(said(Settings { upstream_user: Some("u".into()), ..full.clone() }).starts_with("upstream_user: "));
         assert!(said(Settings { hold_bound_ms: 40_000, ..full.clone() }).starts_with("hold_bound_ms: "));
-        assert!(full.port().is_err_and(|error| error.to_string().starts_with("token_file: ")));
+        assert!(full.port().is_err_and(|error| error.to_string().starts_with("ledger.token_file: ")));
         assert!(toml::from_str::<Settings>("upstrem = 'x'").is_err());
         let read: Settings = toml::from_str("when_ledger_unreachable = 'refuse'\nhost = 'upstream'").expect("settings");
         assert_eq!((read.when_ledger_unreachable, read.host), (Unreachable::Refuse, Host::Upstream));

@@ -24,7 +24,8 @@ use tokio::sync::{Semaphore, watch};
 use tokio_rustls::TlsAcceptor;
 use tower::ServiceExt as _;
 
-use super::tls::Served;
+use super::crowd::Crowd;
+use super::tls::{Served, Tls};
 use crate::api::principals::Peer;
 
 /// How an HTTP/2 connection begins (RFC 9113 section 3.4).
@@ -49,10 +50,18 @@ pub struct Secured {
     pub served: watch::Receiver<Arc<Served>>,
 }
 
+/// Serves with these certificates, and keeps up with their files.
+pub fn secured(tls: Tls) -> Secured {
+    let served = tls.current();
+    tokio::spawn(tls.keep_up());
+    Secured { served }
+}
+
 /// Serves until `shutdown` completes, and a bounded time longer.
 pub async fn serve(
     listener: TcpListener,
     secured: Option<Secured>,
+    crowd: Crowd,
     grpc: Router,
     http: Router,
     shutdown: impl Future<Output = ()>,
@@ -80,6 +89,9 @@ pub async fn serve(
             next = next => next,
             () = &mut shutdown => break,
         };
+        let Some(seat) = crowd.seat(stream.peer_addr().map(|address| address.ip().to_canonical()).ok()) else {
+            continue;
+        };
         let (grpc, http, builders, secured) = (grpc.clone(), http.clone(), builders.clone(), secured.clone());
         let (watcher, mut cutting) = (connections.watcher(), cutting.clone());
         tokio::spawn(async move {
@@ -103,7 +115,7 @@ pub async fn serve(
                 () = serving => {}
                 _ = cutting.wait_for(|cut| *cut) => {}
             }
-            drop(place);
+            drop((place, seat));
         });
     }
     drop(listener);

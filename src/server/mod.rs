@@ -4,6 +4,7 @@
 //! connections are served, [`in_process`] how the edge reaches the ledger.
 
 pub mod config;
+pub mod crowd;
 pub mod data_dir;
 pub mod gateway;
 pub mod high_water;
@@ -113,7 +114,7 @@ pub async fn serve(
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> Result<(), ServeError> {
     let first_token = data_dir.first_token()?;
-    let tls = config.tls_files().map(tls::Tls::load).transpose()?;
+    let tls = config.tls_files().map(|files| tls::Tls::load(files, tls::Speaks::Http2Too)).transpose()?;
     let sources = config.sources()?;
     let store = Arc::new(RocksStore::open(&data_dir.database())?);
     let in_use = store.in_use();
@@ -177,7 +178,7 @@ pub async fn serve(
     let http = guard::guarded(http::routes(source, Arc::new(registry)).merge(webhooks), Arc::clone(&access));
     let grpc = guard::guarded(grpc::routes(&ledger, Arc::clone(&access)).into_axum_router(), access);
     let has_tls = tls.is_some();
-    let secured = tls.map(secured);
+    let secured = tls.map(listen::secured);
 
     started(&Running {
         address,
@@ -193,7 +194,7 @@ pub async fn serve(
         // What is queued is recorded and answered, what comes later is refused; streams end with the sequencer.
         closing.close().await;
     });
-    listen::serve(listener, secured, grpc, http, stopped()).await;
+    listen::serve(listener, secured, crowd::Crowd::unbounded(), grpc, http, stopped()).await;
     let _ = confirming.await;
     ledger.close().await;
     let _ = following.await;
@@ -215,11 +216,4 @@ async fn closed(in_use: &Weak<()>) {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     tracing::warn!("the database is still in use by a request that does not end");
-}
-
-/// Serves with these certificates, and keeps up with their files.
-fn secured(tls: tls::Tls) -> listen::Secured {
-    let served = tls.current();
-    tokio::spawn(tls.keep_up());
-    listen::Secured { served }
 }

@@ -4,8 +4,9 @@
 //! The ledger need not be there when the gateway starts: the key is pinned, or compared with the pinned one, at the first
 //! call that reaches it.
 
+mod rights;
 mod scanner;
-mod shown;
+mod settings;
 
 use std::future::Future;
 use std::time::Duration;
@@ -14,10 +15,11 @@ use tokio::sync::OnceCell;
 use tonic::Code;
 use tonic_types::StatusExt as _;
 
-pub use self::shown::{Files, Shown, ShownError};
+pub use self::rights::{Needs, RightsError};
+pub use self::settings::{LedgerSettings, LedgerSettingsError, Shown, secret};
 use crate::client::trust::TrustFolder;
 use crate::client::{ClientError, Pin, RemoteLedger, Server};
-use crate::edge::port::{GatewayPort, PortError, Recorded, ScannerPort, Standing};
+use crate::edge::port::{GatewayPort, Intended, PortError, Recorded, ScannerPort, Standing};
 use crate::ledger::answer::{Answer, Finding, Question};
 use crate::ledger::entry::Body;
 use crate::ledger::names::TagRef;
@@ -113,12 +115,18 @@ impl GatewayPort for OverGrpc {
         }
     }
 
-    async fn recorded_at(&self, index: u64) -> Result<u64, PortError> {
+    async fn intent(&self, index: u64) -> Result<Intended, PortError> {
         let answer = self.ask(Question::Entry { index }).await?;
         let entry = answer.entries.get(index);
-        entry
-            .map(|entry| entry.body.recorded_at_us())
-            .ok_or_else(|| PortError::Untrusted(format!("entry {index} is not shown")))
+        let body = entry.map(|entry| &entry.body);
+        let Some(Body::Record(record, statement)) = body else {
+            return Err(PortError::Untrusted(format!("entry {index}, which is to be an intent, is none")));
+        };
+        let digest = match &statement.kind {
+            Kind::TagPush { digest, .. } => Some(digest.clone()),
+            _ => None,
+        };
+        Ok(Intended { recorded_at_us: record.recorded_at_us, digest })
     }
 }
 

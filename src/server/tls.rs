@@ -75,9 +75,19 @@ pub enum TlsError {
     },
 }
 
+/// What clients may choose in the handshake.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Speaks {
+    /// HTTP/1.1 alone.
+    Http1,
+    /// HTTP/2 as well, as gRPC needs.
+    Http2Too,
+}
+
 /// What new connections are served with, and keeps up with the files.
 pub struct Tls {
     settings: TlsSettings,
+    speaks: Speaks,
     seen: Option<[u8; 32]>,
     current: watch::Sender<Arc<Served>>,
 }
@@ -92,10 +102,10 @@ pub struct Served {
 
 impl Tls {
     /// Reads the files.
-    pub fn load(settings: TlsSettings) -> Result<Self, TlsError> {
+    pub fn load(settings: TlsSettings, speaks: Speaks) -> Result<Self, TlsError> {
         let files = Files::read(&settings)?;
-        let current = watch::Sender::new(Arc::new(files.served(&settings)?));
-        Ok(Self { seen: Some(files.digest()), settings, current })
+        let current = watch::Sender::new(Arc::new(files.served(&settings, speaks)?));
+        Ok(Self { seen: Some(files.digest()), settings, speaks, current })
     }
 
     /// What new connections are served with.
@@ -132,7 +142,7 @@ impl Tls {
             return;
         }
         self.seen = digest;
-        match files.and_then(|files| files.served(&self.settings)) {
+        match files.and_then(|files| files.served(&self.settings, self.speaks)) {
             Ok(config) => {
                 self.current.send_replace(Arc::new(config));
                 tracing::info!(certificate = %self.settings.certificate.display(), "certificates were read anew");
@@ -176,7 +186,7 @@ impl Files {
         hash.finalize().into()
     }
 
-    fn served(&self, settings: &TlsSettings) -> Result<Served, TlsError> {
+    fn served(&self, settings: &TlsSettings, speaks: Speaks) -> Result<Served, TlsError> {
         let content =
             |path: &Path, what, reason: String| TlsError::Content { path: path.display().to_string(), what, reason };
         let certificates = |pem: &[u8], path: &Path| {
@@ -221,7 +231,10 @@ impl Files {
             None => builder.with_no_client_auth(),
         };
         let mut config = builder.with_single_cert(chain, key).map_err(pair)?;
-        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        config.alpn_protocols = match speaks {
+            Speaks::Http1 => vec![b"http/1.1".to_vec()],
+            Speaks::Http2Too => vec![b"h2".to_vec(), b"http/1.1".to_vec()],
+        };
         config.session_storage = Arc::new(NoServerSessionStorage {});
         config.send_tls13_tickets = 0;
         Ok(Served { config: Arc::new(config), clients })

@@ -122,6 +122,53 @@ async fn a_real_registry_has_ranges_mounts_and_deletes_by_digest_only() {
     real.agrees().await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_real_registry_judges_who_pushes_before_anything_is_recorded() {
+    // bcrypt of "right".
+    let users = "robot:$2b$04$7DTcmk.H2.pU9xVdl4z2QeLW8GoKYNsUNvhstDp9eU4dNGGgdar3i\n";
+    let real = Real::start_for(Some(users)).await;
+    let tag = format!("{}:v1", real.reference("team/app"));
+    let push =
+        |name: &str, credentials: &str| real.skopeo(&["copy", "--dest-creds", credentials, &real.image(name), &tag]);
+    push("one", "robot:wrong").fails();
+    let url = format!("http://{}/v2/team/app/manifests/v1", real.gateway.address);
+    let attempt = async |method: reqwest::Method, user: Option<&str>| {
+        let mut request = real.client.request(method, &url).body("{}");
+        if let Some(password) = user {
+            request = request.basic_auth("robot", Some(password));
+        }
+        request.send().await.expect("answered")
+    };
+    let before = real.world.entries().await.len();
+    push("one", "robot:right").succeeds();
+    let said = crate::stage::lines(&real.world).await;
+    assert_eq!(
+        said.iter().map(|line| line.text.as_str()).collect::<Vec<_>>(),
+        ["v1 push INTENDED: NOTED", "v1 push HAPPENED: APPLIED"]
+    );
+    let bound = real.world.entries().await.len();
+    assert!(bound > before);
+    for method in [reqwest::Method::PUT, reqwest::Method::DELETE] {
+        for user in [None, Some("wrong")] {
+            let answer = attempt(method.clone(), user).await;
+            assert_eq!(answer.status(), 401, "{method} {user:?}");
+            assert_eq!(answer.headers()["www-authenticate"], "Basic realm=\"the registry\"");
+            let said = answer.text().await.expect("text");
+            assert!(said.contains("UNAUTHORIZED") && !said.contains("immutable"), "{said}");
+        }
+    }
+    assert_eq!(real.world.entries().await.len(), bound, "strangers leave nothing");
+    let denied = push("two", "robot:right").fails();
+    assert!(denied.contains("tag \"v1\" is immutable"), "{denied}");
+    for bytes in real.world.entries().await.iter().skip(before) {
+        let entry = tagledger::ledger::entry::SignedEntry::decode(bytes).expect("an entry");
+        if let tagledger::ledger::entry::Body::Record(_, statement) = entry.body {
+            assert_eq!(statement.message.actor, "robot", "the registry took the name");
+        }
+    }
+    real.world.check_ledger().await;
+}
+
 /// A ledger, a gateway and `docker-registry`.
 struct Real {
     world: World,
@@ -151,13 +198,18 @@ impl Ran {
 
 impl Real {
     async fn start() -> Self {
+        Self::start_for(None).await
+    }
+
+    /// For these users alone, if any are given: lines of an htpasswd file.
+    async fn start_for(users: Option<&str>) -> Self {
         let program = std::env::var("TAGLEDGER_DOCKER_REGISTRY");
         let program = program.expect("run it by tools/test, or first: eval \"$(tools/setup registry clients)\"");
         let folder = tempfile::tempdir().expect("a folder");
         let registry = std::net::TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
         let registry = registry.expect("a free port");
         let config = folder.path().join("registry.yml");
-        let text = json!({
+        let mut text = json!({
             "version": "0.1",
             "log": { "level": "error" },
             "storage": {
@@ -166,6 +218,11 @@ impl Real {
             },
             "http": { "addr": registry.to_string(), "secret": "of this test" },
         });
+        if let Some(users) = users {
+            let path = folder.path().join("users");
+            std::fs::write(&path, users).expect("written");
+            text["auth"] = json!({ "htpasswd": { "realm": "the registry", "path": path } });
+        }
         std::fs::write(&config, text.to_string()).expect("written");
         let process = Command::new(program)
             .arg("serve")

@@ -1,4 +1,5 @@
-//! A gateway that is killed between intent and outcome.
+//! A gateway that is killed between intent and outcome. The ledger runs beside the test, on other threads: the program asks it before
+//! it says where it listens.
 
 use std::io::{BufRead as _, BufReader};
 use std::net::SocketAddr;
@@ -18,9 +19,15 @@ pub(crate) struct Process {
 impl Process {
     /// Before the stage's registry, to its ledger. `name`: of its journal; the same name goes on with it.
     pub(crate) fn start(stage: &Stage, name: &str) -> Self {
+        Self::start_with(stage, name, "")
+    }
+
+    /// The same with more settings.
+    pub(crate) fn start_with(stage: &Stage, name: &str, more: &str) -> Self {
         let folder = stage.folder.path();
         let config = folder.join(format!("{name}.toml"));
-        let text = "look_pause_ms = 50\nidle_timeout_ms = 2000\n";
+        let text =
+            format!("look_pause_ms = 50\nidle_timeout_ms = 2000\nlate_bound_ms = 8000\nhold_wait_ms = 200\n{more}");
         std::fs::write(&config, text).expect("written");
         let mut child = Command::new(env!("CARGO_BIN_EXE_tagledgerd"))
             .arg("gateway")
@@ -45,8 +52,14 @@ impl Process {
         let mut line = String::new();
         let stdout = child.stdout.take().expect("a pipe");
         BufReader::new(stdout).read_line(&mut line).expect("it says where it listens");
-        let address = line.trim().rsplit("http://").next().and_then(|text| text.parse().ok());
+        let address = line.trim().rsplit("://").next().and_then(|text| text.parse().ok());
         Self { address: address.unwrap_or_else(|| panic!("{line:?} names no address")), child }
+    }
+
+    /// As `kill -HUP` does.
+    pub(crate) fn hang_up(&self) {
+        let id = self.child.id().to_string();
+        assert!(Command::new("kill").args(["-HUP", &id]).status().expect("it runs").success());
     }
 
     /// As `kill -9` does.
@@ -70,7 +83,7 @@ impl Drop for Process {
     }
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn a_gateway_killed_between_intent_and_outcome_settles_it_at_the_next_start() {
     for (mode, became) in
         [(Mode::DoesAndStalls, "latest observe: APPLIED"), (Mode::Stalls, "latest observe: UNCHANGED")]
@@ -97,7 +110,7 @@ async fn a_gateway_killed_between_intent_and_outcome_settles_it_at_the_next_star
     }
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn an_intent_in_the_journal_that_never_reached_the_ledger_changes_nothing() {
     use base64::Engine as _;
     use prost::Message as _;
@@ -114,5 +127,29 @@ async fn an_intent_in_the_journal_that_never_reached_the_ledger_changes_nothing(
             stage.log().await.last().is_some_and(|last| last == "latest observe: UNCHANGED")
         })
         .await;
+    stage.agrees().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_registry_carries_out_after_its_gateway_was_killed_keeps_its_tag_until_then() {
+    let stage = Stage::new().await;
+    stage.registry.set(Mode::DoesLate);
+    let gateway = Process::start(&stage, "mortal");
+    let url = |gateway: &Process| format!("http://{}/v2/team/app/manifests/v1", gateway.address);
+    let pushing = tokio::spawn(stage.client.put(url(&gateway)).body("late").send());
+    stage.until("it reached the registry", async |stage| stage.registry.changes().len() == 1).await;
+    gateway.kill();
+    assert!(pushing.await.expect("ran").is_err(), "the client heard nothing");
+    stage.registry.set(Mode::Works);
+    let again = Process::start(&stage, "mortal");
+    let answer = stage.client.put(url(&again)).body("another").send().await.expect("answered");
+    assert_eq!(answer.status(), StatusCode::SERVICE_UNAVAILABLE, "it may come yet");
+    assert_eq!(stage.registry.digest_of("team/app", "v1"), None, "it was too early to tell");
+    stage
+        .until("it came", async |stage| stage.log().await.last().is_some_and(|last| last == "v1 observe: APPLIED"))
+        .await;
+    let answer = stage.client.put(url(&again)).body("another").send().await.expect("answered");
+    assert_eq!(answer.status(), StatusCode::CONFLICT);
+    assert_eq!(stage.bound("v1").await, digest("late"));
     stage.agrees().await;
 }

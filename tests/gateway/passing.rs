@@ -74,7 +74,7 @@ async fn paths_where_tokens_are_had_pass_if_they_are_named_and_the_registry_may_
     assert_eq!(headers["x-forwarded-host"], stage.gateway.address.to_string());
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn blobs_stream_both_ways_through_a_process_that_stays_small() {
     const LENGTH: u64 = 1 << 30;
     let stage = Stage::new().await;

@@ -18,6 +18,7 @@ use tagledger::ledger::statement::{Kind, Statement};
 use tagledger::ledger::subject::{place_of, tag_of};
 use tagledger::proto::{self, Disposition};
 use tagledger::server::gateway::{Settings, serve};
+use tagledger::server::over_grpc::LedgerSettings;
 use tokio::sync::oneshot;
 
 use crate::world::{self, World};
@@ -25,6 +26,8 @@ use crate::world::{self, World};
 pub(crate) const RULE: &str = "registry.example/team/**:v*";
 /// What somebody sends from whom the registry hides everything.
 pub(crate) const STRANGER: &str = "Bearer stranger";
+/// How long after it was asked a registry carries out what it carries out late.
+pub(crate) const LATE: Duration = Duration::from_millis(3000);
 const PATIENCE: Duration = Duration::from_secs(15);
 
 /// All of it.
@@ -83,7 +86,7 @@ impl Stage {
         let registry = Registry::start().await;
         let folder = tempfile::tempdir().expect("a folder");
         let mut settings = Self::settings(&world, &registry.address.to_string(), folder.path());
-        settings.ledger = ledger.to_owned();
+        settings.ledger.url = Some(ledger.to_owned());
         settings.idle_timeout_ms = 1_000;
         change(&mut settings);
         let gateway = Running::start(settings.clone()).await;
@@ -96,9 +99,13 @@ impl Stage {
             listen: "127.0.0.1:0".parse().expect("an address"),
             upstream: Some(format!("http://{registry}")),
             registry: Some(world::REGISTRY.to_owned()),
-            ledger: format!("http://{}", world.address),
-            token_file: Some(world.data_dir.join("token")),
-            trust: Some(folder.join("trust")),
+            ledger: LedgerSettings {
+                url: Some(format!("http://{}", world.address)),
+                token_file: Some(world.data_dir.join("token")),
+                trust: Some(folder.join("trust")),
+                ..LedgerSettings::default()
+            },
+            late_bound_ms: 400,
             journal: folder.join("journal"),
             look_pause_ms: 50,
             policy_every_ms: 200,
@@ -111,7 +118,8 @@ impl Stage {
     pub(crate) async fn another_gateway(&self) -> Running {
         let journal = self.folder.path().join("other-journal");
         let trust = Some(self.folder.path().join("other-trust"));
-        Running::start(Settings { journal, trust, name: "other".into(), ..self.settings.clone() }).await
+        let ledger = LedgerSettings { trust, ..self.settings.ledger.clone() };
+        Running::start(Settings { journal, ledger, name: "other".into(), ..self.settings.clone() }).await
     }
 
     pub(crate) fn url(&self, path: &str) -> String {
@@ -275,6 +283,8 @@ pub(crate) enum Mode {
     Stalls,
     DoesAndStalls,
     DoesSlowly,
+    /// Long after whoever asked is gone.
+    DoesLate,
     /// Is slow to tell what it has.
     TellsSlowly,
     StoresAnother,
@@ -292,6 +302,8 @@ pub(crate) struct Registry {
 
 struct Inner {
     mode: Mode,
+    /// Who may do anything at all, as `Authorization` says it; none: everybody.
+    let_in: Option<&'static str>,
     /// (repository, tag or digest) to content.
     manifests: BTreeMap<(String, String), String>,
     requests: Vec<(String, HeaderMap)>,
@@ -299,10 +311,14 @@ struct Inner {
 }
 
 impl Registry {
+    /// What it says to whom it does not let in.
+    pub(crate) const CHALLENGE: &str = "Basic realm=\"the registry\"";
+
     pub(crate) async fn start() -> Self {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("an address");
-        let inner = Inner { mode: Mode::Works, manifests: BTreeMap::new(), requests: Vec::new(), received: 0 };
+        let inner =
+            Inner { mode: Mode::Works, let_in: None, manifests: BTreeMap::new(), requests: Vec::new(), received: 0 };
         let registry = Self { address, inner: Arc::new(Mutex::new(inner)), stop: Arc::default() };
         let (serving, stop) = (registry.clone(), Arc::clone(&registry.stop));
         let router = Router::new().fallback(move |request: Request| {
@@ -335,6 +351,11 @@ impl Registry {
         self.inner.lock().expect("free").mode = mode;
     }
 
+    /// From now on only this `Authorization` is let in.
+    pub(crate) fn lock(&self, authorization: &'static str) {
+        self.inner.lock().expect("free").let_in = Some(authorization);
+    }
+
     pub(crate) fn put(&self, repository: &str, reference: &str, content: &str) {
         let mut inner = self.inner.lock().expect("free");
         for reference in [reference.to_owned(), digest(content)] {
@@ -358,9 +379,13 @@ impl Registry {
         self.inner.lock().expect("free").requests.iter().map(|(line, _)| line.clone()).collect()
     }
 
-    /// What of it could change something.
+    /// What of it could change something: not reading, nor what is asked of an upload that nobody began.
     pub(crate) fn changes(&self) -> Vec<String> {
-        let reads = |line: &String| line.starts_with("GET ") || line.starts_with("HEAD ");
+        let asks = |line: &str| {
+            let id = line.split_once("/blobs/uploads/").map(|(_, id)| id);
+            id.is_some_and(|id| id.len() == 32 && id.bytes().all(|b| b.is_ascii_hexdigit()))
+        };
+        let reads = |line: &String| line.starts_with("GET ") || line.starts_with("HEAD ") || asks(line);
         self.requests().into_iter().filter(|line| !reads(line)).collect()
     }
 
@@ -379,6 +404,12 @@ impl Registry {
         let (parts, body) = request.into_parts();
         let line = format!("{} {}", parts.method, parts.uri);
         self.inner.lock().expect("free").requests.push((line, parts.headers.clone()));
+        let let_in = self.inner.lock().expect("free").let_in;
+        let authorization = parts.headers.get("authorization").and_then(|value| value.to_str().ok());
+        if let_in.is_some() && let_in != authorization {
+            let words = r#"{"errors":[{"code":"UNAUTHORIZED","message":"authentication required"}]}"#;
+            return answer(401, &[("www-authenticate", Self::CHALLENGE)], words.to_owned());
+        }
         let path = parts.uri.path().to_owned();
         let Some((repository, reference)) = path.strip_prefix("/v2/").and_then(|path| path.rsplit_once("/manifests/"))
         else {
@@ -410,6 +441,14 @@ impl Registry {
         content: &Bytes,
     ) -> Response<Body> {
         let mode = self.inner.lock().expect("free").mode;
+        if mode == Mode::DoesLate {
+            let (late, parts, content) = (self.clone(), parts.clone(), content.clone());
+            tokio::spawn(async move {
+                tokio::time::sleep(LATE).await;
+                late.carry_out(&parts, key, &content, mode);
+            });
+            return std::future::pending().await;
+        }
         let does = !matches!(mode, Mode::Answers(_) | Mode::Breaks | Mode::Stalls | Mode::Garbage);
         if mode == Mode::DoesSlowly {
             tokio::time::sleep(Duration::from_millis(400)).await;

@@ -82,7 +82,6 @@ async fn what_is_protected_waits_and_the_rest_passes_and_is_recorded_once_the_le
     assert_eq!(stage.push("latest", "two").await.0, StatusCode::CREATED);
     assert_eq!(stage.delete(&digest("two")).await.0, StatusCode::SERVICE_UNAVAILABLE, "who knows its tags?");
     assert_eq!(stage.get("/v2/team/app/manifests/latest").await.0, StatusCode::OK, "reading goes on");
-    assert_eq!(stage.get("/readyz").await.0, StatusCode::OK, "until it is noticed");
     assert_eq!(stage.registry.changes().len(), 2);
     let (_, figures) = stage.get("/metrics").await;
     assert!(figures.contains("tagledger_gateway_unrecorded_total 1"), "{figures}");

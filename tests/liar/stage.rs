@@ -16,6 +16,7 @@ use tagledger::engine::{Ledger, Options, clock};
 use tagledger::ledger::note::Skey;
 use tagledger::ledger::statement::Statement;
 use tagledger::proto;
+use tagledger::server::crowd::Crowd;
 use tagledger::server::in_process::EngineSource;
 use tagledger::server::listen;
 use tagledger::store::memory::MemoryStore;
@@ -98,7 +99,7 @@ impl Stage {
             let grpc = guarded(grpc::routes(&ledger, Arc::clone(&access)).into_axum_router(), Arc::clone(&access));
             let source = Arc::new(EngineSource::new(ledger.clone()));
             let http = http::routes(source, Arc::new(prometheus_client::registry::Registry::default()));
-            tokio::spawn(listen::serve(listener, None, grpc, guarded(http, access), async {
+            tokio::spawn(listen::serve(listener, None, Crowd::unbounded(), grpc, guarded(http, access), async {
                 let _ = stopped.await;
             }));
             address

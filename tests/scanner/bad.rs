@@ -305,6 +305,7 @@ async fn tokens_are_got_from_the_realm_once_for_each_scope() {
         stage.fake.put(APP, &format!("v{number}"), "one");
     }
     let realm = Fake::new().await;
+    stage.token_realm = Some(format!("{}/token", realm.url()));
     let given = guarded(&stage.fake, &realm, format!("{}/token", realm.url()), 300);
     let report = stage.scan().await;
     assert!(report.is_complete() && report.agreed == 20, "{report:?}");
@@ -325,6 +326,7 @@ async fn a_token_that_is_no_good_any_more_is_renewed() {
     stage.fake.put(APP, "v1", "one");
     let realm = Fake::new().await;
     let named = realm.url();
+    stage.token_realm = Some(format!("{named}/t"));
     // Each token is good for three requests.
     let uses = Arc::new(AtomicUsize::new(0));
     let (used, begun) = (Arc::clone(&uses), Arc::clone(&uses));
@@ -360,12 +362,15 @@ async fn credentials_go_to_no_realm_that_anybody_could_have_named_or_could_liste
         ("ftp://127.0.0.1/token".to_owned(), "is neither https nor on this machine"),
         (format!("http://u:p@{}/token", realm.address), "its realm is not a plain address"),
         ("token".to_owned(), "its realm is not a URL"),
+        // On this machine, and still somebody else's port.
+        (format!("{}/token", realm.url()), "is another server, and reached by plain http"),
     ] {
         guarded(&stage.fake, &realm, named, 300);
         let report = stage.scan().await;
         assert!(failure(&report).contains(words), "{report:?}");
     }
     assert!(realm.asked().is_empty());
+    stage.token_realm = Some(format!("{}/token", realm.url()));
     // A realm that gives no token, or no answer in JSON.
     for (said, words) in [
         (Says::status(403), "answers 403 Forbidden; configure a user that may pull"),

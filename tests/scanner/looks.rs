@@ -140,6 +140,32 @@ async fn a_tag_that_is_only_missing_from_the_list_is_not_gone() {
 }
 
 #[tokio::test]
+async fn a_repository_that_only_the_ledger_knows_is_gone_through() {
+    let stage = Stage::new().await;
+    stage.fake.put(APP, "v1", "one");
+    let gone = digest_of("gone");
+    // Announced, and gone with its repository before anybody scanned: no catalogue and no memory has it.
+    let push = proto::TagPush { repository: "team/gone".into(), ..push_of("v1", &gone) };
+    stage.world.recorded(&crate::world::statement(proto::statement::Kind::TagPush(push))).await;
+    // One of another registry is none of its business.
+    let push =
+        proto::TagPush { registry: "other.example".into(), repository: "team/else".into(), ..push_of("v1", &gone) };
+    stage.world.recorded(&crate::world::statement(proto::statement::Kind::TagPush(push))).await;
+    let report = stage.scan().await;
+    assert!(report.is_complete(), "{report:?}");
+    assert_eq!(found(&report), ["unannounced app:v1", "vanished gone:v1"]);
+    assert_eq!(report.repositories, 2, "{report:?}");
+    assert_eq!(stage.world.bound("team/gone", "v1").await, "");
+    // What is excluded by name stays so.
+    let mut named = stage;
+    named.include = vec!["team/app".into()];
+    named.fake.forget();
+    assert!(named.scan().await.is_complete());
+    assert!(!named.fake.asked().iter().any(|asked| asked.path.contains("gone") || asked.path.contains("_catalog")));
+    named.agrees().await;
+}
+
+#[tokio::test]
 async fn an_announcement_that_arrives_between_two_looks_is_no_silent_retag() {
     let mut stage = Stage::new().await;
     stage.settings.pause = Duration::from_millis(800);
@@ -268,6 +294,10 @@ async fn a_scanner_that_may_not_write_says_so_and_one_without_a_ledger_too() {
 struct Without(OverGrpc, &'static str, fn() -> PortError);
 
 impl ScannerPort for Without {
+    async fn repositories(&self, registry: &Registry) -> Result<Vec<Repository>, PortError> {
+        self.0.repositories(registry).await
+    }
+
     async fn tags(&self, registry: &Registry, repository: &Repository) -> Result<BTreeMap<Tag, TagView>, PortError> {
         if repository.as_str() == self.1 {
             return Err((self.2)());
@@ -308,4 +338,16 @@ async fn a_repository_that_the_ledger_does_not_tell_of_is_a_gap_and_the_others_a
     let report = stage.scan().await;
     assert!(report.is_complete(), "{report:?}");
     assert_eq!(found(&report), ["unannounced app:v1"]);
+}
+
+/// What somebody says who pushed to the tag of a repository.
+fn push_of(tag: &str, digest: &str) -> proto::TagPush {
+    proto::TagPush {
+        registry: crate::world::REGISTRY.into(),
+        repository: APP.into(),
+        tag: tag.into(),
+        digest: digest.into(),
+        disposition: proto::Disposition::Happened.into(),
+        ..proto::TagPush::default()
+    }
 }

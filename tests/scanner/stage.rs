@@ -26,6 +26,7 @@ pub struct Stage {
     pub folder: tempfile::TempDir,
     pub settings: Settings,
     pub credentials: Option<Credentials>,
+    pub token_realm: Option<String>,
     pub include: Vec<String>,
 }
 
@@ -47,6 +48,7 @@ impl Stage {
             folder: tempfile::tempdir().expect("a folder"),
             settings,
             credentials: None,
+            token_realm: None,
             include: Vec::new(),
         }
     }
@@ -65,8 +67,11 @@ impl Stage {
     }
 
     pub fn scanner_over<P: ScannerPort>(&self, port: P) -> Scanner<P> {
-        let access =
-            RegistryAccess { base: self.fake.url().parse().expect("a URL"), credentials: self.credentials.clone() };
+        let access = RegistryAccess {
+            base: self.fake.url().parse().expect("a URL"),
+            credentials: self.credentials.clone(),
+            token_realm: self.token_realm.clone(),
+        };
         let registry = REGISTRY.parse().expect("canonical");
         let scope = Scope::new(&registry, &self.include, &[]).expect("patterns");
         // The sender is dropped: nobody ever stops it.

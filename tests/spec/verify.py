@@ -1183,7 +1183,7 @@ class Answer:
             found.append((complete, run))
         require(len(found) > 0, f"no proof of the members of {'/'.join(parts) or 'subject kind %d' % kind}")
         complete, run = max(found, key=lambda f: (f[0], len(f[1])))
-        member = {TAGS_OF: TAG_SUBJECT, WORKLOADS_OF: WORKLOAD, ENVIRONMENTS: WORKLOADS_OF}[kind]
+        member = {TAGS_OF: TAG_SUBJECT, REPOSITORIES: TAGS_OF, WORKLOADS_OF: WORKLOAD, ENVIRONMENTS: WORKLOADS_OF}[kind]
         for leaf in run:
             yield components(member, self.entries[leaf.index].statement, "")
         require(complete, f"not all members of {'/'.join(parts) or 'subject kind %d' % kind} are shown")
@@ -1258,6 +1258,12 @@ class Answer:
         states, is_cut = self.collect(self.states(TAG_SUBJECT, members, t, q["include_unbound"]), q["limit"])
         return {"as_of_us": t, "states": states, "is_cut": is_cut}
 
+    def repositories_at(self, q: Dict[str, Any]) -> Dict[str, Any]:
+        t = self.moment(q["at_us"])
+        members = self.members(REPOSITORIES, (), t)
+        states, is_cut = self.collect(self.states(TAGS_OF, members, t, True), q["limit"])
+        return {"as_of_us": t, "states": states, "is_cut": is_cut}
+
     def running_at(self, q: Dict[str, Any]) -> Dict[str, Any]:
         t = self.moment(q["at_us"])
         members = self.running(q["environment"], q["workload"], t)
@@ -1325,6 +1331,7 @@ QUESTIONS = {
     "tag_history": {"tag": str, "part": PART},
     "sightings": {"digest": str, "part": PART},
     "tags_at": {"repository": str, "at_us": int, "include_unbound": bool, "limit": int},
+    "repositories_at": {"at_us": int, "limit": int},
     "running_at": {"environment": str, "workload": str, "at_us": int, "include_stopped": bool, "limit": int},
     "repository_diff": {"repository": str, "from_us": int, "to_us": int, "limit": int},
     "environment_diff": {"environment": str, "from_us": int, "to_us": int, "limit": int},

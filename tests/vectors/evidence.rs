@@ -40,6 +40,7 @@ pub(crate) fn evidence() -> Value {
     states(&mut cases, &ledger);
     histories(&mut cases, &ledger);
     lists(&mut cases, &ledger);
+    repositories(&mut cases);
     entries(&mut cases, &ledger);
     pages(&mut cases, &ledger);
     refused::add(&mut cases, &ledger);
@@ -190,6 +191,7 @@ fn summary(answer: &Answer) -> Value {
     let state = |state: &State| {
         let name = match &state.subject {
             Subject::Workload(w) => json!([w.environment, w.cluster, w.namespace, w.workload, w.container]),
+            Subject::TagsOf(registry, repository) => json!([registry.as_str(), repository.as_str()]),
             other => json!(subject_words(other)),
         };
         json!({
@@ -515,6 +517,63 @@ fn lists(cases: &mut Cases, ledger: &LittleLedger) {
     };
     cases.holds("diff of an environment", &workloads(t(15), 0), "prod/web=d>- prod/worker=->e");
     cases.holds("diff of an environment, before the first", &workloads(0, t(13)), "");
+}
+
+/// Each line is a batch: r/app:v1, then another tag there, then the first of r/other and of q/app.
+fn three_repositories() -> LittleLedger {
+    let mut ledger = LittleLedger::empty(skey(), FIRST_TIME_US, 1_000_000);
+    ledger.commit();
+    for (registry, repository, tag) in
+        [("r", "app", "v1"), ("r", "app", "v2"), ("r", "other", "v1"), ("q", "app", "v1")]
+    {
+        let Kind::TagPush(push) = push(tag, 'a', Happened) else { panic!("it is a push") };
+        let push = proto::TagPush { registry: registry.into(), repository: repository.into(), ..push };
+        ledger.add(&Kind::TagPush(push).into());
+        ledger.commit();
+    }
+    ledger
+}
+
+/// Goes through the first `shown` repositories by then.
+fn repositories_at(ledger: &LittleLedger, at_us: u64, limit: u64, shown: u64) -> Claimed {
+    let page = slice(Page::new(ledger, ledger.size()), ledger, &Subject::Repositories, &[at_us], 0..shown);
+    Claimed::new(Question::RepositoriesAt { at_us, limit }, vec![page.evidence()])
+}
+
+fn repositories(cases: &mut Cases) {
+    let ledger = three_repositories();
+    let all = "the tags of r/app=- the tags of r/other=- the tags of q/app=-";
+    cases.holds("repositories now", &repositories_at(&ledger, 0, 0, 3), all);
+    let first = "the tags of r/app=-";
+    cases.holds("repositories in the past", &repositories_at(&ledger, t(3), 0, 1), first);
+    cases.holds("repositories, cut", &repositories_at(&ledger, 0, 1, 1), &format!("{first} ..."));
+    cases.holds("repositories before the first", &repositories_at(&ledger, t(0), 0, 0), "");
+    let mut empty = LittleLedger::empty(skey(), FIRST_TIME_US, 1_000_000);
+    empty.commit();
+    let question = Question::RepositoriesAt { at_us: 0, limit: 0 };
+    let page = Page::new(&empty, empty.size()).absent(&Subject::Repositories);
+    cases.holds("repositories of a ledger without any", &Claimed::new(question.clone(), vec![page.evidence()]), "");
+    // One is left out: at the end, in between, and as a member without its state.
+    let members = members(&ledger, &Subject::Repositories, u64::MAX, ledger.size());
+    let mut refuse = |name: &str, why: &str, word: &str, versions: &[u64], shown: &[&Subject]| {
+        let states = shown.iter().map(|member| ((*member).clone(), vec![ledger.history(member).len() as u64 - 1]));
+        let catalogue = (Subject::Repositories, versions.to_vec());
+        let shown: Vec<_> = states.chain((!versions.is_empty()).then_some(catalogue)).collect();
+        let claimed = Claimed::new(question.clone(), vec![ledger.shown(&shown)]);
+        cases.refused(name, why, compact(&claimed), word);
+    };
+    let [app, other, elsewhere] = [&members[0], &members[1], &members[2]];
+    refuse("repositories without the last", "version 2 is left out", "version 2", &[0, 1], &[app, other]);
+    refuse("repositories with a gap", "version 1 is left out", "version 1", &[0, 2], &[app, elsewhere]);
+    let name = "repositories with one whose tags are not shown";
+    refuse(name, "those of r/other are not", "the tags of r/other", &[0, 1, 2], &[app, elsewhere]);
+    refuse(
+        "repositories without their catalogue",
+        "it is not shown",
+        "the repositories",
+        &[],
+        &[app, other, elsewhere],
+    );
 }
 
 fn entries(cases: &mut Cases, ledger: &LittleLedger) {

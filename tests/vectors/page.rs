@@ -109,6 +109,10 @@ pub(crate) fn members(ledger: &LittleLedger, catalogue: &Subject, at_us: u64, si
 fn member(catalogue: &Subject, statement: &Statement) -> Subject {
     match (catalogue, &statement.kind) {
         (Subject::TagsOf(..), _) => Subject::Tag(tag_of(statement).expect("it names a tag")),
+        (Subject::Repositories, _) => {
+            let name = tag_of(statement).expect("it names a tag");
+            Subject::TagsOf(name.registry, name.repository)
+        }
         (Subject::WorkloadsOf(_), Kind::Deployment { workload, .. }) => Subject::Workload(workload.clone()),
         (Subject::Environments, Kind::Deployment { workload, .. }) => {
             Subject::WorkloadsOf(workload.environment.clone())

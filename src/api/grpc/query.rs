@@ -12,9 +12,9 @@ use crate::proto::query_service_server::QueryService;
 use crate::proto::{
     DiffEnvironmentRequest, DiffEnvironmentResponse, DiffRepositoryRequest, DiffRepositoryResponse, GetPolicyRequest,
     GetPolicyResponse, ListDigestSightingsRequest, ListDigestSightingsResponse, ListPrincipalChangesRequest,
-    ListPrincipalChangesResponse, ListRunningRequest, ListRunningResponse, ListTagHistoryRequest,
-    ListTagHistoryResponse, ListTagsRequest, ListTagsResponse, ProveSubjectRequest, ProveSubjectResponse,
-    ResolveTagRequest, ResolveTagResponse,
+    ListPrincipalChangesResponse, ListRepositoriesRequest, ListRepositoriesResponse, ListRunningRequest,
+    ListRunningResponse, ListTagHistoryRequest, ListTagHistoryResponse, ListTagsRequest, ListTagsResponse,
+    ProveSubjectRequest, ProveSubjectResponse, ResolveTagRequest, ResolveTagResponse,
 };
 
 pub(super) struct Query {
@@ -49,6 +49,14 @@ impl QueryService for Query {
         let request = request.into_inner();
         let (registry, repository) = place(&request.registry, &request.repository)?;
         self.ask(|reader| reader.tags(&registry, &repository, &request))
+    }
+
+    async fn list_repositories(
+        &self,
+        request: Request<ListRepositoriesRequest>,
+    ) -> Result<Response<ListRepositoriesResponse>, Status> {
+        let request = request.into_inner();
+        self.ask(|reader| reader.repositories(&request))
     }
 
     async fn list_digest_sightings(

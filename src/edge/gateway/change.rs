@@ -4,11 +4,12 @@
 //!
 //! 1. nobody else in this process changes the tag ([`super::locks`]);
 //! 2. the intent stands in the journal, then in the ledger: DENIED ends here, and NOTED holds the tag against every other
-//!    gateway. A tag that a rule may protect and that the ledger lets change is looked at first: the registry may have had it
-//!    before there was a ledger;
+//!    gateway. A tag that the ledger lets change and has no binding of is looked at first: the registry may have had it
+//!    before there was a ledger. What is found is recorded, and decided anew by whatever policy is in force then;
 //! 3. the registry is asked;
 //! 4. what it said is recorded, and ends the hold. Where that can't be told from its answer, or there was none, or the ledger
-//!    is gone, [`super::settle`] goes on until it is known.
+//!    is gone, [`super::settle`] goes on until it is known. A request that was left unanswered keeps its hold until the
+//!    registry can be expected not to carry it out any more.
 
 use std::sync::Arc;
 
@@ -25,7 +26,7 @@ use tokio::time::{Instant, sleep};
 use super::Gateway;
 use super::errors::{Code, Refusal};
 use super::locks::Guard;
-use super::upstream::Outgoing;
+use super::upstream::{Outgoing, Unanswered};
 use crate::edge::port::{GatewayPort, PortError, Recorded};
 use crate::ledger::names::{Digest, Registry, Repository, TagRef};
 use crate::ledger::statement::{Kind, Statement};
@@ -119,12 +120,14 @@ pub(super) struct Open {
     pub(super) since: Option<Instant>,
     /// What the registry said, if it did: HAPPENED or REFUSED.
     pub(super) known: Option<Disposition>,
+    /// Since when nobody waits for the registry any more that has the request and did not answer it: it may carry it out yet.
+    pub(super) abandoned: Option<Instant>,
     /// The client's, lent for a look.
     pub(super) authorization: Option<HeaderValue>,
 }
 
 impl Open {
-    /// What a journal kept.
+    /// What a journal kept of a gateway that is gone, and with it its connections; whatever it had sent by then.
     pub(super) fn read(id: &str, bytes: &[u8]) -> Option<Self> {
         let statement = Statement::parse(bytes).ok()?;
         let aim = match statement.kind {
@@ -136,7 +139,18 @@ impl Open {
             _ => return None,
         };
         let (id, intent) = (id.to_owned(), statement.message);
-        Some(Self { id, aim, intent, index: None, holds: false, since: None, known: None, authorization: None })
+        let abandoned = Some(Instant::now());
+        Some(Self {
+            id,
+            aim,
+            intent,
+            index: None,
+            holds: false,
+            since: None,
+            known: None,
+            abandoned,
+            authorization: None,
+        })
     }
 
     /// What became of it, as a statement.
@@ -175,7 +189,7 @@ pub(super) struct Client {
 }
 
 impl Client {
-    /// From a request's headers. Names are the client's word: whether it is who it says is for the registry to know.
+    /// From a request's headers. A name is the client's word until the registry was asked.
     pub(super) fn of(headers: &HeaderMap, peer: Option<std::net::IpAddr>, source: &str) -> Self {
         let mut authorization = headers.get(AUTHORIZATION).cloned();
         if let Some(authorization) = &mut authorization {
@@ -195,6 +209,16 @@ impl Client {
             ..proto::Statement::default()
         };
         Self { authorization, statement }
+    }
+
+    /// Whether it gives a name.
+    pub(super) fn names_somebody(&self) -> bool {
+        !self.statement.actor.is_empty()
+    }
+
+    /// Its name is worth nothing.
+    pub(super) fn is_nobody(&mut self) {
+        self.statement.actor.clear();
     }
 }
 
@@ -266,20 +290,26 @@ impl<P: GatewayPort> Gateway<P> {
                 .into_response();
         }
         let answer = self.upstream.send(change.outgoing, change.body.into()).await;
+        let is_over = match &answer {
+            Ok(response) => ends(response.status()),
+            Err(Unanswered::Unsent(_)) => true,
+            Err(_) => false,
+        };
+        let abandoned = (!is_over).then(Instant::now);
         for open in taken {
             let became = match &answer {
                 Ok(response) => {
                     became(&open.aim, change.named.as_ref(), response, self.lends(open.authorization.as_ref()))
                 }
                 // Nothing was sent, so nothing came about.
-                Err(super::upstream::Unanswered::Unsent(_)) => Some(Disposition::Refused),
+                Err(Unanswered::Unsent(_)) => Some(Disposition::Refused),
                 Err(_) => None,
             };
             // What passed without the ledger may have been followed by more before it is recorded: only what is there then, looked
             // at under a hold, is in order.
             // The same goes for what was not held: somebody else may have changed the tag meanwhile.
             let may_be_old = !open.holds && became == Some(Disposition::Happened);
-            self.settle_first(Open { known: became.filter(|_| !may_be_old), ..open }).await;
+            self.settle_first(Open { known: became.filter(|_| !may_be_old), abandoned, ..open }).await;
         }
         match answer {
             Ok(response) => {
@@ -327,17 +357,19 @@ impl<P: GatewayPort> Gateway<P> {
     /// Takes the tag, unless it may not change.
     async fn take(self: &Arc<Self>, aim: &Aim, client: &Client) -> Result<Taken, Refusal> {
         let taken = self.intend(aim, client).await?;
-        // What the ledger does not know the registry may have all the same. Only where a rule may stand against it does that
-        // matter.
         let Some(tag) = aim.tag() else { return Ok(taken) };
         let index = match &taken {
-            Taken::Go(open) if self.protection.covers(tag) => open.index,
+            Taken::Go(open) => open.index,
             // A delete of what the ledger calls absent leaves no hold. It must not be under way while others push the tag.
             Taken::Same(open) if matches!(aim, Aim::Delete { .. }) => open.index,
             _ => return Ok(taken),
         };
         let (repository, reference) = aim.place();
         let standing = self.port.standing_of(tag).await;
+        // What the ledger does not know the registry may have all the same. What it knows it has decided about.
+        if standing.as_ref().is_ok_and(|standing| standing.view.digest.is_some()) {
+            return Ok(taken);
+        }
         let seen = self.looks.ask_as(repository, reference, aim.digest(), client.authorization.as_ref()).await;
         match seen {
             Ok(None) => match taken {
@@ -390,6 +422,7 @@ impl<P: GatewayPort> Gateway<P> {
             holds: false,
             since: None,
             known: None,
+            abandoned: None,
             authorization: client.authorization.clone(),
         };
         match self.journal.begin(&open.id, &open.intent.encode_to_vec()) {
@@ -467,6 +500,12 @@ impl<P: GatewayPort> Gateway<P> {
             "{what} may be protected, and the ledger that knows can't be reached; try again later"
         )))
     }
+}
+
+/// Whether an answer says that the request is over. What comes from something in between that gave up waiting (a timeout, 502, 503,
+/// 504 and what proxies add to them) does not.
+fn ends(status: StatusCode) -> bool {
+    status == StatusCode::INTERNAL_SERVER_ERROR || !(status.is_server_error() || status == StatusCode::REQUEST_TIMEOUT)
 }
 
 /// What the registry's answer says of an aim; `None`: that has to be looked at.

@@ -14,9 +14,9 @@
 //! its own place, so that there is always a whole one.
 
 use std::collections::BTreeMap;
-use std::fs::{File, OpenOptions};
+use std::fs::{DirBuilder, File, OpenOptions, Permissions};
 use std::io::{self, Read as _, Write as _};
-use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
@@ -25,6 +25,8 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 
 /// Most changes under way or still to be settled. Past that nothing new is begun.
 pub(super) const MAX_OPEN: usize = 10_000;
+/// Its owner's alone.
+const MODE: u32 = 0o600;
 /// The file is written anew once it has this many lines of what is done.
 const MAX_DONE: usize = 10_000;
 
@@ -38,6 +40,14 @@ pub enum JournalError {
         path: String,
         /// The system's words.
         reason: String,
+    },
+    /// Anybody could put another file in its place.
+    #[error("the journal's folder {folder} may be written by anybody (mode {mode:04o}); run: chmod o-w {folder}")]
+    LooseFolder {
+        /// Which.
+        folder: String,
+        /// Its mode.
+        mode: u32,
     },
     /// Another gateway has it.
     #[error("the journal {path} is in use by another gateway; give each its own with --journal")]
@@ -68,7 +78,13 @@ impl Journal {
         };
         let shown = || PathBuf::from(path).display().to_string();
         let refuse = |error: io::Error| JournalError::File { path: shown(), reason: error.to_string() };
-        let mut file = OpenOptions::new().read(true).append(true).create(true).open(path).map_err(refuse)?;
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(refuse)?;
+        let mode = std::fs::metadata(folder).map_err(refuse)?.permissions().mode() & 0o7777;
+        if mode & 0o002 != 0 {
+            return Err(JournalError::LooseFolder { folder: folder.display().to_string(), mode });
+        }
+        let mut file = private().open(path).map_err(refuse)?;
         file.try_lock().map_err(|_| JournalError::InUse { path: shown() })?;
         // Written anew between opening and locking, it is a file without a name by now.
         let is_named = |file: &File| Ok(file.metadata()?.ino() == std::fs::metadata(path)?.ino());
@@ -133,10 +149,12 @@ impl Inner {
         let line = |(id, statement): (&String, &Vec<u8>)| format!("open {id} {}\n", BASE64.encode(statement));
         let text: String = self.open.iter().map(line).collect();
         let beside = beside(&self.path);
-        let mut file = OpenOptions::new().read(true).append(true).create(true).open(&beside)?;
+        let mut file = private().open(&beside)?;
         // Locked before it has the name, so that it never is another gateway's to take.
         file.try_lock().map_err(|error| io::Error::other(error.to_string()))?;
         file.set_len(0)?;
+        // Also where it lay there already.
+        file.set_permissions(Permissions::from_mode(MODE))?;
         file.write_all(text.as_bytes())?;
         file.sync_data()?;
         std::fs::rename(&beside, &self.path)?;
@@ -146,6 +164,13 @@ impl Inner {
         }
         Ok(())
     }
+}
+
+/// Who pushed what, and when, is nobody else's to read.
+fn private() -> OpenOptions {
+    let mut options = OpenOptions::new();
+    options.read(true).append(true).create(true).mode(MODE);
+    options
 }
 
 fn beside(path: &Path) -> PathBuf {
@@ -216,6 +241,26 @@ mod tests {
         std::fs::write(beside(&path), "open b dH").expect("written");
         assert!(Journal::open(Some(&path)).expect("there").1.is_empty());
         assert!(!beside(&path).exists());
+    }
+
+    #[test]
+    fn it_is_its_owners_alone() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let inner = folder.path().join("new");
+        let path = inner.join("journal");
+        let mode = |path: &Path| std::fs::metadata(path).expect("there").permissions().mode() & 0o777;
+        drop(Journal::open(Some(&path)).expect("new"));
+        assert_eq!((mode(&path), mode(&inner)), (0o600, 0o700));
+        // One from before, and what a crash left beside it.
+        for file in [&path, &beside(&path)] {
+            std::fs::write(file, "").expect("written");
+            std::fs::set_permissions(file, Permissions::from_mode(0o644)).expect("set");
+        }
+        drop(Journal::open(Some(&path)).expect("there"));
+        assert_eq!(mode(&path), 0o600);
+        std::fs::set_permissions(&inner, Permissions::from_mode(0o757)).expect("set");
+        let error = Journal::open(Some(&path)).map(|_| ()).expect_err("refused").to_string();
+        assert!(error.contains("chmod o-w"), "{error}");
     }
 
     #[test]

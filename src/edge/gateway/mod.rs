@@ -1,7 +1,7 @@
 //! The gateway: a reverse proxy before a registry that lets no tag change without the ledger's word.
 //!
-//! Everything but the writing and deleting of manifests is forwarded as it is (`upstream`). Those are carried out as
-//! `change` says: the intent before, the outcome after. What a request is about, `target` decides, strictly; while the
+//! Everything but the writing and deleting of manifests is forwarded as it is (`upstream`). Those are carried out for whom the
+//! registry lets (`judge`), as `change` says: the intent before, the outcome after. What a request is about, `target` decides, strictly; while the
 //! ledger can't be reached, [`protection`] does. [`journal`] and `settle` see to it that what was begun is settled.
 //!
 //! Listening is left to the server.
@@ -11,6 +11,7 @@ mod change;
 mod errors;
 pub mod figures;
 pub mod journal;
+mod judge;
 mod locks;
 pub mod protection;
 mod settle;
@@ -37,10 +38,11 @@ use self::change::{Aim, Change, Client};
 use self::errors::{Code, Refusal};
 use self::figures::Figures;
 use self::journal::{Journal, JournalError};
+use self::judge::Judged;
 use self::locks::Locks;
 use self::protection::{Protection, Unreachable};
 use self::target::{Reference, Target, tags_of};
-use self::upstream::{Outgoing, Upstream};
+use self::upstream::{Caller, Outgoing, Upstream};
 use super::port::GatewayPort;
 use super::source::{BaseUrl, Credentials, RegistryAccess};
 use crate::ledger::names::{Digest, Registry, Repository, TagRef};
@@ -61,6 +63,8 @@ pub struct GatewayConfig {
     pub upstream: BaseUrl,
     /// For looks; what clients ask for goes with their own.
     pub credentials: Option<Credentials>,
+    /// Where they may go for a token, also by plain http and to another port.
+    pub token_realm: Option<String>,
     /// The registry gets the `Host` that clients sent.
     pub keeps_host: bool,
     /// Paths outside the API that are forwarded, as where tokens are had.
@@ -77,6 +81,14 @@ pub struct GatewayConfig {
     pub hold_wait: Duration,
     /// How old an intent has to be for its gateway to be gone.
     pub hold_bound: Duration,
+    /// How long after nobody waits for it any more the registry may still carry out a request that it has.
+    pub late_bound: Duration,
+    /// How long the whole of a manifest may take to come.
+    pub manifest_timeout: Duration,
+    /// Whose `X-Forwarded-` headers are believed, and passed on: what stands between clients and the gateway.
+    pub proxies: Vec<IpAddr>,
+    /// Clients speak TLS to the gateway.
+    pub has_tls: bool,
     /// Between two looks that have to agree.
     pub look_pause: Duration,
     /// How long a call to the ledger may take.
@@ -129,7 +141,8 @@ impl<P: GatewayPort> Gateway<P> {
         let upstream =
             Upstream::new(config.upstream.clone(), config.keeps_host, config.connect_timeout, config.idle_timeout)
                 .map_err(GatewayError::Upstream)?;
-        let access = RegistryAccess { base: config.upstream.clone(), credentials: config.credentials.clone() };
+        let (base, credentials) = (config.upstream.clone(), config.credentials.clone());
+        let access = RegistryAccess { base, credentials, token_realm: config.token_realm.clone() };
         let looks = super::registry::Registry::new(access, super::registry::Settings::once(config.idle_timeout))
             .map_err(GatewayError::Upstream)?;
         let (journal, left) = Journal::open(config.journal.as_deref())?;
@@ -229,19 +242,24 @@ impl<P: GatewayPort> Gateway<P> {
             }
             target => {
                 self.figures.request("forwarded");
-                let peer = peer_of(&request);
+                let caller = self.caller(&request);
                 let (parts, body) = request.into_parts();
                 let query = parts.uri.query().map(|query| format!("?{query}")).unwrap_or_default();
                 let outgoing = Outgoing {
                     method: parts.method,
                     path_and_query: target.path() + &query,
-                    headers: self.upstream.headers(&parts.headers, peer),
+                    headers: self.upstream.headers(&parts.headers, &caller),
                 };
                 self.upstream.stream(outgoing, body).await?
             }
         };
         self.upstream.relocate(response.headers_mut(), asked_host.as_ref());
         Ok(response)
+    }
+
+    fn caller(&self, request: &Request) -> Caller {
+        let peer = request.extensions().get::<ConnectInfo<IpAddr>>().map(|ConnectInfo(address)| *address);
+        Caller::new(peer, request.headers(), &self.config.proxies, self.config.has_tls)
     }
 
     /// The writing or deleting of a manifest.
@@ -251,13 +269,13 @@ impl<P: GatewayPort> Gateway<P> {
         repository: Repository,
         reference: Reference,
     ) -> Result<Response<Body>, Refusal> {
-        let peer = peer_of(&request);
-        if !self.attempts.admit(peer, tokio::time::Instant::now()) {
+        let caller = self.caller(&request);
+        if !self.attempts.admit(caller.client, tokio::time::Instant::now()) {
             let message = "too many changes are attempted from this address; try again later";
             return Err(Refusal::new(StatusCode::TOO_MANY_REQUESTS, Code::TooManyRequests, message));
         }
         let (parts, body) = request.into_parts();
-        let client = Client::of(&parts.headers, peer, &self.config.name);
+        let mut client = Client::of(&parts.headers, caller.client, &self.config.name);
         let name = |tag| TagRef { registry: self.config.registry.clone(), repository: repository.clone(), tag };
         let named = match &reference {
             Reference::Tag(tag) => Some(name(tag.clone())),
@@ -293,7 +311,14 @@ impl<P: GatewayPort> Gateway<P> {
                 },
             });
         }
-        let headers = self.upstream.headers(&parts.headers, peer);
+        let headers = self.upstream.headers(&parts.headers, &caller);
+        if let Judged::Refused(answer) = self.judge(&parts.method, &repository, &headers).await? {
+            self.figures.change("unauthorized");
+            return Ok(answer);
+        }
+        if client.names_somebody() && !self.demands_credentials(&parts.method, &repository, &headers).await {
+            client.is_nobody();
+        }
         let outgoing = Outgoing { method: parts.method, path_and_query, headers };
         let change = Change { repository, aims, named, outgoing, body: body_bytes, client };
         let under_way = Arc::clone(&self.changing).read_owned().await;
@@ -328,8 +353,10 @@ impl<P: GatewayPort> Gateway<P> {
         let mut bytes = Vec::with_capacity(length.unwrap_or(4096).min(4096));
         let mut memory: Option<OwnedSemaphorePermit> = None;
         let broken = |status, message: &str| Refusal::new(status, Code::ManifestInvalid, message);
+        let deadline = tokio::time::Instant::now() + self.config.manifest_timeout;
         loop {
-            let frame = tokio::time::timeout(self.config.idle_timeout, body.frame()).await;
+            let until = deadline.min(tokio::time::Instant::now() + self.config.idle_timeout);
+            let frame = tokio::time::timeout_at(until, body.frame()).await;
             let frame = frame.map_err(|_| broken(StatusCode::REQUEST_TIMEOUT, "the manifest did not come in time"))?;
             let Some(frame) = frame else { break };
             let frame = frame.map_err(|_| broken(StatusCode::BAD_REQUEST, "the manifest broke off before its end"))?;
@@ -370,10 +397,6 @@ fn check_form(request: &Request) -> Result<(), Refusal> {
         return Err(refuse("there is more than one Host"));
     }
     Ok(())
-}
-
-fn peer_of(request: &Request) -> Option<IpAddr> {
-    request.extensions().get::<ConnectInfo<IpAddr>>().map(|ConnectInfo(address)| *address)
 }
 
 /// The digest of a manifest: that of its path, which has to be right, or SHA-256.

@@ -1,8 +1,11 @@
 //! Settling: finding out what became of an intent, and recording it.
 //!
 //! Known outcomes are recorded at once, and again until the ledger takes them. What is not known is looked at: what is as it
-//! was to be is believed at once, anything else only when two looks in a row say the same, as the registry may still be at
-//! work on it. What passed without the ledger is looked at too, under the hold of its late intent: several such changes of one
+//! was to be is believed at once, anything else only when two looks in a row say the same, and the request is over. One that was
+//! left unanswered is not: a registry that has it may carry it out long after its connection is gone, and a hold that ended
+//! before would let somebody else have the tag. So it keeps its hold, and is looked at now and then, until `late_bound` has passed since it was
+//! given up; of a gateway that is gone, which could have waited until `hold_bound` after the intent, as much later.
+//! What passed without the ledger is looked at too, under the hold of its late intent: several such changes of one
 //! tag are recorded in no order of theirs, and all of them as what is there in the end. Nothing is given up; what waits is in the journal and in a gauge.
 
 use std::sync::Arc;
@@ -77,10 +80,22 @@ impl<P: GatewayPort> Gateway<P> {
                     }
                 }
                 drop(place);
-                sleep(pause).await;
+                // Not longer than until nothing of it can come any more.
+                let rest = open.abandoned.and_then(|at| gateway.config.late_bound.checked_sub(at.elapsed()));
+                sleep(rest.map_or(pause, |rest| rest.min(pause))).await;
                 pause = (pause * 2).min(LONGEST_PAUSE);
             }
         });
+    }
+
+    /// Whether the registry may still carry out what it has of this.
+    async fn may_come_late(&self, open: &Open) -> Result<bool, String> {
+        if open.abandoned.is_none_or(|at| at.elapsed() >= self.config.late_bound) {
+            return Ok(false);
+        }
+        let Some(index) = open.index else { return Ok(true) };
+        let intent = self.port.intent(index).await.map_err(|error| error.to_string())?;
+        Ok(age(intent.recorded_at_us) < self.config.hold_bound + self.config.late_bound)
     }
 
     /// Others may have settled it by now and changed the tag since: that it happened says nothing of what is there.
@@ -130,7 +145,16 @@ impl<P: GatewayPort> Gateway<P> {
                     view = Some(standing.view);
                 }
                 let lent = open.authorization.as_ref();
-                let seen = self.look(repository, reference, open.aim.digest(), lent).await?;
+                let seen = if self.may_come_late(open).await? {
+                    let seen = self.look_once(repository, reference, open.aim.digest(), lent).await?;
+                    // Without a hold somebody else may change the tag, and this come after it.
+                    if !open.holds || seen.as_ref() != open.aim.digest() {
+                        return Err("the registry left it unanswered and may still carry it out".to_owned());
+                    }
+                    seen
+                } else {
+                    self.look(repository, reference, open.aim.digest(), lent).await?
+                };
                 if !open.holds && view.as_ref().is_some_and(|view| view.digest == seen) {
                     // As the ledger has it, and nobody is kept waiting.
                     return Ok("look");
@@ -168,14 +192,10 @@ impl<P: GatewayPort> Gateway<P> {
         expected: Option<&Digest>,
         lent: Option<&HeaderValue>,
     ) -> Result<Option<Digest>, String> {
-        let ask = async || {
-            let asked = self.looks.ask_as(repository, reference, expected, lent).await;
-            asked.map_err(|error| format!("can't look at {reference} in {repository}: {error}"))
-        };
-        let mut seen = ask().await?;
+        let mut seen = self.look_once(repository, reference, expected, lent).await?;
         while seen.as_ref() != expected {
             sleep(self.config.look_pause).await;
-            let again = ask().await?;
+            let again = self.look_once(repository, reference, expected, lent).await?;
             if again == seen {
                 break;
             }
@@ -184,18 +204,37 @@ impl<P: GatewayPort> Gateway<P> {
         Ok(seen)
     }
 
-    /// Settles an intent of whoever it is, if it is so old that its gateway must be gone. Returns whether it did.
+    async fn look_once(
+        &self,
+        repository: &Repository,
+        reference: &str,
+        expected: Option<&Digest>,
+        lent: Option<&HeaderValue>,
+    ) -> Result<Option<Digest>, String> {
+        let asked = self.looks.ask_as(repository, reference, expected, lent).await;
+        asked.map_err(|error| format!("can't look at {reference} in {repository}: {error}"))
+    }
+
+    /// Settles an intent of whoever it is, if it is so old that its gateway must be gone: by a look that finds it carried out, or by
+    /// any look once it is so old that the registry does not carry it out any more. Returns whether it did.
     pub(super) async fn settle_old(&self, tag: &str, index: u64, lent: Option<&HeaderValue>) -> Result<bool, String> {
-        let recorded_at_us = self.port.recorded_at(index).await.map_err(|error| error.to_string())?;
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let age = now.saturating_sub(Duration::from_micros(recorded_at_us));
+        let intent = self.port.intent(index).await.map_err(|error| error.to_string())?;
+        let age = age(intent.recorded_at_us);
         if age < self.config.hold_bound {
             return Ok(false);
         }
         let tag: TagRef = tag.parse().map_err(|error| format!("{tag:?}: {error}"))?;
         let version = self.port.standing_of(&tag).await.map_err(|error| error.to_string())?.view.version;
-        // Nothing is expected, so an absence is believed at once, but a digest only when it is seen twice.
-        let seen = self.look(&tag.repository, tag.tag.as_str(), None, lent).await?;
+        let (repository, reference, expected) = (&tag.repository, tag.tag.as_str(), intent.digest.as_ref());
+        let seen = if age < self.config.hold_bound + self.config.late_bound {
+            let seen = self.look_once(repository, reference, expected, lent).await?;
+            if seen.as_ref() != expected {
+                return Ok(false);
+            }
+            seen
+        } else {
+            self.look(repository, reference, expected, lent).await?
+        };
         if seen.is_none() && self.lends(lent) {
             // Registries hide by a 404 what a client may not see.
             return Err(
@@ -214,4 +253,10 @@ impl<P: GatewayPort> Gateway<P> {
         self.figures.settled("look");
         Ok(true)
     }
+}
+
+/// How long ago something was recorded, as far as clocks agree.
+fn age(recorded_at_us: u64) -> Duration {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    now.saturating_sub(Duration::from_micros(recorded_at_us))
 }

@@ -5,6 +5,7 @@
 //! a client name another method or path than its request line does. Redirects are the client's to follow: its credentials
 //! are never sent to where they point. A `Location` in the registry itself becomes one of the gateway.
 
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
@@ -37,6 +38,31 @@ const HOP: [&str; 12] = [
 const DISGUISES: [&str; 5] =
     ["x-http-method-override", "x-http-method", "x-method-override", "x-original-url", "x-rewrite-url"];
 
+/// What proxies say of the client, in their various ways. Registries build locations and realms of it.
+const FORWARDED: &str = "x-forwarded-";
+const FORWARDED_TOO: [&str; 2] = ["forwarded", "x-real-ip"];
+
+/// Who sent a request, and by what way.
+pub(super) struct Caller {
+    /// The other end of the connection.
+    peer: Option<IpAddr>,
+    /// The client, also behind a proxy that is believed.
+    pub(super) client: Option<IpAddr>,
+    is_proxy: bool,
+    has_tls: bool,
+}
+
+impl Caller {
+    /// `proxies`: who is believed.
+    pub(super) fn new(peer: Option<IpAddr>, headers: &HeaderMap, proxies: &[IpAddr], has_tls: bool) -> Self {
+        let is_proxy = peer.is_some_and(|peer| proxies.contains(&peer));
+        // A proxy adds whom it sees at the end.
+        let last = headers.get_all("x-forwarded-for").iter().next_back().and_then(|value| value.to_str().ok());
+        let told = last.and_then(|value| value.rsplit(',').next()?.trim().parse().ok());
+        Self { peer, client: told.filter(|_| is_proxy).or(peer), is_proxy, has_tls }
+    }
+}
+
 /// How the registry is reached.
 pub(super) struct Upstream {
     base: BaseUrl,
@@ -61,6 +87,8 @@ impl Upstream {
         let mut client = reqwest::Client::builder()
             .connect_timeout(connect)
             .redirect(reqwest::redirect::Policy::none())
+            // What the registry does not acknowledge is not sent again and again after it was given up.
+            .tcp_user_timeout(idle)
             // Host and body framing stay those of HTTP/1.1.
             .http1_only();
         if !base.is_https() {
@@ -74,9 +102,11 @@ impl Upstream {
     }
 
     /// The headers of a request as the registry gets them.
-    pub(super) fn headers(&self, from: &HeaderMap, peer: Option<std::net::IpAddr>) -> HeaderMap {
+    pub(super) fn headers(&self, from: &HeaderMap, caller: &Caller) -> HeaderMap {
         let mut headers = passed_on(from);
-        for name in DISGUISES {
+        let forwarded = |name: &&HeaderName| name.as_str().starts_with(FORWARDED) && !caller.is_proxy;
+        let unbelieved: Vec<HeaderName> = headers.keys().filter(forwarded).cloned().collect();
+        for name in unbelieved.iter().map(HeaderName::as_str).chain(DISGUISES).chain(FORWARDED_TOO) {
             headers.remove(name);
         }
         let host = headers.remove(header::HOST);
@@ -86,10 +116,10 @@ impl Upstream {
                 headers.insert(header::HOST, host);
             }
         }
-        // What ends TLS in front says so; without it this is plain HTTP.
+        // What ends TLS in front says so.
         let proto = HeaderName::from_static("x-forwarded-proto");
-        headers.entry(proto).or_insert(HeaderValue::from_static("http"));
-        if let Some(peer) = peer {
+        headers.entry(proto).or_insert(HeaderValue::from_static(if caller.has_tls { "https" } else { "http" }));
+        if let Some(peer) = caller.peer {
             let before = headers.get("x-forwarded-for").and_then(|value| value.to_str().ok());
             let all = before.map_or_else(|| peer.to_string(), |before| format!("{before}, {peer}"));
             if let Ok(all) = HeaderValue::from_str(&all) {
@@ -343,21 +373,37 @@ mod tests {
             ("host", "gateway.example"),
             ("range", "bytes=1-2"),
             ("x-forwarded-for", "192.0.2.1"),
+            ("x-forwarded-host", "front.example"),
+            ("x-forwarded-proto", "https"),
+            ("x-forwarded-port", "444"),
+            ("forwarded", "host=elsewhere.example;proto=https"),
+            ("x-real-ip", "192.0.2.3"),
         ] {
             from.append(HeaderName::from_static(name), HeaderValue::from_static(value));
         }
-        let passed = upstream("http://r.example").headers(&from, Some("192.0.2.2".parse().expect("an address")));
-        let mut found: Vec<String> =
-            passed.iter().map(|(name, value)| format!("{name}: {}", value.to_str().expect("text"))).collect();
-        found.sort();
-        let expected = [
-            "authorization: Bearer t",
-            "host: gateway.example",
-            "range: bytes=1-2",
+        let peer = "192.0.2.2".parse().expect("an address");
+        let passed = |proxies: &[IpAddr], has_tls| {
+            let caller = Caller::new(Some(peer), &from, proxies, has_tls);
+            let passed = upstream("http://r.example").headers(&from, &caller);
+            let mut found: Vec<String> =
+                passed.iter().map(|(name, value)| format!("{name}: {}", value.to_str().expect("text"))).collect();
+            found.sort();
+            (found, caller.client.expect("known").to_string())
+        };
+        let own = ["authorization: Bearer t", "host: gateway.example", "range: bytes=1-2"];
+        let (found, client) = passed(&[], false);
+        assert_eq!(found[..3], own);
+        let said = ["x-forwarded-for: 192.0.2.2", "x-forwarded-host: gateway.example", "x-forwarded-proto: http"];
+        assert_eq!((&found[3..], client.as_str()), (&said.map(str::to_owned)[..], "192.0.2.2"), "its own word alone");
+        assert_eq!(passed(&[], true).0[5], "x-forwarded-proto: https");
+        let (found, client) = passed(&[peer], false);
+        assert_eq!(found[..3], own);
+        let said = [
             "x-forwarded-for: 192.0.2.1, 192.0.2.2",
-            "x-forwarded-host: gateway.example",
-            "x-forwarded-proto: http",
+            "x-forwarded-host: front.example",
+            "x-forwarded-port: 444",
+            "x-forwarded-proto: https",
         ];
-        assert_eq!(found, expected);
+        assert_eq!((&found[3..], client.as_str()), (&said.map(str::to_owned)[..], "192.0.2.1"), "a proxy is believed");
     }
 }

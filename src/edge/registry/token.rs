@@ -15,7 +15,7 @@ use serde::Deserialize;
 use tokio::time::Instant;
 
 use super::{AskError, read, unreachable, within_origin};
-use crate::edge::source::{BaseUrl, Credentials, RegistryAccess, is_loopback};
+use crate::edge::source::{Credentials, RegistryAccess, is_loopback};
 use crate::ledger::names::Repository;
 
 /// Longest answer of a realm.
@@ -71,7 +71,7 @@ impl Tokens {
         if let Some(header) = self.get(scope).filter(|header| Some(header) != refused) {
             return Ok(header);
         }
-        let realm = Realm::new(&challenge.realm, &access.base).map_err(AskError::Refused)?;
+        let realm = Realm::new(&challenge.realm, access).map_err(AskError::Refused)?;
         let (header, life) = fetch(client, access, &realm, scope, challenge).await?;
         self.kept().insert(scope.clone(), (header.clone(), Instant::now() + life.mul_f64(LIFE_USED)));
         Ok(header)
@@ -149,7 +149,9 @@ impl Realm {
     /// A realm that a registry named. It is asked over TLS, or on this machine if the registry is there as well. Where the
     /// registry itself is reached without TLS, the challenge proves nothing of where it comes from, so credentials go to a realm
     /// on the registry's own host only.
-    fn new(text: &str, base: &BaseUrl) -> Result<Self, String> {
+    /// By plain http they go to the registry's own host and port only, or to the realm that is configured.
+    fn new(text: &str, access: &RegistryAccess) -> Result<Self, String> {
+        let base = &access.base;
         let url: Url = text.parse().map_err(|_| "it asks for a token, but its realm is not a URL".to_owned())?;
         let named = |url: &Url| format!("{}://{}", url.scheme(), url.host_str().unwrap_or_default());
         if !url.username().is_empty() || url.password().is_some() || url.host_str().is_none() {
@@ -161,7 +163,19 @@ impl Realm {
             "http" if both_local => {}
             _ => return Err(format!("its token realm {} is neither https nor on this machine", named(&url))),
         }
-        let may_have_credentials = base.is_https() || base.is_loopback() || base.has_host_of(&url);
+        let is_configured = access.token_realm.as_deref() == Some(text);
+        let may_have_credentials = is_configured
+            || if url.scheme() == "https" {
+                base.is_https() || base.is_loopback() || base.has_host_of(&url)
+            } else {
+                base.has_origin_of(&url)
+            };
+        if !may_have_credentials && url.scheme() == "http" && access.credentials.is_some() {
+            return Err(format!(
+                "its token realm {text} is another server, and reached by plain http; name it as its token realm in the configuration, \
+                 if the password may go there"
+            ));
+        }
         Ok(Self { url, may_have_credentials })
     }
 
@@ -268,14 +282,28 @@ mod tests {
 
     #[test]
     fn realms_are_asked_over_tls_or_on_this_machine() {
-        let realm = |base: &str, realm: &str| {
-            Realm::new(realm, &base.parse().expect("a base")).map(|realm| realm.may_have_credentials).ok()
+        let access = |base: &str, token_realm: Option<&str>| RegistryAccess {
+            base: base.parse().expect("a base"),
+            credentials: Some(Credentials { user: "u".into(), password: "p".to_owned().into() }),
+            token_realm: token_realm.map(str::to_owned),
         };
+        let realm = |base: &str, realm: &str| {
+            Realm::new(realm, &access(base, None)).map(|realm| realm.may_have_credentials).ok()
+        };
+        let other = "http://127.0.0.1:6000/token";
+        let error = Realm::new(other, &access("http://127.0.0.1:5000", None)).map(drop).expect_err("another port");
+        assert!(error.contains("token realm in the configuration"), "{error}");
+        let named = Realm::new(other, &access("http://127.0.0.1:5000", Some(other))).expect("it is configured");
+        assert!(named.may_have_credentials);
+        let stranger = RegistryAccess { credentials: None, ..access("http://127.0.0.1:5000", None) };
+        assert!(!Realm::new(other, &stranger).expect("without a password").may_have_credentials);
         for (base, named, expected) in [
             ("https://r.example", "https://auth.example/token", Some(true)),
             ("https://r.example", "http://auth.example/token", None),
             ("https://r.example", "http://127.0.0.1:1/token", None),
-            ("http://127.0.0.1:5000", "http://127.0.0.1:6000/token", Some(true)),
+            ("http://127.0.0.1:5000", "http://127.0.0.1:5000/token", Some(true)),
+            ("http://127.0.0.1:5000", "http://127.0.0.1:6000/token", None),
+            ("http://127.0.0.1:5000", "http://localhost:5000/token", None),
             ("http://127.0.0.1:5000", "https://auth.example/token", Some(true)),
             ("http://127.0.0.1:5000", "http://auth.example/token", None),
             ("http://r.example", "https://auth.example/token", Some(false)),

@@ -159,7 +159,7 @@ impl<P: ScannerPort> Scanner<P> {
     pub async fn round(&mut self) -> Result<Report, ScanError> {
         self.begin();
         let mut again = Vec::new();
-        let repositories = self.repositories().await;
+        let repositories = self.repositories().await?;
         self.shared.watching.repositories(repositories.len());
         for repository in repositories {
             if self.is_over() {
@@ -243,8 +243,8 @@ impl<P: ScannerPort> Scanner<P> {
         self.report().fail(what, reason, is_gap);
     }
 
-    /// What is to be gone through: what the registry lists, what is named, and what was seen before.
-    async fn repositories(&mut self) -> Vec<Repository> {
+    /// What is to be gone through: what the registry lists, what the ledger knows, what is named, and what was seen before.
+    async fn repositories(&mut self) -> Result<Vec<Repository>, ScanError> {
         let mut found: BTreeSet<Repository> = self.scope.named().iter().cloned().collect();
         if self.scope.needs_catalogue() {
             let listing = self.shared.client.repositories().await;
@@ -261,7 +261,12 @@ impl<P: ScannerPort> Scanner<P> {
                 let reason = format!("{}; repositories can be named with --repository instead", error.reason());
                 self.fail("the catalogue", &reason, true);
             }
-            // Those that the registry does not list any more, until what they held is known to be gone.
+            // Those that the registry does not list, or not any more.
+            let shared = Arc::clone(&self.shared);
+            let known = patiently(&shared, || shared.port.repositories(&shared.registry)).await;
+            let known = known.map(|known| found.extend(known)).map_err(ScanError::from);
+            self.or_gap("the repositories of the ledger", known)?;
+            // And those that the ledger does not know, until what they held is known to be gone.
             let held = self
                 .state
                 .repositories
@@ -269,7 +274,7 @@ impl<P: ScannerPort> Scanner<P> {
                 .filter(|(_, seen)| seen.tags.values().any(|tag| tag.digest.is_some() || tag.other.is_some()));
             found.extend(held.filter_map(|(name, _)| Repository::parse(&self.shared.registry, name).ok()));
         }
-        found.into_iter().filter(|repository| self.scope.holds(repository)).collect()
+        Ok(found.into_iter().filter(|repository| self.scope.holds(repository)).collect())
     }
 
     /// Looks at the tags of one repository. Those that are to be looked at again go into `again`.

@@ -56,6 +56,32 @@ impl Reader<'_> {
         })
     }
 
+    /// The repositories that had been seen by a time.
+    pub fn repositories(
+        &self,
+        request: &proto::ListRepositoriesRequest,
+    ) -> Result<proto::ListRepositoriesResponse, QueryError> {
+        let page = Page { size: request.page_size, token: &request.page_token };
+        let cursor = self.cursor(page, ("at_us", request.at_us), &request.at_us.to_be_bytes())?;
+        let mut shown = Shown::default();
+        let catalogue = Subject::Repositories;
+        let (members, next) =
+            self.members(&catalogue, cursor.position[0], cursor.limit, &cursor, &mut shown, tag_of)?;
+        let mut repositories = Vec::new();
+        for TagName { registry, repository, .. } in members {
+            let names = (registry.to_string(), repository.to_string());
+            let (state, _) = self.state_at(&Subject::TagsOf(registry, repository), cursor.as_of_us, &mut shown)?;
+            repositories.push(proto::RepositoryState { registry: names.0, repository: names.1, state: Some(state) });
+        }
+        Ok(proto::ListRepositoriesResponse {
+            as_of_us: cursor.as_of_us,
+            repositories,
+            next_page_token: next.map_or(String::new(), |at| cursor.token([at, 0])),
+            evidence: self.answered(request.without_evidence, shown)?,
+            evidence_left_out: request.without_evidence,
+        })
+    }
+
     /// What ran at a time.
     pub fn running(&self, request: &proto::ListRunningRequest) -> Result<proto::ListRunningResponse, QueryError> {
         let mut question = request.clone();

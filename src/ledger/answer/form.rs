@@ -14,6 +14,7 @@ pub(super) fn check(question: &Question) -> Result<(), Violation> {
     match question {
         Question::TagAt { at_us, .. }
         | Question::TagsAt { at_us, .. }
+        | Question::RepositoriesAt { at_us, .. }
         | Question::PolicyAt { at_us }
         | Question::Principals { at_us } => time("question.at_us", *at_us),
         // The question has no such form: a digest's sightings are all there are, oldest first.

@@ -107,6 +107,13 @@ pub(super) fn tag_member(statement: &Statement) -> Result<Subject, AnswerError> 
     tag_of(statement).map(Subject::Tag).ok_or_else(|| super::beside("a catalogue of tags holds what names none"))
 }
 
+/// The tags of the repository by which a statement put itself into the catalogue of repositories.
+pub(super) fn repository_member(statement: &Statement) -> Result<Subject, AnswerError> {
+    let name =
+        tag_of(statement).ok_or_else(|| super::beside("the catalogue of repositories holds what names no tag"))?;
+    Ok(Subject::TagsOf(name.registry, name.repository))
+}
+
 /// The workload by which a statement put itself into the catalogue of an environment.
 pub(super) fn workload_member(statement: &Statement) -> Result<&crate::ledger::statement::Workload, AnswerError> {
     match &statement.kind {

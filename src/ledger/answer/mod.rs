@@ -24,7 +24,7 @@ mod tests;
 pub use contradiction::Contradiction;
 pub use history::{History, HistoryVersion};
 pub use list::List;
-use list::{Lister, tag_member, wanted, workload_member};
+use list::{Lister, repository_member, tag_member, wanted, workload_member};
 pub use principals::PrincipalsAt;
 pub use proven::Proven;
 pub use question::{Part, Question, RepositoryName};
@@ -279,6 +279,13 @@ impl Claimed {
                 let mut lister = Lister::new(proven, at_us, *limit);
                 lister.add(&repository.tags(), &|statement| {
                     Ok(wanted(proven.state(&tag_member(statement)?, at_us)?, *include_unbound))
+                })?;
+                Finding::States(lister.list)
+            }
+            Question::RepositoriesAt { limit, .. } => {
+                let mut lister = Lister::new(proven, at_us, *limit);
+                lister.add(&Subject::Repositories, &|statement| {
+                    Ok(Some(proven.state(&repository_member(statement)?, at_us)?))
                 })?;
                 Finding::States(lister.list)
             }

@@ -48,6 +48,13 @@ pub enum Question {
         /// At most so many; 0: all.
         limit: u64,
     },
+    /// Which repositories had been seen?
+    RepositoriesAt {
+        /// When.
+        at_us: u64,
+        /// At most so many; 0: all.
+        limit: u64,
+    },
     /// What ran?
     RunningAt {
         /// In which environment; empty: in any.
@@ -143,6 +150,7 @@ impl Question {
         match self {
             Self::TagAt { at_us, .. }
             | Self::TagsAt { at_us, .. }
+            | Self::RepositoriesAt { at_us, .. }
             | Self::RunningAt { at_us, .. }
             | Self::PolicyAt { at_us } => Some(*at_us),
             Self::Principals { at_us } => Some(*at_us),
@@ -160,6 +168,7 @@ impl Question {
         let limit = match self {
             Self::TagHistory { part, .. } | Self::Sightings { part, .. } => part.limit,
             Self::TagsAt { limit, .. }
+            | Self::RepositoriesAt { limit, .. }
             | Self::RunningAt { limit, .. }
             | Self::RepositoryDiff { limit, .. }
             | Self::EnvironmentDiff { limit, .. } => *limit,

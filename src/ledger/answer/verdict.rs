@@ -105,6 +105,7 @@ impl Verdict {
     fn add_list<T>(&mut self, question: &Question, list: &List<T>, as_of_us: Option<u64>) {
         let (one, many) = match question {
             Question::RunningAt { .. } | Question::EnvironmentDiff { .. } => ("workload", "workloads"),
+            Question::RepositoriesAt { .. } => ("repository", "repositories"),
             _ => ("tag", "tags"),
         };
         let place = match question {

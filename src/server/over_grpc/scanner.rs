@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::OverGrpc;
 use crate::edge::port::{PortError, Recorded, ScannerPort, Standing, TagView};
 use crate::edge::scanner::standing;
-use crate::ledger::answer::{Finding, Part, Question, RepositoryName};
+use crate::ledger::answer::{Finding, Part, Question, RepositoryName, State};
 use crate::ledger::entry::Body;
 use crate::ledger::names::{Registry, Repository, Tag, TagRef};
 use crate::ledger::subject::Subject;
@@ -16,13 +16,23 @@ impl ScannerPort for OverGrpc {
         let repository = RepositoryName { registry: registry.clone(), repository: repository.clone() };
         let answer = self.ask(Question::TagsAt { repository, at_us: 0, include_unbound: true, limit: 0 }).await?;
         let Finding::States(list) = answer.finding else { return Err(beside()) };
-        let view = |state: crate::ledger::answer::State| {
+        let view = |state: State| {
             let Subject::Tag(name) = &state.subject else { return None };
             // As of the moment of the answer: an entry that came after it counts as new.
             let version = state.at.map_or(0, |at| at.version + 1);
             Some((name.tag.clone(), TagView { version, digest: state.digest().cloned() }))
         };
         Ok(list.items.into_iter().filter_map(view).collect())
+    }
+
+    async fn repositories(&self, registry: &Registry) -> Result<Vec<Repository>, PortError> {
+        let answer = self.ask(Question::RepositoriesAt { at_us: 0, limit: 0 }).await?;
+        let Finding::States(list) = answer.finding else { return Err(beside()) };
+        let here = |state: State| match state.subject {
+            Subject::TagsOf(of, repository) if of == *registry => Some(repository),
+            _ => None,
+        };
+        Ok(list.items.into_iter().filter_map(here).collect())
     }
 
     async fn standing(&self, tag: &TagRef, newest: u64) -> Result<Standing, PortError> {

@@ -13,17 +13,14 @@ use std::time::{Duration, Instant};
 
 use serde::Deserialize;
 use tokio::sync::watch;
-use zeroize::Zeroizing;
 
-use super::over_grpc::{Files, OverGrpc, Shown, ShownError};
-use crate::client::Server;
-use crate::client::trust::TrustFolder;
+use super::over_grpc::{LedgerSettings, LedgerSettingsError, Needs, OverGrpc, RightsError, secret};
 use crate::edge::port::PortError;
 use crate::edge::registry::Settings as ClientSettings;
 use crate::edge::scanner::{Report, ScanError, Scanner, Scope, Target};
 use crate::edge::source::{Credentials, RegistryAccess};
 use crate::ledger::names::Registry;
-use crate::ledger::note::Vkey;
+use crate::proto::{Role, StatementKind};
 
 /// All settings; those without a default have to be given, here or as a flag.
 #[derive(Debug, Clone, Deserialize)]
@@ -37,22 +34,10 @@ pub struct Settings {
     pub registry_user: Option<String>,
     /// A file that holds the user's password.
     pub registry_password_file: Option<PathBuf>,
-    /// Where the ledger is served.
-    pub ledger: String,
-    /// A file that holds the token to write with.
-    pub token_file: Option<PathBuf>,
-    /// Certificates to trust the ledger by, instead of the system's.
-    pub ca_file: Option<PathBuf>,
-    /// A client certificate to show the ledger.
-    pub certificate: Option<PathBuf>,
-    /// Its private key.
-    pub key: Option<PathBuf>,
-    /// A private key to sign statements with.
-    pub sign_key: Option<PathBuf>,
-    /// The folder of pinned keys and checkpoints.
-    pub trust: Option<PathBuf>,
-    /// The ledger's key; without it the key is pinned at the first contact.
-    pub vkey: Option<String>,
+    /// The realm of tokens that the password may go to by plain http, on another port.
+    pub registry_token_realm: Option<String>,
+    /// `[ledger]`
+    pub ledger: LedgerSettings,
     /// Patterns of repositories to scan; none: all that the registry lists.
     pub repository: Vec<String>,
     /// Patterns of repositories to leave out.
@@ -89,14 +74,8 @@ impl Default for Settings {
             registry: None,
             registry_user: None,
             registry_password_file: None,
-            ledger: "http://127.0.0.1:7420".to_owned(),
-            token_file: None,
-            ca_file: None,
-            certificate: None,
-            key: None,
-            sign_key: None,
-            trust: None,
-            vkey: None,
+            registry_token_realm: None,
+            ledger: LedgerSettings::default(),
             repository: Vec::new(),
             exclude: Vec::new(),
             every: None,
@@ -147,9 +126,9 @@ pub enum ScanServeError {
         /// The system's words.
         reason: String,
     },
-    /// What the ledger is to be shown.
+    /// How the ledger is reached, or another file that holds a secret.
     #[error(transparent)]
-    Shown(#[from] ShownError),
+    Ledger(#[from] LedgerSettingsError),
     /// A setting has no sensible value, or none at all.
     #[error("{setting}: {reason}")]
     Setting {
@@ -158,6 +137,9 @@ pub enum ScanServeError {
         /// What is wrong.
         reason: String,
     },
+    /// What its principal may not do.
+    #[error(transparent)]
+    Rights(#[from] RightsError),
     /// The scan.
     #[error(transparent)]
     Scan(#[from] ScanError),
@@ -198,12 +180,15 @@ impl Settings {
         let url = self.registry_url.as_ref().ok_or_else(|| refuse("registry_url", "say where the registry is"))?;
         let credentials = match (&self.registry_user, &self.registry_password_file) {
             (None, None) => None,
-            (Some(user), Some(file)) => Some(Credentials { user: user.clone(), password: self.secret(file)? }),
+            (Some(user), Some(file)) => {
+                Some(Credentials { user: user.clone(), password: secret(&self.folder.join(file))? })
+            }
             _ => return Err(refuse("registry_user", "needs registry_password_file with it, and the other way round")),
         };
         Ok(RegistryAccess {
             base: url.parse().map_err(|error| refuse("registry_url", format!("{error}")))?,
             credentials,
+            token_realm: self.registry_token_realm.clone(),
         })
     }
 
@@ -231,40 +216,8 @@ impl Settings {
     }
 
     fn port(&self) -> Result<OverGrpc, ScanServeError> {
-        let server: Server = self.ledger.parse().map_err(|error| refuse("ledger", format!("{error}")))?;
         // A dry run only reads, and where reading is open that needs no token.
-        let shown = self.shown(&server)?;
-        if !shown.is_somebody() && !self.dry_run {
-            let reason =
-                "say where the token is to write to the ledger with, or show a certificate or a signature instead";
-            return Err(refuse("token_file", reason));
-        }
-        let trust = self.trust.as_ref().ok_or_else(|| refuse("trust", "say where keys and checkpoints are pinned"))?;
-        let vkey = self.vkey.as_ref().map(|text| text.parse::<Vkey>());
-        let vkey = vkey.transpose().map_err(|error| refuse("vkey", format!("{error}")))?;
-        Ok(OverGrpc::new(server, TrustFolder::new(self.folder.join(trust)), vkey, shown, self.ledger_timeout.0))
-    }
-
-    fn shown(&self, server: &Server) -> Result<Shown, ScanServeError> {
-        let files = Files {
-            folder: &self.folder,
-            token: self.token_file.as_ref(),
-            ca: self.ca_file.as_ref(),
-            certificate: self.certificate.as_ref(),
-            key: self.key.as_ref(),
-            sign_key: self.sign_key.as_ref(),
-        };
-        Ok(Shown::read(&files, server)?)
-    }
-
-    fn secret(&self, path: &Path) -> Result<Zeroizing<String>, ScanServeError> {
-        let path = self.folder.join(path);
-        let text = Zeroizing::new(read(&path)?);
-        let secret = text.trim_end_matches(['\n', '\r']);
-        if secret.is_empty() {
-            return Err(ScanServeError::File { path: path.display().to_string(), reason: "it is empty".into() });
-        }
-        Ok(secret.to_owned().into())
+        Ok(self.ledger.open(&self.folder, self.ledger_timeout.0, self.dry_run)?)
     }
 }
 
@@ -283,6 +236,11 @@ pub async fn run(
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> Result<Ending, ScanServeError> {
     let (registry, access, port) = (settings.registry()?, settings.access()?, settings.port()?);
+    if !settings.dry_run {
+        let (roles, kinds) = (&[Role::Scanner, Role::Writer], &[(StatementKind::TagObserved, "observe")]);
+        let needs = Needs { registry: &registry, roles, kinds, advice: "--role scanner,reader" };
+        port.check_rights(&needs).await?;
+    }
     let scope = Scope::new(&registry, &settings.repository, &settings.exclude)
         .map_err(|error| refuse("repository", error.to_string()))?;
     if settings.state.is_none() {
@@ -355,8 +313,11 @@ mod tests {
         let full = Settings {
             registry_url: Some("http://127.0.0.1:5000".into()),
             registry: Some("registry.example".into()),
-            token_file: Some(token),
-            trust: Some(folder.path().join("trust")),
+            ledger: LedgerSettings {
+                token_file: Some(token),
+                trust: Some(folder.path().join("trust")),
+                ..LedgerSettings::default()
+            },
             ..Settings::default()
         };
         assert!(full.access().is_ok() && full.port().is_ok() && full.scan().is_ok());
@@ -374,13 +335,13 @@ mod tests {
         started(without(&|s| s.registry_user = Some("u".into())).access().map(drop), "registry_user");
         started(without(&|s| s.registry = None).registry().map(drop), "registry");
         started(without(&|s| s.registry = Some("R".into())).registry().map(drop), "registry");
-        started(without(&|s| s.token_file = None).port().map(drop), "token_file");
-        started(without(&|s| s.trust = None).port().map(drop), "trust");
+        started(without(&|s| s.ledger.token_file = None).port().map(drop), "ledger.token_file");
+        started(without(&|s| s.ledger.trust = None).port().map(drop), "ledger.trust");
         started(without(&|s| s.rate = 0.0).scan().map(drop), "rate");
         started(without(&|s| s.rate = f64::NAN).scan().map(drop), "rate");
         started(without(&|s| s.parallel = 0).scan().map(drop), "parallel");
         started(without(&|s| s.timeout = Span(Duration::ZERO)).scan().map(drop), "timeout");
-        assert!(without(&|s| (s.token_file, s.dry_run) = (None, true)).port().is_ok());
+        assert!(without(&|s| (s.ledger.token_file, s.dry_run) = (None, true)).port().is_ok());
         assert!(toml::from_str::<Settings>("registery = 'x'").is_err());
     }
 

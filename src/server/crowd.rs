@@ -1,0 +1,91 @@
+//! How many connections there may be at once, of all clients and of each address. One too many is closed at once: whoever holds
+//! the others may close some.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// The bounds, and who is there. Clones share them.
+#[derive(Clone)]
+pub struct Crowd {
+    most: usize,
+    each: usize,
+    /// What stands for many clients.
+    proxies: Arc<[IpAddr]>,
+    present: Arc<Mutex<Present>>,
+}
+
+#[derive(Default)]
+struct Present {
+    all: usize,
+    by_address: HashMap<Option<IpAddr>, usize>,
+}
+
+impl Crowd {
+    /// At most so many, and so many of one address that is no proxy.
+    pub fn new(most: usize, each: usize, proxies: Vec<IpAddr>) -> Self {
+        Self { most, each, proxies: proxies.into(), present: Arc::default() }
+    }
+
+    /// No bounds of its own.
+    pub fn unbounded() -> Self {
+        Self::new(usize::MAX, usize::MAX, Vec::new())
+    }
+
+    /// A seat for a connection, until it is dropped; none: there are too many. `address`: none where it is not known.
+    pub fn seat(&self, address: Option<IpAddr>) -> Option<Seat> {
+        let is_proxy = address.is_some_and(|address| self.proxies.contains(&address));
+        let mut present = self.present();
+        let here = present.by_address.get(&address).copied().unwrap_or_default();
+        if present.all >= self.most || (here >= self.each && !is_proxy) {
+            return None;
+        }
+        present.all += 1;
+        present.by_address.insert(address, here + 1);
+        Some(Seat { crowd: self.clone(), address })
+    }
+
+    fn present(&self) -> MutexGuard<'_, Present> {
+        // Nothing panics between two writes under the lock.
+        self.present.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The place of one connection.
+pub struct Seat {
+    crowd: Crowd,
+    address: Option<IpAddr>,
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        let mut present = self.crowd.present();
+        present.all -= 1;
+        if let Some(here) = present.by_address.get_mut(&self.address) {
+            *here -= 1;
+            if *here == 0 {
+                present.by_address.remove(&self.address);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_has_its_share_and_all_together_theirs_and_who_goes_makes_room() {
+        let address = |last: u8| Some(IpAddr::from([192, 0, 2, last]));
+        let crowd = Crowd::new(5, 2, vec![address(9).expect("one")]);
+        let (one, two) = (crowd.seat(address(1)), crowd.seat(address(1)));
+        assert!(one.is_some() && two.is_some() && crowd.seat(address(1)).is_none());
+        let proxied: Vec<_> = (0..3).filter_map(|_| crowd.seat(address(9))).collect();
+        assert_eq!(proxied.len(), 3, "a proxy stands for many");
+        assert!(crowd.seat(address(2)).is_none(), "there are five");
+        drop(one);
+        assert!(crowd.seat(address(2)).is_some() && crowd.seat(address(1)).is_some());
+        drop((two, proxied));
+        assert!(crowd.present().by_address.is_empty());
+    }
+}
