@@ -9,6 +9,7 @@ mod world;
 
 use std::io::{BufRead as _, BufReader};
 use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -508,4 +509,47 @@ fn an_audit_goes_on_under_the_principals_of_the_one_before_and_what_changed_them
     let none = audit(&["--from", "own.state"]);
     assert!(none.contains("nothing was recorded since"), "{none}");
     runtime.block_on(async { world.stop().await });
+}
+
+// Files.
+
+#[test]
+fn tokens_and_keys_that_others_may_read_are_refused_with_what_to_do() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let run = |arguments: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_tagledger"));
+        command.current_dir(folder.path()).env_clear().env("HOME", folder.path());
+        // Nobody listens there: what is refused is refused before.
+        command.env("TAGLEDGER_SERVER", "http://127.0.0.1:9").args(arguments);
+        let output = command.output().expect("tagledger starts");
+        (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    write_private(&folder.path().join("token"), "a-token-of-somebody");
+    write_private(&folder.path().join("key"), &signer().to_text());
+    let digest = digest('a');
+    let push = ["record", "push", "registry.example/team/app:v1", "--digest", &digest];
+    for file in ["token", "key"] {
+        let option = if file == "token" { "--token-file" } else { "--sign-key" };
+        let with = [&push[..], &[option, file]].concat();
+        let (code, said) = run(&with);
+        assert!(code == Some(1) && !said.contains("chmod"), "{said}");
+        for mode in [0o640, 0o604] {
+            let loose = std::fs::Permissions::from_mode(mode);
+            std::fs::set_permissions(folder.path().join(file), loose).expect("changed");
+            let (code, said) = run(&with);
+            assert!(code == Some(1) && said.contains(&format!("run: chmod 600 {file}")), "{said}");
+        }
+        write_private(&folder.path().join(file), "");
+    }
+    let world_folder = folder.path().join("webhooks");
+    std::fs::create_dir(&world_folder).expect("made");
+    let secret = world_folder.join("secret");
+    std::fs::write(&secret, "a-secret-of-the-lab").expect("written");
+    let text = "[webhooks.lab]\nregistry = \"registry.example\"\nsecret_file = \"secret\"\n";
+    std::fs::write(world_folder.join("ledger.toml"), text).expect("written");
+    let config = Config::read(&world_folder.join("ledger.toml")).expect("a configuration");
+    std::fs::set_permissions(&secret, std::fs::Permissions::from_mode(0o644)).expect("changed");
+    assert!(config.sources().expect_err("others may read it").to_string().contains("chmod 600"));
+    std::fs::set_permissions(&secret, std::fs::Permissions::from_mode(0o600)).expect("changed");
+    config.sources().expect("its own alone");
 }

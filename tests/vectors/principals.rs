@@ -48,13 +48,13 @@ fn principals_at(ledger: &LittleLedger, at_us: u64) -> Claimed {
 pub(crate) fn add(cases: &mut Cases) {
     let ledger = changes();
     let now = principals_at(&ledger, 0);
-    let all = "admin=7 build=12 operator=1 reader=14 scanner=5 signer=4 of 9";
+    let all = "admin=7 build=12 operator=1 reader=14 scanner=5 signer=4 of 10";
     cases.holds("principals now", &now, all);
     let then = principals_at(&ledger, t(8));
-    let beginning = "admin=7 ci=3 operator=1 reader=6 scanner=5 signer=4 of 9";
+    let beginning = "admin=7 ci=3 operator=1 reader=6 scanner=5 signer=4 of 10";
     cases.holds("principals before one was revoked", &then, beginning);
     cases.holds("principals after one was revoked", &principals_at(&ledger, t(10)), &beginning.replace("ci=3 ", ""));
-    cases.holds("principals before there were any", &principals_at(&ledger, t(0)), " of 9");
+    cases.holds("principals before there were any", &principals_at(&ledger, t(0)), " of 10");
     let absent = Page::new(&story(), 35).absent(&Subject::Principals).evidence();
     let absent = Claimed::new(Question::Principals { at_us: 0 }, vec![absent]);
     cases.holds("principals of a log without", &absent, " of 0");
@@ -72,35 +72,29 @@ fn history(claimed: &mut Claimed) -> &mut proto::HistoryProof {
 fn refused(cases: &mut Cases, now: &Claimed, then: &Claimed) {
     let ledger = changes();
     let without = |version: u64| {
-        let versions: Vec<u64> = (0..9).filter(|at| *at != version).collect();
+        let versions: Vec<u64> = (0..10).filter(|at| *at != version).collect();
         let page = ledger.shown(&[(Subject::Principals, versions)]);
         Claimed::new(Question::Principals { at_us: 0 }, vec![page])
     };
-    cases.claimed("principals without a revocation", "entry 9 is left out", &without(6), "gap");
-    cases.claimed("principals without the last change", "entry 14 is left out", &without(8), "gap");
-    cases.claimed("principals without the first change", "entry 1 is left out", &without(0), "gap");
+    cases.claimed("principals without a revocation", "entry 9 is left out", &without(6), "is missing");
+    cases.claimed("principals without the last change", "entry 14 is left out", &without(9), "is missing");
+    cases.claimed("principals without the first change", "entry 1 is left out", &without(0), "is missing");
     cases.spoilt(
         "principals at another time",
         "entry 9 came after t(8), and 10 was asked for",
         then,
-        "gap",
+        "is missing",
         |claimed| {
             claimed.question = Question::Principals { at_us: t(10) };
         },
     );
-    cases.spoilt(
-        "principals with another root of their history",
-        "a bit is changed",
-        now,
-        "not the proven",
-        |claimed| {
-            history(claimed).root[0] ^= 1;
-        },
-    );
+    cases.spoilt("principals with another root of their history", "a bit is changed", now, "map proof", |claimed| {
+        history(claimed).root[0] ^= 1;
+    });
     cases.spoilt("principals with an entry that is another", "entry 9 has another place", now, "history", |claimed| {
         history(claimed).leaves[6].index = 11;
     });
-    cases.spoilt("principals said to be none", "the subject is there", now, "not the proven", |claimed| {
+    cases.spoilt("principals said to be none", "the subject is there", now, "map proof", |claimed| {
         claimed.pages[0].subjects[0].terminal = Some(Terminal::Empty(proto::EmptySubtree {}));
     });
     cases.spoilt("principals without an entry", "entry 4 is not shown", now, "not", |claimed| {
