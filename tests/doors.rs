@@ -372,7 +372,12 @@ fn sighup_has_the_certificates_read_anew_and_nobody_is_turned_away() {
     runtime().block_on(async {
         let held = connect(address, &files.ca).await.expect("the first certificate");
         let others = Authority::new("other servers");
-        for (old, new, what) in [(&files.ca, &others, "the other"), (&others, &files.ca, "the first again")] {
+        let begun = Instant::now();
+        for (old, new, what) in [
+            (&files.ca, &others, "the other"),
+            (&others, &files.ca, "the first again"),
+            (&files.ca, &others, "the other again"),
+        ] {
             files.serve(&new.server());
             let hung_up =
                 Command::new("kill").args(["-HUP", &server.id().to_string()]).status().expect("kill is there");
@@ -386,6 +391,8 @@ fn sighup_has_the_certificates_read_anew_and_nobody_is_turned_away() {
             }
             assert!(connect(address, old).await.is_err(), "only {what} is served");
         }
+        // The files are looked at every three seconds anyway, counted from the last look.
+        assert!(begun.elapsed() < Duration::from_secs(4), "it was not the signal: {:?}", begun.elapsed());
         assert!(server.try_wait().expect("it can be asked").is_none(), "it is the same process");
         LogServiceClient::new(held).get_ledger(proto::GetLedgerRequest {}).await.expect("the connection goes on");
     });
