@@ -99,7 +99,7 @@ async fn who_must_show_a_certificate_and_a_signature_can_be_a_gateway_or_a_scann
         add(&channel, &world.token, name, definition).await;
         let (certificate, tls_key) = files.clients.client(&format!("{name}.example"));
         std::fs::write(files.path(&format!("{name}.pem")), certificate).expect("written");
-        write_private(&files.path(&format!("{name}.token")), name);
+        std::fs::write(files.path(&format!("{name}.token")), name).expect("written");
         write_private(&files.path(&format!("{name}.key")), &tls_key);
         write_private(&files.path(&format!("{name}.sign")), &key.to_text());
     }
@@ -216,7 +216,7 @@ async fn where_reading_is_closed_the_documented_principals_do_for_gateway_and_sc
         .await;
     add(&world.channel, &world.token, "scanner", principal("scanner", &[Role::Reader, Role::Scanner], &[])).await;
     for name in ["gateway", "scanner"] {
-        write_private(&folder.path().join(name), name);
+        std::fs::write(folder.path().join(name), name).expect("written");
     }
     let registry = Registry::start().await;
     registry.put("team/app", "before", "{}");

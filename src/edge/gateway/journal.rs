@@ -16,7 +16,7 @@
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
-use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
@@ -25,8 +25,6 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 
 /// Most changes under way or still to be settled. Past that nothing new is begun.
 pub(super) const MAX_OPEN: usize = 10_000;
-/// The file is the gateway's alone: what stands in it is recorded in the gateway's name.
-const MODE: u32 = 0o600;
 /// The file is written anew once it has this many lines of what is done.
 const MAX_DONE: usize = 10_000;
 
@@ -40,14 +38,6 @@ pub enum JournalError {
         path: String,
         /// The system's words.
         reason: String,
-    },
-    /// Others may write into it what the gateway is then to settle.
-    #[error("the journal {path} may be written by others (mode {mode:04o}); run: chmod 600 {path}")]
-    LoosePermissions {
-        /// Which.
-        path: String,
-        /// Its mode.
-        mode: u32,
     },
     /// Another gateway has it.
     #[error("the journal {path} is in use by another gateway; give each its own with --journal")]
@@ -78,11 +68,7 @@ impl Journal {
         };
         let shown = || PathBuf::from(path).display().to_string();
         let refuse = |error: io::Error| JournalError::File { path: shown(), reason: error.to_string() };
-        let mut file = OpenOptions::new().read(true).append(true).create(true).mode(MODE).open(path).map_err(refuse)?;
-        let mode = file.metadata().map_err(refuse)?.permissions().mode() & 0o7777;
-        if mode & 0o022 != 0 {
-            return Err(JournalError::LoosePermissions { path: shown(), mode });
-        }
+        let mut file = OpenOptions::new().read(true).append(true).create(true).open(path).map_err(refuse)?;
         file.try_lock().map_err(|_| JournalError::InUse { path: shown() })?;
         // Written anew between opening and locking, it is a file without a name by now.
         let is_named = |file: &File| Ok(file.metadata()?.ino() == std::fs::metadata(path)?.ino());
@@ -147,7 +133,7 @@ impl Inner {
         let line = |(id, statement): (&String, &Vec<u8>)| format!("open {id} {}\n", BASE64.encode(statement));
         let text: String = self.open.iter().map(line).collect();
         let beside = beside(&self.path);
-        let mut file = OpenOptions::new().read(true).append(true).create(true).mode(MODE).open(&beside)?;
+        let mut file = OpenOptions::new().read(true).append(true).create(true).open(&beside)?;
         // Locked before it has the name, so that it never is another gateway's to take.
         file.try_lock().map_err(|error| io::Error::other(error.to_string()))?;
         file.set_len(0)?;
@@ -230,23 +216,6 @@ mod tests {
         std::fs::write(beside(&path), "open b dH").expect("written");
         assert!(Journal::open(Some(&path)).expect("there").1.is_empty());
         assert!(!beside(&path).exists());
-    }
-
-    #[test]
-    fn a_journal_that_others_may_write_is_refused() {
-        let folder = tempfile::tempdir().expect("a folder");
-        let path = folder.path().join("journal");
-        let set = |mode| std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).expect("changed");
-        drop(Journal::open(Some(&path)).expect("new"));
-        assert_eq!(std::fs::metadata(&path).expect("there").permissions().mode() & 0o777, MODE);
-        for mode in [0o620, 0o602, 0o666] {
-            set(mode);
-            let refused = Journal::open(Some(&path)).err().expect("others may write it").to_string();
-            assert!(refused.contains("chmod 600"), "{refused}");
-        }
-        set(0o644);
-        drop(Journal::open(Some(&path)).expect("others may only read it"));
-        assert_eq!(std::fs::metadata(&path).expect("there").permissions().mode() & 0o777, MODE, "written anew");
     }
 
     #[test]

@@ -42,7 +42,7 @@ pub enum ShownError {
         /// What is wrong.
         reason: String,
     },
-    /// A token or private key that others may read.
+    /// A private key that others may read.
     #[error("{path} may be read by others (mode {mode:04o}); run: chmod 600 {path}", path = path.display())]
     Loose {
         /// Its file.
@@ -95,7 +95,7 @@ impl Shown {
 }
 
 fn token(path: &Path) -> Result<Zeroizing<String>, ShownError> {
-    let text = private(path)?;
+    let text = read(path)?;
     match text.trim() {
         "" => Err(ShownError::File { path: path.to_owned(), reason: "it is empty".to_owned() }),
         token => Ok(token.to_owned().into()),
@@ -107,7 +107,7 @@ fn skey(path: &Path) -> Result<Skey, ShownError> {
         .map_err(|error| ShownError::File { path: path.to_owned(), reason: error.to_string() })
 }
 
-/// A token or private key that nobody else may read.
+/// A private key that nobody else may read.
 fn private(path: &Path) -> Result<Zeroizing<String>, ShownError> {
     let unreadable = |error: std::io::Error| ShownError::File { path: path.to_owned(), reason: error.to_string() };
     let mode = std::fs::metadata(path).map_err(unreadable)?.permissions().mode() & 0o7777;

@@ -345,8 +345,6 @@ pub fn json(report: &Report) -> serde_json::Value {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt;
-
     use super::*;
 
     #[test]
@@ -354,7 +352,6 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let token = folder.path().join("token");
         std::fs::write(&token, "t\n").expect("written");
-        std::fs::set_permissions(&token, PermissionsExt::from_mode(0o600)).expect("changed");
         let full = Settings {
             registry_url: Some("http://127.0.0.1:5000".into()),
             registry: Some("registry.example".into()),
