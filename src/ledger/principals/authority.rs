@@ -135,7 +135,7 @@ impl Principal {
         Ok(())
     }
 
-    /// Whether its roles and grants allow a statement, and it can't be told apart from a repetition.
+    /// Whether its roles and grants allow a statement, and nobody else could send it once more.
     pub fn authorises(&self, statement: &Statement) -> Result<(), Unauthorized> {
         let (principal, verb) = (self.name().to_owned(), statement.verb());
         // Its statements are in the log, whole, with their signatures. With an event id, they are recorded once.
