@@ -309,6 +309,8 @@ impl Stage {
         let producer = Skey::from_seed("producer".parse().expect("a name"), &[7; 32]);
         fs::write(dir.path().join("config.toml"), "# All as it is by itself.\n").expect("written");
         fs::write(dir.path().join("producer.key"), producer.to_text().as_bytes()).expect("written");
+        let private = std::os::unix::fs::PermissionsExt::from_mode(0o600);
+        fs::set_permissions(dir.path().join("producer.key"), private).expect("changed");
         Self { dir, port: None, server: None, proxy: None, vkey: String::new() }
     }
 

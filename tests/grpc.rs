@@ -9,6 +9,7 @@ use tagledger::ledger::subject::{Subject, tag_of};
 use tagledger::ledger::subject_proof::ProvenVersion;
 use tagledger::proto;
 use tagledger::proto::append_stream_response::Result as StreamResult;
+use tagledger::proto::query_service_client::QueryServiceClient;
 use tagledger::proto::{Outcome, get_entry_request::By};
 use tonic::{Code, Request};
 use tonic_types::StatusExt as _;
@@ -1292,5 +1293,62 @@ fn a_list_of_repositories_is_proven_complete_page_by_page() {
         let (answer, _) = ledger.ask(question).await.expect("verified");
         let tagledger::ledger::answer::Finding::States(list) = &answer.finding else { panic!("a list") };
         assert_eq!((list.items.len(), list.is_cut, list.looked_at), (5, false, 5));
+    });
+}
+
+/// What a client takes that was not told to take more.
+#[test]
+fn pages_of_long_entries_end_before_they_are_too_long_for_any_client() {
+    runtime().block_on(async {
+        let world = World::new().await;
+        let attribute = |number: usize| proto::Attribute { key: format!("k{number:02}"), value: "v".repeat(1000) };
+        let long = |number: usize| {
+            let mut statement = happened(&format!("t{number:04}"), &digest('a'));
+            statement.attributes = (0..15).map(attribute).collect();
+            submission(&statement)
+        };
+        for first in (0..600).step_by(200) {
+            let submissions = (first..first + 200).map(long).collect();
+            let request = world.with_token(proto::AppendBatchRequest { submissions });
+            world.append().append_batch(request).await.expect("recorded");
+        }
+        let mut client = QueryServiceClient::new(world.channel.clone());
+        let (mut token, mut pages, mut tags) = (String::new(), 0, Vec::new());
+        loop {
+            let request = proto::ListTagsRequest {
+                registry: world::REGISTRY.into(),
+                repository: world::REPOSITORY.into(),
+                page_size: 1000,
+                page_token: std::mem::take(&mut token),
+                ..Default::default()
+            };
+            let page = client.list_tags(request).await.expect("4 MiB are enough").into_inner();
+            world::prove(page.evidence.as_ref().expect("evidence"), &world.vkey);
+            tags.extend(page.tags.into_iter().map(|tag| tag.tag));
+            pages += 1;
+            token = page.next_page_token;
+            if token.is_empty() {
+                break;
+            }
+        }
+        assert_eq!(tags, (0..600).map(|number| format!("t{number:04}")).collect::<Vec<_>>());
+        assert!((3..=6).contains(&pages), "9 MB of entries on {pages} pages");
+        let mut versions = 0;
+        loop {
+            let request = proto::ListDigestSightingsRequest {
+                digest: digest('a'),
+                page_size: 1000,
+                page_token: token.clone(),
+                ..Default::default()
+            };
+            let page = client.list_digest_sightings(request).await.expect("4 MiB are enough").into_inner();
+            versions += page.versions.len();
+            token = page.next_page_token;
+            if token.is_empty() {
+                break;
+            }
+        }
+        assert_eq!(versions, 600);
+        world.stop().await;
     });
 }

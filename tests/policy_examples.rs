@@ -99,7 +99,7 @@ impl World {
         };
         let bytes = proto::Statement { kind: Some(kind), ..proto::Statement::default() }.encode_to_vec();
         let statement = Statement::parse(&bytes).expect(event);
-        let Ok(steps) = transition(self, policy, &statement, self.next);
+        let Ok(steps) = transition(self, policy, "ci", &statement, self.next);
         self.next += 1;
         for touch in &steps[0].touches {
             if let (Subject::Tag(name), Some(digest)) = (&touch.subject, touch.after.digest()) {

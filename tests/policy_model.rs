@@ -362,7 +362,7 @@ fn random_policies_decide_as_a_naive_evaluator_does() {
                 None => ("", Outcome::Applied),
                 Some(rule) => (rule, if told { Outcome::Violation } else { Outcome::Denied }),
             };
-            let Ok(steps) = transition(&world, &policy, &statement(&tag, to, disposition), index);
+            let Ok(steps) = transition(&world, &policy, "ci", &statement(&tag, to, disposition), index);
             assert_eq!(
                 (steps[0].outcome, &*steps[0].rule),
                 (expected, rule),

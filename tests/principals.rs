@@ -609,6 +609,8 @@ fn a_signature_counts_only_over_these_bytes_by_a_key_it_has_now() {
             ..writer("")
         };
         world.recorded(&change("alone", Some(alone))).await;
+        let statement = proto::Statement { event_id: "job-1".into(), ..statement };
+        let bytes = statement.encode_to_vec();
         for (submission, expected) in [
             (signed(&statement, &producer(5), &bytes), Code::Ok),
             (signed(&statement, &producer(5), &other), Code::InvalidArgument),
@@ -650,7 +652,9 @@ fn each_combination_of_credentials_lets_in_who_shows_all_of_it_and_nobody_else()
             for shown in std::iter::once(Vec::new()).chain(subsets.clone()) {
                 let channel = if shown.contains(&Credential::Certificate) { &certified } else { &plain };
                 let token = if shown.contains(&Credential::Token) { format!("token-{seed}") } else { String::new() };
-                let statement = happened(&format!("v{seed}"), &digest('a'));
+                // Who shows nothing else needs an event id.
+                let mut statement = happened(&format!("v{seed}"), &digest('a'));
+                statement.event_id = "job-1".into();
                 let submission = match shown.contains(&Credential::Signature) {
                     true => signed(&statement, &producer(seed), &statement.encode_to_vec()),
                     false => submission(&statement),

@@ -122,7 +122,7 @@ fn every_statement_about_a_tag_in_every_state_does_what_the_table_says() {
                 "delete" => hold::Aim::Delete,
                 _ => hold::Aim::DeleteManifest,
             };
-            let held = (expected == Noted).then_some(hold::Hold { index, aim });
+            let held = (expected == Noted).then_some(hold::Hold { index, by: "ci".into(), aim });
             assert_eq!(world.hold("app", "v1"), held, "{case}");
             if changes {
                 assert_eq!(shown(&binding), after, "{case}");
@@ -239,6 +239,46 @@ fn what_becomes_of_an_intent_is_recorded_as_the_table_says_whatever_the_policy_i
             world.check_ledger();
         }
     }
+}
+
+#[test]
+fn nobody_but_who_intended_can_say_what_became_of_it_and_anybody_can_look() {
+    for (intent, then, _, _, _, after, stays_held) in SETTLING.into_iter().filter(|row| row.2) {
+        let is_a_look = then.starts_with("observe");
+        // As if it named nothing.
+        let (_, _, _, free, forbidden, after, stays_held) = match is_a_look {
+            true => ("", "", true, Unchanged, Unchanged, after, stays_held),
+            false => {
+                let unnamed = SETTLING.into_iter().find(|row| (row.0, row.1, row.2) == (intent, then, false));
+                let Some(row) = unnamed else { continue };
+                row
+            }
+        };
+        for is_immutable in [false, true] {
+            let case = format!("{intent} intended, {then} by somebody else, immutable by then: {is_immutable}");
+            let mut world = World::new(&[]);
+            bring_to(&mut world, "bound A");
+            let holder = world.next_index();
+            assert_eq!(world.outcome(statement_of(intent, Intended)), Noted, "{case}");
+            if is_immutable {
+                world.say(policy(&immutable(&["r.example/app:*"])));
+            }
+            let step = world.say_as("somebody else", naming(statement_of(then, Happened), holder)).remove(0);
+            if !is_a_look {
+                assert_eq!(step.outcome, if is_immutable { forbidden } else { free }, "{case}: {}", step.detail);
+            }
+            assert_eq!(shown(&world.tag("app", "v1")), after, "{case}");
+            assert_eq!(world.hold("app", "v1").map(|hold| hold.index), stays_held.then_some(holder), "{case}");
+        }
+    }
+    let mut world = World::new(&[]);
+    let holder = world.next_index();
+    assert_eq!(world.outcome(push("app", "v1", A, Intended)), Noted);
+    let refused = naming(push("app", "v1", A, Refused), holder);
+    world.say_as("somebody else", refused.clone());
+    assert_eq!(world.hold("app", "v1").map(|hold| hold.index), Some(holder));
+    world.say(refused);
+    assert_eq!(world.hold("app", "v1"), None);
 }
 
 #[test]
@@ -588,7 +628,7 @@ fn the_largest_entry_that_the_rules_can_make_fits_into_the_log() {
         let bytes = statement.encode_to_vec();
         assert_eq!(bytes.len(), MAX_STATEMENT_LENGTH);
         let parsed = Statement::parse(&bytes).expect("valid");
-        let steps = transition(&world, &world.policy, &parsed, LAST).unwrap_or_else(|never| match never {});
+        let steps = transition(&world, &world.policy, "ci", &parsed, LAST).unwrap_or_else(|never| match never {});
         assert_eq!((steps.len(), steps[0].outcome), (1, Denied));
         assert_within_an_entry(&steps[0], bytes);
     }
@@ -602,7 +642,7 @@ fn the_largest_entry_that_the_rules_can_make_fits_into_the_log() {
     assert_eq!(bytes.len(), MAX_POLICY_STATEMENT_LENGTH);
     let world = World::new(&[]);
     let parsed = Statement::parse(&bytes).expect("valid");
-    let steps = transition(&world, &world.policy, &parsed, LAST).unwrap_or_else(|never| match never {});
+    let steps = transition(&world, &world.policy, "ci", &parsed, LAST).unwrap_or_else(|never| match never {});
     assert_within_an_entry(&steps[0], bytes);
 }
 
@@ -1110,11 +1150,17 @@ impl World {
 
     /// Plans a statement, reads each of its records as a verifier would, and applies them.
     fn say(&mut self, kind: Kind) -> Vec<Step> {
+        self.say_as("ci", kind)
+    }
+
+    /// The same, in another's name.
+    fn say_as(&mut self, principal: &str, kind: Kind) -> Vec<Step> {
         let bytes = statement(kind).encode_to_vec();
         let parsed = Statement::parse(&bytes).expect("a valid statement");
         let first_index = self.next_index();
         assert_eq!(must_wait(self, &parsed), Ok(None), "a ledger records nothing that has to wait");
-        let steps = transition(self, &self.policy, &parsed, first_index).unwrap_or_else(|never| match never {});
+        let steps =
+            transition(self, &self.policy, principal, &parsed, first_index).unwrap_or_else(|never| match never {});
         assert!(!steps.is_empty(), "whatever is said is recorded");
         for step in &steps {
             let index = self.next_index();

@@ -21,6 +21,8 @@ mod log;
 mod page;
 #[path = "vectors/policy.rs"]
 mod policy;
+#[path = "vectors/principals.rs"]
+mod principals;
 #[path = "vectors/refused.rs"]
 mod refused;
 #[path = "vectors/replay.rs"]

@@ -140,6 +140,8 @@ fn reason(unauthorized: &Unauthorized) -> Reason {
         Unauthorized::Role { .. } | Unauthorized::Grant { .. } => Reason::Role,
         Unauthorized::Unknown(_) => Reason::Changed,
         Unauthorized::Credential { .. } | Unauthorized::Assurance { .. } => Reason::Credentials,
-        Unauthorized::Key { .. } | Unauthorized::Signature { .. } => Reason::Signature,
+        Unauthorized::Key { .. } | Unauthorized::Signature { .. } | Unauthorized::Repeatable { .. } => {
+            Reason::Signature
+        }
     }
 }

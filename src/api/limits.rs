@@ -153,6 +153,16 @@ impl Limits {
         caller.take(limit, count, count.min(limit.burst.max(1) - 1), now)
     }
 
+    /// Takes out for so many statements of somebody who is known by nothing but them: the request counts for its address.
+    pub fn spend(&self, who: Who, count: usize) -> Result<(), TooMuch> {
+        let (limit, now) = (self.limit(&who), Instant::now());
+        let count = u32::try_from(count).unwrap_or(u32::MAX);
+        let mut callers = lock(&self.callers);
+        // More than the bucket ever holds is taken from a full one, and paid back.
+        let caller = callers.entry(who).or_insert_with(|| Caller::new(limit, now));
+        caller.take(limit, count, count.min(limit.burst.max(1)), now)
+    }
+
     /// Where there are too many to remember, forgets those who rest; if that does not help, a stranger counts among others.
     fn remembered(&self, callers: &mut HashMap<Who, Caller>, who: Who, now: Instant) -> Who {
         if callers.len() < MAX_CALLERS || callers.contains_key(&who) || matches!(who, Who::Principal(_)) {

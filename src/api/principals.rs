@@ -49,6 +49,8 @@ pub enum Reads {
 pub enum Need {
     /// Nothing: health, reflection, what this is.
     Nothing,
+    /// A secret that is not a principal's, and is looked at where the path leads: a webhook's.
+    OwnSecret,
     /// To be a principal, where reading is not open: what it takes to check a receipt.
     Known,
     /// To be a reader, where reading is not open.

@@ -110,6 +110,9 @@ pub fn of_refused(refused: &Refused) -> Status {
 pub fn of_unauthorized(unauthorized: &Unauthorized) -> Status {
     match unauthorized {
         Unauthorized::Role { .. } | Unauthorized::Grant { .. } => Status::permission_denied(unauthorized.to_string()),
+        Unauthorized::Repeatable { .. } => {
+            invalid(&[Violation::new("event_id", "REQUIRED", format!("must be there: {unauthorized}"))])
+        }
         Unauthorized::Unknown(_)
         | Unauthorized::Credential { .. }
         | Unauthorized::Assurance { .. }

@@ -307,14 +307,10 @@ impl Globals {
         };
         let identity = match (&self.cert, &self.key) {
             (None, None) => None,
-            (Some(cert), Some(key)) => {
-                let key_text = secret(key)?;
-                check_private(key)?;
-                Some(Identity { certificate: secret(cert)?.to_string(), key: key_text })
-            }
+            (Some(cert), Some(key)) => Some(Identity { certificate: text_of(cert)?.to_string(), key: secret(key)? }),
             _ => return Err(Failure::Usage("--cert and --key go together".to_owned())),
         };
-        let ca = self.ca_file.as_deref().map(secret).transpose()?.map(|text| text.to_string());
+        let ca = self.ca_file.as_deref().map(text_of).transpose()?.map(|text| text.to_string());
         Ok(Credentials { token, ca, identity })
     }
 
@@ -337,21 +333,24 @@ impl Globals {
 }
 
 /// What is in a file, wiped from memory after use.
-fn secret(path: &Path) -> Result<Zeroizing<String>, Failure> {
+fn text_of(path: &Path) -> Result<Zeroizing<String>, Failure> {
     std::fs::read_to_string(path)
         .map(Zeroizing::new)
         .map_err(|error| Failure::Operational(format!("cannot read {}: {error}", path.display())))
 }
 
-/// Refuses a private key that others may read.
-fn check_private(path: &Path) -> Result<(), Failure> {
+/// A token or a private key; refused if others may read it. A pipe has no others.
+fn secret(path: &Path) -> Result<Zeroizing<String>, Failure> {
     let unreadable = |error| Failure::Operational(format!("cannot read {}: {error}", path.display()));
-    let mode = std::fs::metadata(path).map_err(unreadable)?.permissions().mode() & 0o7777;
-    if mode & 0o077 == 0 {
-        return Ok(());
+    let about = std::fs::metadata(path).map_err(unreadable)?;
+    let mode = about.permissions().mode() & 0o7777;
+    if about.is_file() && mode & 0o077 != 0 {
+        let path = path.display();
+        return Err(Failure::Operational(format!(
+            "{path} may be read by others (mode {mode:04o}); run: chmod 600 {path}"
+        )));
     }
-    let path = path.display();
-    Err(Failure::Operational(format!("{path} may be read by others (mode {mode:04o}); run: chmod 600 {path}")))
+    text_of(path)
 }
 
 impl Answering {

@@ -511,7 +511,7 @@ mod tests {
     fn what_is_not_the_state_of_this_log_is_left_as_it_is() {
         let (ledger, vkey, folder) = ledger();
         let path = folder.path().join("notes.txt");
-        std::fs::write(&path, "tagledger audit state 2, said somebody\n").expect("written");
+        std::fs::write(&path, "tagledger audit state 3, said somebody\n").expect("written");
         assert!(matches!(StateFile::at(path, &vkey), Err(AuditError::InTheWay { .. })));
         let path = folder.path().join("other.state");
         let mut file = StateFile::at(path.clone(), &vkey).expect("nothing is there yet");

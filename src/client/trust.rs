@@ -5,6 +5,7 @@
 //! checkpoints/<log>.note     the newest checkpoint that was verified
 //! forks/<log>-…              both checkpoints of every fork or rollback
 //! audits/<log>.state         what the last audit found, to go on from
+//! refused/<log>-….json       the last answers that did not verify
 //! lock                       held while one of them is changed
 //! ```
 //!
@@ -19,6 +20,11 @@ use sha2::{Digest as _, Sha256};
 
 use crate::ledger::checkpoint::{Checkpoint, CheckpointError};
 use crate::ledger::note::{KeyError, Origin, Vkey};
+
+/// Most answers that are kept which did not verify,
+const MAX_REFUSED: usize = 32;
+/// and how long they may be together, in bytes; the last is kept however long it is.
+const MAX_REFUSED_LENGTH: u64 = 64 << 20;
 
 /// Why the trust folder could not be used.
 #[derive(Debug, thiserror::Error)]
@@ -171,11 +177,15 @@ impl TrustFolder {
         self.path.join("audits").join(format!("{}.state", file_name(origin)))
     }
 
-    /// Keeps evidence that was refused, as a file of evidence.
+    /// Keeps evidence that was refused, as a file of evidence, and lets go of what was kept long before: a server that lies
+    /// to every question must not fill the disk.
     pub fn keep_refused(&self, origin: &Origin, text: &str) -> Result<PathBuf, TrustError> {
         let _lock = self.lock()?;
-        let path = self.path.join("refused").join(format!("{}-{}.json", file_name(origin), short_hash(text)));
-        write(&path, text).map(|()| path)
+        let folder = self.path.join("refused");
+        let path = folder.join(format!("{}-{}.json", file_name(origin), short_hash(text)));
+        write(&path, text)?;
+        prune(&folder, &path).map_err(|source| TrustError::Io { what: "tidy up", path: folder, source })?;
+        Ok(path)
     }
 
     fn pins(&self) -> Result<Vec<(String, Vkey)>, TrustError> {
@@ -209,6 +219,28 @@ impl TrustFolder {
         lock.lock().map_err(wrong("lock"))?;
         Ok(lock)
     }
+}
+
+/// Removes the oldest files of a folder, but for `newest`, until there are no more, and no larger, than are kept.
+fn prune(folder: &Path, newest: &Path) -> io::Result<()> {
+    let mut files = Vec::new();
+    for file in fs::read_dir(folder)? {
+        let file = file?;
+        let about = file.metadata()?;
+        if about.is_file() {
+            files.push((file.path() == newest, about.modified()?, about.len(), file.path()));
+        }
+    }
+    files.sort();
+    let (mut count, mut length) = (files.len(), files.iter().map(|(_, _, length, _)| length).sum::<u64>());
+    for (is_newest, _, its_length, path) in files {
+        if is_newest || (count <= MAX_REFUSED && length <= MAX_REFUSED_LENGTH) {
+            break;
+        }
+        fs::remove_file(path)?;
+        (count, length) = (count - 1, length - its_length);
+    }
+    Ok(())
 }
 
 /// A file name for a log: readable, and different for different origins.
@@ -332,6 +364,25 @@ mod tests {
         let remembered = Remembered { note: note(1), checkpoint: Checkpoint { size: 7, root: [1; 32] } };
         let kept = trust.keep_fork(skey.origin(), &remembered, &note(2)).expect("kept");
         assert_eq!(kept.map(|path| fs::read_to_string(path).expect("there")), [note(1), note(2)]);
+    }
+
+    #[test]
+    fn of_what_was_refused_the_last_is_kept_and_not_without_end() {
+        let (_dir, trust) = folder();
+        let origin = skey("one.example", 1).origin().clone();
+        let kept = || fs::read_dir(trust.path.join("refused")).expect("a folder").count();
+        let first = trust.keep_refused(&origin, "answer 0").expect("kept");
+        for number in 1..100 {
+            let path = trust.keep_refused(&origin, &format!("answer {number}")).expect("kept");
+            assert_eq!(fs::read_to_string(path).expect("there"), format!("answer {number}"));
+            assert_eq!(kept(), MAX_REFUSED.min(number + 1));
+        }
+        assert!(!first.exists(), "the oldest goes first");
+        let long = |digit: &str| digit.repeat(usize::try_from(MAX_REFUSED_LENGTH).expect("small") / 2 + 1);
+        trust.keep_refused(&origin, &long("a")).expect("kept");
+        let last = trust.keep_refused(&origin, &long("b")).expect("kept");
+        assert!(last.exists());
+        assert_eq!(kept(), 1, "two of them are too long together, and what is older goes before");
     }
 
     #[test]

@@ -13,6 +13,7 @@ pub mod sequencer;
 mod tops;
 mod trial;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -335,6 +336,19 @@ impl Ledger {
         };
         self.append(vec![submission]).await?;
         Ok(())
+    }
+
+    /// Of each principal, how many statements are new. One with an event id that is recorded is answered with its first entry,
+    /// whoever sends it again, and so is nobody's doing.
+    pub fn new_by_principal(&self, submissions: &[Submission]) -> Result<BTreeMap<String, usize>, ReadError> {
+        let mut new = BTreeMap::new();
+        for Submission { principal, statement, .. } in submissions {
+            let id = statement.event_id.as_str();
+            if id.is_empty() || rows::event(&*self.shared.store, principal, id)?.is_none() {
+                *new.entry(principal.clone()).or_default() += 1;
+            }
+        }
+        Ok(new)
     }
 
     /// Nothing may have occurred more than a day from now.

@@ -300,7 +300,7 @@ impl<'a> Writer<'a> {
             if position + 1 == request.len() {
                 break;
             }
-            let steps = transition(&trial, policy, statement, index)?;
+            let steps = transition(&trial, policy, principal, statement, index)?;
             if let (Kind::PolicyChange { policy: changed, .. }, Outcome::Applied) = (&statement.kind, steps[0].outcome)
             {
                 policy = changed;
@@ -320,7 +320,7 @@ impl<'a> Writer<'a> {
         }
         let index = self.tree.size();
         let policy = self.policy.as_ref().unwrap_or(self.base.policy);
-        let steps = transition(&self.overlay, policy, &submission.statement, index)?;
+        let steps = transition(&self.overlay, policy, &submission.principal, &submission.statement, index)?;
         for step in &steps {
             self.record(submission, step)?;
             if let (Kind::PolicyChange { policy, .. }, Outcome::Applied) = (&submission.statement.kind, step.outcome) {

@@ -4,7 +4,7 @@
 //! change came about; in between it may die. So it *intends*: a statement with the disposition INTENDED is judged like one that
 //! asks, but one that is allowed is only NOTED: it binds nothing, and the tag has a hold. The hold ends with
 //!
-//! - the same statement as HAPPENED or REFUSED that names the intent in `settles`;
+//! - the same statement as HAPPENED or REFUSED that names the intent in `settles`, by the principal whose intent it is;
 //! - an observation that names it in `checks_entry`: somebody went and looked;
 //! - for the deletion of a manifest also with anything that takes the digest from under the tag.
 //!
@@ -22,6 +22,8 @@ use super::transition::View;
 pub struct Hold {
     /// Index of its entry; of the first, where it became several.
     pub index: u64,
+    /// Whose it is: nobody else can say what became of it but by looking.
+    pub by: String,
     /// What it is to lead to.
     pub aim: Aim,
 }

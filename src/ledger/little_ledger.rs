@@ -166,7 +166,7 @@ impl LittleLedger {
     pub(crate) fn draft(&self, sent: &Submission) -> Vec<Draft> {
         let bytes = sent.statement.encode_to_vec();
         let statement = Statement::parse(&bytes).expect("valid");
-        let Ok(steps) = transition(self, &self.policy, &statement, self.size());
+        let Ok(steps) = transition(self, &self.policy, &sent.principal, &statement, self.size());
         let times = (1..).map(|step| self.clock_us + step * self.step_us);
         let draft = |((step, index), recorded_at_us): ((super::transition::Step, u64), u64)| {
             let subject = |touch: &Touch| proto::Subject {

@@ -23,7 +23,7 @@
 //! | deployment naming a tag, not STOPPED | bound once, and now not to that digest | DRIFT |
 //! | deployment | otherwise | UNCHANGED if the workload's state stays, else APPLIED |
 //! | attestation | - | NOTED |
-//! | push, delete, delete of a manifest, HAPPENED | held by the intent that it settles | APPLIED, whatever the policy is by now |
+//! | push, delete, delete of a manifest, HAPPENED | held by the intent of the same principal that it settles | APPLIED, whatever the policy is by now |
 //! | policy change | (the policy) has this very text | UNCHANGED |
 //! | policy change | (the policy) is not the one to be replaced | DENIED |
 //! | policy change | (the policy) has another text, or was never changed | APPLIED |
@@ -161,23 +161,25 @@ pub struct Touch {
     pub hold: Option<Hold>,
 }
 
-/// What `statement` does, if its first entry gets `index`. It is not one that [must wait](super::hold::must_wait).
+/// What `statement` does in the name of `principal`, if its first entry gets `index`. It is not one that
+/// [must wait](super::hold::must_wait).
 pub fn transition<V: View>(
     view: &V,
     policy: &Policy,
+    principal: &str,
     statement: &Statement,
     index: u64,
 ) -> Result<Vec<Step>, V::Error> {
     let mut rules = Rules { view, policy, counts: HashMap::new() };
     let mut steps = match &statement.kind {
         Kind::TagPush { tag, digest, disposition, settles } => {
-            rules.push(tag, digest, Asked { disposition: *disposition, settles: *settles }, index)
+            rules.push(tag, digest, Asked { by: principal, disposition: *disposition, settles: *settles }, index)
         }
         Kind::TagDelete { tag, disposition, settles } => {
-            rules.delete(tag, Asked { disposition: *disposition, settles: *settles }, index)
+            rules.delete(tag, Asked { by: principal, disposition: *disposition, settles: *settles }, index)
         }
         Kind::ManifestDelete { registry, repository, digest, disposition, settles } => {
-            let asked = Asked { disposition: *disposition, settles: *settles };
+            let asked = Asked { by: principal, disposition: *disposition, settles: *settles };
             rules.delete_manifest(registry, repository, digest, asked, index)
         }
         Kind::TagObserved { tag, digest, checks } => rules.observe(tag, digest.as_ref(), *checks, index),
@@ -201,16 +203,23 @@ pub fn transition<V: View>(
 
 /// How a statement about a tag is meant.
 #[derive(Clone, Copy)]
-struct Asked {
+struct Asked<'a> {
+    /// By whom.
+    by: &'a str,
     disposition: Disposition,
     /// The intent of which it is the outcome.
     settles: Option<u64>,
 }
 
-impl Asked {
+impl Asked<'_> {
     /// Whether it says what became of the intent that holds a tag.
     fn settles(self, hold: Option<&Hold>, aim: &Aim) -> bool {
-        hold.is_some_and(|hold| Some(hold.index) == self.settles && hold.aim == *aim)
+        hold.is_some_and(|hold| Some(hold.index) == self.settles && hold.by == self.by && hold.aim == *aim)
+    }
+
+    /// The hold that it leaves if it is an intent.
+    fn hold(self, index: u64, aim: Aim) -> Hold {
+        Hold { index, by: self.by.to_owned(), aim }
     }
 }
 
@@ -243,7 +252,7 @@ impl Verdict {
 }
 
 impl<V: View> Rules<'_, V> {
-    fn push(&mut self, tag: &TagName, digest: &Digest, asked: Asked, index: u64) -> Result<Vec<Step>, V::Error> {
+    fn push(&mut self, tag: &TagName, digest: &Digest, asked: Asked<'_>, index: u64) -> Result<Vec<Step>, V::Error> {
         let SubjectState { binding: before, hold, .. } = self.state_of(tag)?;
         let aim = Aim::Push(digest.clone());
         let settles = asked.settles(hold.as_ref(), &aim);
@@ -259,13 +268,13 @@ impl<V: View> Rules<'_, V> {
             Verdict::plain(allowed(asked))
         };
         let after = if changes_binding(verdict.outcome) { bound(digest, index) } else { before.clone() };
-        let hold = held_after(hold, settles, verdict.outcome, Hold { index, aim });
+        let hold = held_after(hold, settles, verdict.outcome, asked.hold(index, aim));
         let mut touches = self.touch_tag(tag, before, after, hold, String::new())?;
         touches.insert(1, self.touch_digest(digest)?);
         Ok(vec![verdict.into_step(touches)])
     }
 
-    fn delete(&mut self, tag: &TagName, asked: Asked, index: u64) -> Result<Vec<Step>, V::Error> {
+    fn delete(&mut self, tag: &TagName, asked: Asked<'_>, index: u64) -> Result<Vec<Step>, V::Error> {
         let SubjectState { binding: before, hold, .. } = self.state_of(tag)?;
         let settles = asked.settles(hold.as_ref(), &Aim::Delete);
         let verdict = if asked.disposition == Disposition::Refused {
@@ -280,7 +289,7 @@ impl<V: View> Rules<'_, V> {
             Verdict::plain(allowed(asked))
         };
         let after = if changes_binding(verdict.outcome) { unbound(&before, index) } else { before.clone() };
-        let hold = held_after(hold, settles, verdict.outcome, Hold { index, aim: Aim::Delete });
+        let hold = held_after(hold, settles, verdict.outcome, asked.hold(index, Aim::Delete));
         let touches = self.touch_tag(tag, before, after, hold, String::new())?;
         Ok(vec![verdict.into_step(touches)])
     }
@@ -291,7 +300,7 @@ impl<V: View> Rules<'_, V> {
         registry: &Registry,
         repository: &Repository,
         digest: &Digest,
-        asked: Asked,
+        asked: Asked<'_>,
         first_index: u64,
     ) -> Result<Vec<Step>, V::Error> {
         let name = |tag| TagName { registry: registry.clone(), repository: repository.clone(), tag };
@@ -323,7 +332,7 @@ impl<V: View> Rules<'_, V> {
                 let after = if changes_binding(outcome) { unbound(&before, index) } else { before.clone() };
                 let settles = asked.settles(hold.as_ref(), &Aim::DeleteManifest);
                 // One intent, whatever the number of its entries: the first names it.
-                let hold = held_after(hold, settles, outcome, Hold { index: first_index, aim: Aim::DeleteManifest });
+                let hold = held_after(hold, settles, outcome, asked.hold(first_index, Aim::DeleteManifest));
                 touches.extend(self.touch_tag(tag, before, after, hold, tag.tag.to_string())?);
             }
             steps.push(Step { outcome, rule: rule.clone(), detail: detail.clone(), touches });
@@ -556,7 +565,7 @@ pub fn changes_binding(outcome: Outcome) -> bool {
     matches!(outcome, Outcome::Applied | Outcome::Violation)
 }
 
-fn against_policy(asked: Asked) -> Outcome {
+fn against_policy(asked: Asked<'_>) -> Outcome {
     match asked.disposition {
         Disposition::Requested | Disposition::Intended => Outcome::Denied,
         Disposition::Happened | Disposition::Refused => Outcome::Violation,
@@ -564,7 +573,7 @@ fn against_policy(asked: Asked) -> Outcome {
 }
 
 /// An intent binds nothing: what becomes of it is yet to be seen.
-fn allowed(asked: Asked) -> Outcome {
+fn allowed(asked: Asked<'_>) -> Outcome {
     if asked.disposition == Disposition::Intended { Outcome::Noted } else { Outcome::Applied }
 }
 

@@ -2,10 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::Deserialize;
+use zeroize::Zeroizing;
 
 use crate::api::limits::LimitSettings;
 use crate::api::principals::Reads;
@@ -128,6 +130,14 @@ pub enum ConfigError {
         /// The system's words.
         reason: String,
     },
+    /// A secret that others may read.
+    #[error("{path} may be read by others (mode {mode:04o}); run: chmod 600 {path}")]
+    LoosePermissions {
+        /// Which file.
+        path: String,
+        /// Its mode.
+        mode: u32,
+    },
     /// Not TOML, or not these settings.
     #[error("{path}: {reason}")]
     Syntax {
@@ -207,9 +217,7 @@ impl Config {
     fn credentials(&self, name: &str, settings: &WebhookSettings) -> Result<Option<Credentials>, ConfigError> {
         match (&settings.confirm_user, &settings.confirm_password_file) {
             (None, None) => Ok(None),
-            (Some(user), Some(file)) => {
-                Ok(Some(Credentials { user: user.clone(), password: self.secret(file)?.into() }))
-            }
+            (Some(user), Some(file)) => Ok(Some(Credentials { user: user.clone(), password: self.secret(file)? })),
             _ => Err(ConfigError::Setting {
                 setting: format!("webhooks.{name}.confirm_user"),
                 reason: "needs confirm_password_file with it, and the other way round".into(),
@@ -218,9 +226,16 @@ impl Config {
     }
 
     /// The content of a file that holds a secret, without the line's end.
-    fn secret(&self, path: &Path) -> Result<String, ConfigError> {
+    fn secret(&self, path: &Path) -> Result<Zeroizing<String>, ConfigError> {
         let path = self.folder.join(path);
-        let text = read(&path)?.trim_end_matches(['\n', '\r']).to_owned();
+        let mode = std::fs::metadata(&path).map_or(0, |about| about.permissions().mode() & 0o7777);
+        // The group's bits say nothing of a file with an access list, as systemd hands out credentials.
+        if mode & 0o007 != 0 {
+            return Err(ConfigError::LoosePermissions { path: path.display().to_string(), mode });
+        }
+        let mut text = Zeroizing::new(read(&path)?);
+        let length = text.trim_end_matches(['\n', '\r']).len();
+        text.truncate(length);
         if text.is_empty() {
             return Err(ConfigError::File { path: path.display().to_string(), reason: "it is empty".into() });
         }

@@ -10,9 +10,10 @@ use prometheus_client::registry::Registry;
 use prost::Message as _;
 
 use crate::api::http::{LogHead, LogSource};
+use crate::api::limits::{Limits, Who};
 use crate::edge::port::{Claim, LedgerPort, PortError, TagView};
 use crate::engine::plan::{Rejected, Submission};
-use crate::engine::{AppendError, Ledger};
+use crate::engine::{AppendError, Ledger, ReadError};
 use crate::ledger::merkle::Hash;
 use crate::ledger::names::TagRef;
 use crate::ledger::statement::{Statement, Violation};
@@ -21,18 +22,30 @@ use crate::proto;
 /// The edge's port, onto this process's ledger.
 pub struct InProcess {
     ledger: Ledger,
+    limits: Limits,
 }
 
 impl InProcess {
-    /// A port onto `ledger`.
-    pub fn new(ledger: Ledger) -> Self {
-        Self { ledger }
+    /// A port onto `ledger`, through which each source states as much as `limits` allow.
+    pub fn new(ledger: Ledger, limits: Limits) -> Self {
+        Self { ledger, limits }
+    }
+
+    /// Counts statements for the source that they are of, but for those that are recorded already: it repeats what was refused.
+    fn spend(&self, submissions: &[Submission]) -> Result<(), PortError> {
+        let unread = |error: ReadError| PortError::Unavailable(error.to_string());
+        for (principal, count) in self.ledger.new_by_principal(submissions).map_err(unread)? {
+            let spent = self.limits.spend(Who::Principal(principal), count);
+            spent.map_err(|error| PortError::Overloaded(error.to_string()))?;
+        }
+        Ok(())
     }
 }
 
 impl LedgerPort for InProcess {
     async fn record(&self, claims: Vec<Claim>) -> Result<Vec<proto::Receipt>, PortError> {
         let submissions = claims.into_iter().map(submission).collect::<Result<Vec<_>, _>>()?;
+        self.spend(&submissions)?;
         let appended = self.ledger.append(submissions).await.map_err(|error| match error {
             AppendError::Invalid(violations) => PortError::Invalid(words(&violations)),
             AppendError::Rejected(Rejected::Conflict { event_id, index, .. }) => {

@@ -25,7 +25,7 @@ use tokio_rustls::TlsAcceptor;
 use tower::ServiceExt as _;
 
 use super::crowd::Crowd;
-use super::tls::{Served, Tls};
+use super::tls::{Judged, Served, Tls};
 use crate::api::principals::Peer;
 
 /// How an HTTP/2 connection begins (RFC 9113 section 3.4).
@@ -97,7 +97,7 @@ pub async fn serve(
         tokio::spawn(async move {
             let serving = async {
                 let Ok(Ok(begun)) = tokio::time::timeout(HEADER_TIMEOUT, begin(stream, secured)).await else { return };
-                let Begun { stream, is_http2, peer } = begun;
+                let Begun { stream, is_http2, peer, judged } = begun;
                 let service = hyper::service::service_fn(move |mut request: hyper::Request<Incoming>| {
                     request.extensions_mut().insert(ConnectInfo(peer.address));
                     request.extensions_mut().insert(peer.clone());
@@ -107,8 +107,17 @@ pub async fn serve(
                 let [http1, http2] = builders;
                 let builder = if is_http2 { http2 } else { http1 };
                 let connection = builder.serve_connection(TokioIo::new(stream), service).into_owned();
-                if let Err(error) = watcher.watch(connection).await {
-                    tracing::debug!(error, "a connection ended early");
+                let turns = async {
+                    match judged {
+                        Some(judged) => judged.turns().await,
+                        None => std::future::pending().await,
+                    }
+                };
+                tokio::select! {
+                    ended = watcher.watch(connection) => if let Err(error) = ended {
+                        tracing::debug!(error, "a connection ended early");
+                    },
+                    () = turns => {}
                 }
             };
             tokio::select! {
@@ -145,6 +154,8 @@ struct Begun {
     stream: Box<dyn Stream>,
     is_http2: bool,
     peer: Peer,
+    /// Its certificate, where there is TLS.
+    judged: Option<Judged>,
 }
 
 trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
@@ -157,14 +168,15 @@ async fn begin(stream: TcpStream, secured: Option<Secured>) -> io::Result<Begun>
     let Some(Secured { served }) = secured else {
         let is_http2 = begins_http2(&stream).await?;
         let peer = Peer { address, certificate: Ok(Arc::default()) };
-        return Ok(Begun { stream: Box::new(stream), is_http2, peer });
+        return Ok(Begun { stream: Box::new(stream), is_http2, peer, judged: None });
     };
-    let served = Arc::clone(&served.borrow());
-    let stream = TlsAcceptor::from(Arc::clone(&served.config)).accept(stream).await?;
+    let config = Arc::clone(&served.borrow().config);
+    let stream = TlsAcceptor::from(config).accept(stream).await?;
     let (_, session) = stream.get_ref();
     let is_http2 = session.alpn_protocol() == Some(b"h2");
-    let certificate = served.check(session.peer_certificates()).map(Arc::from).map_err(Arc::from);
-    Ok(Begun { stream: Box::new(stream), is_http2, peer: Peer { address, certificate } })
+    let judged = Judged::new(served, session.peer_certificates());
+    let certificate = judged.verdict.clone().map(Arc::from).map_err(Arc::from);
+    Ok(Begun { stream: Box::new(stream), is_http2, peer: Peer { address, certificate }, judged: Some(judged) })
 }
 
 /// Whether a client speaks HTTP/2, without taking its first bytes away.

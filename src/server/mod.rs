@@ -151,11 +151,12 @@ pub async fn serve(
     let mut registry = Registry::with_prefix("tagledger");
     in_process::register_metrics(&mut registry, &ledger);
     let metrics = Metrics::register(&mut registry);
+    let limits = CallerLimits::new(config.limits.clone());
     let access = Arc::new(Access::new(
         ledger.principals(),
         config.reads,
         config.tls.as_ref().is_some_and(|tls| tls.client_ca.is_some()),
-        CallerLimits::new(config.limits.clone()),
+        limits.clone(),
         Failures::register(&mut registry),
     ));
     let (stop, stopping) = tokio::sync::watch::channel(false);
@@ -165,7 +166,7 @@ pub async fn serve(
             let _ = stopping.wait_for(|stop| *stop).await;
         }
     };
-    let port = Arc::new(in_process::InProcess::new(ledger.clone()));
+    let port = Arc::new(in_process::InProcess::new(ledger.clone(), limits));
     let receiver =
         WebhookConfig { sources, aside: data_dir.aside(), aside_limits: Limits::default(), pace: Pace::default() };
     let (webhooks, confirmer) = webhook(receiver, port, metrics)?;

@@ -1,8 +1,9 @@
 //! TLS: the certificate of the service, and the certificates it takes from clients; read anew when the files change.
 //!
 //! The files are looked at every few seconds, and when the process gets SIGHUP. What does not load is said, and what was loaded
-//! before stays: a broken file takes no service down. Connections that are there go on under what they began with. Sessions are
-//! not resumed: each connection shows its certificate, and has it checked.
+//! before stays: a broken file takes no service down. Connections that are there go on under the server certificate they began
+//! with. Sessions are not resumed: each connection shows its certificate, and has it checked. It is checked again when the
+//! authorities change and when it expires ([`Judged`]): a connection whose certificate is judged otherwise then ends.
 //!
 //! A client's certificate that does not hold does not end the handshake: most clients could not tell why. The handshake proves that
 //! the client has the key; [`Served::check`] then says whether the certificate counts, and who calls is told if it does not.
@@ -31,6 +32,8 @@ use super::config::TlsSettings;
 
 /// How often the files are looked at.
 pub const LOOK_EVERY: Duration = Duration::from_secs(3);
+/// How often a certificate is looked at at least while its connection lasts.
+const JUDGE_EVERY: Duration = Duration::from_secs(60);
 /// Names that are read of one certificate.
 const MAX_NAMES: usize = 100;
 
@@ -242,14 +245,67 @@ impl Files {
 }
 
 impl Served {
-    /// The names in a client's certificate, or why it does not hold. `chain` begins with the certificate.
-    pub fn check(&self, chain: Option<&[CertificateDer<'_>]>) -> Result<Vec<String>, String> {
-        let (Some(clients), Some([certificate, between @ ..])) = (&self.clients, chain) else { return Ok(Vec::new()) };
+    /// The names in a client's certificate, or why it does not hold. `chain` begins with the certificate; empty: none was shown.
+    pub fn check(&self, chain: &[CertificateDer<'_>]) -> Result<Vec<String>, String> {
+        let (Some(clients), [certificate, between @ ..]) = (&self.clients, chain) else { return Ok(Vec::new()) };
         match clients.verify_client_cert(certificate, between, UnixTime::now()) {
             Ok(_) => Ok(names_in(certificate)),
             Err(rustls::Error::InvalidCertificate(reason)) => Err(reason.to_string()),
             Err(error) => Err(error.to_string()),
         }
+    }
+}
+
+/// A client's certificate, judged when its connection began, and again as long as that lasts.
+pub struct Judged {
+    served: watch::Receiver<Arc<Served>>,
+    chain: Vec<CertificateDer<'static>>,
+    /// Its names, or why it does not hold.
+    pub verdict: Result<Vec<String>, String>,
+}
+
+impl Judged {
+    /// Judges a chain, by what is served now.
+    pub fn new(mut served: watch::Receiver<Arc<Served>>, chain: Option<&[CertificateDer<'_>]>) -> Self {
+        let chain: Vec<_> =
+            chain.unwrap_or_default().iter().map(|certificate| certificate.clone().into_owned()).collect();
+        let verdict = served.borrow_and_update().check(&chain);
+        Self { served, chain, verdict }
+    }
+
+    /// Returns once the certificate is to be judged otherwise: it expired, or the authorities are others now. The connection is
+    /// then to end; whoever comes again is judged anew.
+    pub async fn turns(mut self) {
+        if self.chain.is_empty() {
+            return std::future::pending().await;
+        }
+        loop {
+            // The clock may jump, so no wait is long.
+            let wait = self.until_next_end().min(JUDGE_EVERY);
+            tokio::select! {
+                changed = self.served.changed() => if changed.is_err() {
+                    // The server ends.
+                    return std::future::pending().await;
+                },
+                () = tokio::time::sleep(wait) => {}
+            }
+            let verdict = self.served.borrow_and_update().check(&self.chain);
+            if verdict != self.verdict {
+                tracing::info!(before = ?self.verdict, now = ?verdict, "a connection ends: its client certificate is judged otherwise");
+                return;
+            }
+        }
+    }
+
+    /// Until the first of the certificates expires that have not yet, and a moment longer: the last second still counts.
+    fn until_next_end(&self) -> Duration {
+        let now = i64::try_from(UnixTime::now().as_secs()).unwrap_or(i64::MAX);
+        let end = |certificate: &CertificateDer<'_>| {
+            let (_, certificate) = X509Certificate::from_der(certificate).ok()?;
+            let left = certificate.validity().not_after.timestamp().saturating_sub(now);
+            u64::try_from(left).ok().map(|left| Duration::from_secs(left.saturating_add(1)))
+        };
+        self.chain.iter().filter_map(end).min().unwrap_or(JUDGE_EVERY)
     }
 }
 
@@ -299,20 +355,23 @@ impl ClientCertVerifier for Later {
 }
 
 /// The names in a certificate that principals may be known by: DNS names, URIs and e-mail addresses among the subject's alternative
-/// names, and the subject's common names.
+/// names. The subject's common names count only in a certificate without any alternative names (RFC 9525 section 6.3 has them count
+/// no more): who asks an authority for a certificate may put into them what the authority never looked at.
 fn names_in(certificate: &[u8]) -> Vec<String> {
     let Ok((_, certificate)) = X509Certificate::from_der(certificate) else { return Vec::new() };
-    let mut names: Vec<String> = Vec::new();
-    if let Ok(Some(alternative)) = certificate.subject_alternative_name() {
-        names.extend(alternative.value.general_names.iter().filter_map(|name| match name {
-            GeneralName::DNSName(name) | GeneralName::URI(name) | GeneralName::RFC822Name(name) => {
-                Some((*name).to_owned())
-            }
-            _ => None,
-        }));
-    }
-    let common = certificate.subject().iter_common_name().filter_map(|name| name.as_str().ok().map(str::to_owned));
-    names.extend(common);
+    let text = |name: &str| Some(name.to_owned());
+    let mut names: Vec<String> = match certificate.subject_alternative_name() {
+        Ok(Some(alternative)) => {
+            let names = alternative.value.general_names.iter().filter_map(|name| match name {
+                GeneralName::DNSName(name) | GeneralName::URI(name) | GeneralName::RFC822Name(name) => text(name),
+                _ => None,
+            });
+            names.collect()
+        }
+        Ok(None) => certificate.subject().iter_common_name().filter_map(|name| text(name.as_str().ok()?)).collect(),
+        // Two of them, or one that can't be read: nobody's names.
+        Err(_) => Vec::new(),
+    };
     names.truncate(MAX_NAMES);
     names.sort();
     names.dedup();

@@ -10,6 +10,7 @@ use std::ops::Range;
 use bincode::{Decode, Encode};
 
 use super::{Batch, Cursor, Read, ReadError, Table};
+use crate::ledger::entry::{Body, SignedEntry};
 use crate::ledger::history::history_leaf;
 use crate::ledger::hold::{Aim, Hold};
 use crate::ledger::map::{Leaf, Leaves};
@@ -94,6 +95,7 @@ enum BindingRow {
     Unbound { last: DigestRow, set_by: u64 },
 }
 
+/// Whose intent it is stands in its entry.
 #[derive(Encode, Decode)]
 struct HoldRow {
     index: u64,
@@ -117,13 +119,13 @@ impl HoldRow {
         Self { index: hold.index, aim }
     }
 
-    fn hold(&self) -> Hold {
+    fn hold(&self, by: String) -> Hold {
         let aim = match &self.aim {
             AimRow::Push(digest) => Aim::Push(digest.digest()),
             AimRow::Delete => Aim::Delete,
             AimRow::DeleteManifest => Aim::DeleteManifest,
         };
-        Hold { index: self.index, aim }
+        Hold { index: self.index, by, aim }
     }
 }
 
@@ -221,6 +223,15 @@ pub fn entry(read: &(impl Read + ?Sized), index: u64) -> Result<Vec<u8>, ReadErr
         .ok_or_else(|| damaged(Table::Entries, format!("entry {index} is missing")))
 }
 
+/// The principal of a record.
+fn stated_by(read: &(impl Read + ?Sized), index: u64) -> Result<String, ReadError> {
+    match SignedEntry::decode(&entry(read, index)?).map(|entry| entry.body) {
+        Ok(Body::Record(record, _)) => Ok(record.principal),
+        Ok(Body::Commitment(_)) => Err(damaged(Table::Subjects, format!("a hold names entry {index}, a commitment"))),
+        Err(error) => Err(damaged(Table::Entries, format!("entry {index}: {error}"))),
+    }
+}
+
 /// The index of the entry with a leaf hash.
 pub fn index_of_leaf(read: &(impl Read + ?Sized), leaf_hash: &[u8]) -> Result<Option<u64>, ReadError> {
     read.get(Table::Leaves, leaf_hash)?.map(|row| number(Table::Leaves, &row)).transpose()
@@ -286,7 +297,8 @@ pub fn subject(read: &(impl Read + ?Sized), key: &SubjectKey) -> Result<SubjectR
         BindingRow::Unbound { last, set_by } => Binding::Unbound { last: last.digest(), set_by },
     };
     let history = Tree::from_edge(count, edge.to_vec()).expect("as many hashes as bits");
-    Ok(SubjectRow { history, binding, hold: hold.map(|hold| hold.hold()) })
+    let hold = hold.map(|hold| stated_by(read, hold.index).map(|by| hold.hold(by))).transpose()?;
+    Ok(SubjectRow { history, binding, hold })
 }
 
 /// How many entries a subject's history has; 0 if it never occurred.
@@ -508,6 +520,7 @@ fn consecutive<T>(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ledger::little_ledger::{LittleLedger, push};
     use crate::store::memory::MemoryStore;
     use crate::store::{Store, Table};
 
@@ -517,16 +530,22 @@ mod tests {
         let bindings = digests.iter().map(|text| text.parse::<Digest>().expect("a digest")).flat_map(|digest| {
             [Binding::Bound { digest: digest.clone(), set_by: 7 }, Binding::Unbound { last: digest, set_by: u64::MAX }]
         });
+        let mut ledger = LittleLedger::new("ledger.example", 1);
+        let index = ledger.record(push("v1", 'a', crate::proto::Disposition::Intended));
+        let intent = ledger.entry(index);
         let mut history = Tree::default();
         for (number, binding) in (0..).zip(std::iter::once(Binding::Never).chain(bindings)) {
             history.append([number; 32], |_| {});
             let (store, mut batch, key) = (MemoryStore::default(), Batch::default(), SubjectKey([number; 32]));
             // Some held, each way.
             let aims = [None, binding.digest().cloned().map(Aim::Push), Some(Aim::Delete), Some(Aim::DeleteManifest)];
-            let hold = aims[usize::from(number) % 4].clone().map(|aim| Hold { index: u64::from(number) << 40, aim });
+            let index = u64::from(number) << 40;
+            let hold = aims[usize::from(number) % 4].clone().map(|aim| Hold { index, by: "ci".into(), aim });
             let row = SubjectRow { history: history.clone(), binding, hold };
             put_subject(&mut batch, &key, &row);
             let bytes = batch.changes[0].value.clone().expect("written");
+            // Whose intent it is stands in its entry.
+            put_entry(&mut batch, index, &[number; 32], &intent);
             store.commit(0, batch).expect("stored");
             assert_eq!(subject(&store, &key), Ok(row));
             assert_eq!(count(&store, &key), Ok(u64::from(number) + 1));

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader};
 use std::net::{SocketAddr, TcpListener};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -221,6 +222,7 @@ fn found(report: &Value) -> Vec<String> {
 async fn ledger(folder: &Path) -> World {
     let secret = folder.join("secret");
     std::fs::write(&secret, SECRET).expect("written");
+    std::fs::set_permissions(&secret, std::fs::Permissions::from_mode(0o600)).expect("changed");
     let config = format!("[webhooks.lab]\nregistry = '{REGISTRY}'\nsecret_file = '{}'\n", secret.display());
     let config: Config = toml::from_str(&config).expect("a configuration");
     World::open_with(&folder.join("ledger"), config).await

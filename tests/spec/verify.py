@@ -1510,6 +1510,7 @@ class Principals:
             require(verify_producer(keys[r.producer.key_id], r.producer.signature, r.statement), f"{who}: the signature")
         else:
             require(r.assurance == AUTHENTICATED and SIGNATURE not in p.requires, f"{who}: assurance {r.assurance}")
+        require(p.requires != [SIGNATURE] or s.event_id, f"{who} shows nothing but signatures, and this has no event_id")
         if s.kind not in KINDS_TO_GRANT:
             require(ADMIN in p.roles, f"{who} is no admin")
             return
@@ -1553,8 +1554,10 @@ TAGS_PER_ENTRY = 256
 
 
 class Hold(NamedTuple):
-    """Who is about to change a tag: the first entry of the intent, the kind of its statement, and the digest it is to have."""
+    """Who is about to change a tag: the first entry of the intent, its principal, the kind of its statement, and the digest
+    that the tag is to have."""
     by: int
+    principal: str
     kind: str
     digest: str  # empty: the tag is to go
 
@@ -1638,6 +1641,7 @@ class Audit:
         else:
             self.must_not_wait(s)
             self.principals.judge(r, s)
+            self.speaker = r.principal
             decision = self.decide(s)
             self.first = entry.index
             if s.event_id:
@@ -1702,7 +1706,8 @@ class Audit:
     def settled(self, tag: Tuple[str, ...], kind: str, said: SimpleNamespace) -> bool:
         """Whether a push or a delete says what became of the intent that holds the tag."""
         hold = self.holds.get(tag)
-        return hold is not None and hold == Hold(said.settles - 1, kind, said.digest if kind == "tag_push" else "")
+        return hold is not None and hold == Hold(said.settles - 1, self.speaker, kind,
+                                                 said.digest if kind == "tag_push" else "")
 
     def hold_tag(self, tag: Tuple[str, ...], s: SimpleNamespace, outcome: int) -> None:
         hold, said, was = self.holds.get(tag), s.said, self.tags.get(tag)
@@ -1711,7 +1716,7 @@ class Audit:
                 del self.holds[tag]
         elif s.kind in ("tag_push", "tag_delete", "manifest_delete"):
             if outcome == NOTED:
-                self.holds[tag] = Hold(self.first, s.kind, said.digest if s.kind == "tag_push" else "")
+                self.holds[tag] = Hold(self.first, self.speaker, s.kind, said.digest if s.kind == "tag_push" else "")
             elif self.settled(tag, s.kind, said):
                 del self.holds[tag]
         hold = self.holds.get(tag)

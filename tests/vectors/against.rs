@@ -108,6 +108,10 @@ pub(crate) fn pairs(ledger: &LittleLedger) -> Vec<Value> {
     later.record(push("latest", 'c', Happened));
     let (one, other) = (beside(ledger, LATEST, &[7], 35), beside(&later, LATEST, &[7], later.size()));
     add("effective of one version that changed", one, other, Some("two histories"));
+    // Of as many entries, and neither shows the one in which they differ.
+    let changed = lying(|ledger| with_effective(ledger, &subject(V1), 4, 9));
+    let (one, other) = (beside(ledger, V1, &[6], 35), beside(&changed, V1, &[6], 36));
+    add("one count and two roots", one, other, Some("two histories"));
     let (one, other) = (beside(ledger, V1, &[], 35), beside(&shortened, V1, &[], 36));
     add("history that is shorter later", one, other, Some("two histories"));
 

@@ -49,7 +49,7 @@ pub(crate) fn operator() -> Principal {
     principal(1, &[Role::Reader, Role::Writer, Role::Scanner, Role::Admin], &["**"], &[])
 }
 
-fn ci() -> Principal {
+pub(crate) fn ci() -> Principal {
     principal(2, &[Role::Writer], &["r/app", "r/team/**"], &[StatementKind::TagPush, StatementKind::TagDelete])
 }
 
@@ -65,7 +65,13 @@ fn signer(seeds: &[u8]) -> Principal {
     }
 }
 
-fn by(principal: &str, kind: Kind) -> Submission {
+/// Shows a signature and a token.
+fn both(seed: u8) -> Principal {
+    let requires = [Credential::Token, Credential::Signature].map(i32::from).to_vec();
+    Principal { requires, token_sha256: vec![vec![seed; 32]], ..signer(&[seed]) }
+}
+
+pub(crate) fn by(principal: &str, kind: Kind) -> Submission {
     with(principal, Authenticated, kind)
 }
 
@@ -75,17 +81,34 @@ fn with(principal: &str, assurance: Assurance, kind: Kind) -> Submission {
 
 /// Signed by the key of a seed: what is sent, or something else.
 fn signed(principal: &str, seed: u8, kind: Kind, signed: Kind) -> Submission {
+    let sent = |kind| proto::Statement { kind: Some(kind), event_id: "job-1".into(), ..Default::default() };
+    signed_as(principal, seed, sent(kind), &sent(signed))
+}
+
+fn signed_as(principal: &str, seed: u8, sent: proto::Statement, signed: &proto::Statement) -> Submission {
     let skey = Skey::from_seed("producer.example".parse().expect("a name"), &[seed; 32]);
-    let bytes = proto::Statement { kind: Some(signed), ..Default::default() }.encode_to_vec();
-    let signature = signature::sign(skey.key(), &signature::statement_message(&bytes)).to_vec();
+    let message = signature::statement_message(&signed.encode_to_vec());
+    let signature = signature::sign(skey.key(), &message).to_vec();
     let key_id = signature::key_id(&skey.key().verifying_key());
-    Submission { producer: Some(proto::Producer { key_id, signature }), ..with(principal, Signed, kind) }
+    let producer = Some(proto::Producer { key_id, signature });
+    Submission { principal: principal.into(), assurance: Signed, producer, ..sent.into() }
+}
+
+/// The same without an event id.
+fn repeatable(principal: &str, seed: u8, kind: Kind) -> Submission {
+    let sent = proto::Statement { kind: Some(kind), ..Default::default() };
+    signed_as(principal, seed, sent.clone(), &sent)
+}
+
+fn signed_with_event(event_id: &str, principal: &str, seed: u8, kind: Kind) -> Submission {
+    let sent = proto::Statement { kind: Some(kind), event_id: event_id.into(), ..Default::default() };
+    signed_as(principal, seed, sent.clone(), &sent)
 }
 
 /// ```text
 ///  0 -   1 operator   2 -   3 ci, 4 signer, 5 scanner, 6 reader, 7 admin   8 -
 /// ```
-fn beginning() -> LittleLedger {
+pub(crate) fn beginning() -> LittleLedger {
     let mut ledger = empty();
     ledger.commit();
     ledger.add(&by("operator", change("operator", Some(operator()))));
@@ -112,7 +135,7 @@ pub(crate) fn honest(cases: &mut Cases) {
         by("ci", pushed('a')),
         by("ci", delete("v1")),
         signed("signer", 21, pushed('b'), pushed('b')),
-        signed("signer", 22, attest('b'), attest('b')),
+        signed_with_event("job-2", "signer", 22, attest('b')),
         by("scanner", observe("v1", Some('c'))),
         with("webhook/lab", Claimed, pushed('d')),
         with("webhook/lab", Confirmed, observe("v1", Some('d'))),
@@ -120,7 +143,11 @@ pub(crate) fn honest(cases: &mut Cases) {
         // The same again, another key instead of one of two, and nobody any more.
         by("admin", change("ci", Some(ci()))),
         by("operator", change("signer", Some(signer(&[22, 23])))),
-        signed("signer", 23, pushed('d'), pushed('d')),
+        signed_with_event("job-3", "signer", 23, pushed('d')),
+        // Who has to show more may sign without an event id.
+        by("operator", change("both", Some(both(24)))),
+        repeatable("both", 24, push("v2", 'a', Happened)),
+        repeatable("both", 24, push("v2", 'a', Happened)),
         by("admin", change("ci", None)),
         // An admin may take itself away, as long as there is another, and come back by it.
         by("operator", change("operator", None)),
@@ -152,7 +179,7 @@ pub(crate) fn lying(cases: &mut Cases) {
     };
     let deployed = || Kind::Deployment(deployment("prod", "web", "v1", 'a', Started));
     let (known, role, grant, assurance) = ("is not known", "needs the role", "covers a", "cannot have the assurance");
-    let stated: [(&str, &str, &str, Submission); 27] = [
+    let stated: [(&str, &str, &str, Submission); 28] = [
         ("somebody unknown", "nobody is called so", known, by("nobody", pushed())),
         ("nearly a principal", "names are compared whole", known, by("ci ", pushed())),
         ("a reader that writes", "it is no writer", role, by("reader", pushed())),
@@ -179,6 +206,12 @@ pub(crate) fn lying(cases: &mut Cases) {
         ),
         ("a key where there is none", "ci has no key", "is not a key of", signed("ci", 21, pushed(), pushed())),
         ("no signature where it is required", "it has to sign", assurance, by("signer", pushed())),
+        (
+            "a statement that anybody could send again",
+            "signer shows nothing but signatures, and it has no event_id",
+            "needs an event_id",
+            repeatable("signer", 21, pushed()),
+        ),
         ("a claim by a principal", "it is authenticated or signs", assurance, with("ci", Claimed, pushed())),
         ("a confirmation by a principal", "only the ledger confirms", assurance, with("ci", Confirmed, pushed())),
         (

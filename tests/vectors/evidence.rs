@@ -26,7 +26,7 @@ use crate::ledger::little_ledger::{
 use crate::log::cosigned;
 use crate::page::{Page, members};
 use crate::values::{list, read, text};
-use crate::{FIRST_TIME_US, against, refused, skey};
+use crate::{FIRST_TIME_US, against, principals, refused, skey};
 
 /// What the cases are about, unless they say otherwise.
 pub(crate) const V1: &str = "r/app:v1";
@@ -43,6 +43,7 @@ pub(crate) fn evidence() -> Value {
     repositories(&mut cases);
     entries(&mut cases, &ledger);
     pages(&mut cases, &ledger);
+    principals::add(&mut cases);
     refused::add(&mut cases, &ledger);
     assert!(cases.wrong.is_empty(), "\n{}", cases.wrong.join("\n"));
     let vkey = ledger.skey.vkey().to_string();
@@ -142,7 +143,7 @@ impl Cases {
 
     /// An answer that holds, and what it says. Without white space, to keep the file small; the one of the command line
     /// stands beside it here and there.
-    fn holds(&mut self, name: &str, claimed: &Claimed, says: &str) {
+    pub(crate) fn holds(&mut self, name: &str, claimed: &Claimed, says: &str) {
         self.text_holds(name, compact(claimed), says);
     }
 

@@ -42,14 +42,21 @@ pub(crate) fn add(cases: &mut Cases, ledger: &LittleLedger) {
 
 impl Cases {
     /// An honest answer, spoilt.
-    fn spoilt(&mut self, name: &str, why: &str, honest: &Claimed, word: &str, spoil: impl FnOnce(&mut Claimed)) {
+    pub(crate) fn spoilt(
+        &mut self,
+        name: &str,
+        why: &str,
+        honest: &Claimed,
+        word: &str,
+        spoil: impl FnOnce(&mut Claimed),
+    ) {
         let mut claimed = honest.clone();
         spoil(&mut claimed);
         assert_ne!(&claimed, honest, "{name}");
         self.claimed(name, why, &claimed, word);
     }
 
-    fn claimed(&mut self, name: &str, why: &str, claimed: &Claimed, word: &str) {
+    pub(crate) fn claimed(&mut self, name: &str, why: &str, claimed: &Claimed, word: &str) {
         self.refused(name, why, compact(claimed), word);
     }
 }
@@ -1043,6 +1050,23 @@ fn lying_ledgers(cases: &mut Cases) {
     });
     let name = "signed record with another version than its place";
     cases.claimed(name, "entry 35 is version 8 of latest, and says 9", &ask(&renumbered, LATEST), "does not say so");
+    for (what, kept) in [("its digest", [0, 2]), ("its tag's repository", [0, 1])] {
+        let unnamed = lying(|ledger| {
+            ledger.add_but(&push("v3", 'a', Happened).into(), |_, draft| {
+                let record = &mut draft.record;
+                record.subjects = kept.iter().map(|&at: &usize| record.subjects[at].clone()).collect();
+                draft.touches = kept.iter().map(|&at| draft.touches[at].clone()).collect();
+            });
+        });
+        let claimed = Claimed::new(Question::Entry { index: 35 }, vec![unnamed.evidence(&[35, 36])]);
+        let name = format!("signed record that does not name {what}");
+        cases.claimed(
+            &name,
+            "entry 35 is a push, and in the histories of two subjects only",
+            &claimed,
+            "without naming it",
+        );
+    }
     let swapped = lying(|ledger| {
         ledger.add_but(&push("v2", 'a', Happened).into(), |_, draft| draft.record.subjects[0].version = 2);
         ledger.add_but(&push("v2", 'b', Happened).into(), |_, draft| draft.record.subjects[0].version = 1);

@@ -414,6 +414,11 @@ fn naming(mut kind: Kind, intent: u64) -> Submission {
     kind.into()
 }
 
+/// The same, by somebody whose intent it is not.
+fn operator_settles(kind: Kind, intent: u64) -> Submission {
+    Submission { principal: "operator".into(), ..naming(kind, intent) }
+}
+
 /// Each way an intent is settled, or is not. Entries 1 and 2 bind v1 to a and latest to a; from 4 on, each batch begins with an
 /// intent, at the index that the others name.
 fn intents() -> LittleLedger {
@@ -449,7 +454,7 @@ fn intents() -> LittleLedger {
     batch(delete_manifest('b', Intended).into(), Denied, &[]);
     batch(policy(""), Applied, &[]);
     batch(push("v1", 'c', Intended).into(), Noted, &[(&|intent| naming(push("v1", 'c', Refused), intent), Failed)]);
-    // Another digest, another intent, or another kind of statement does not settle it.
+    // Another digest, another intent, another kind of statement, or somebody else does not settle it.
     batch(
         push("v1", 'c', Intended).into(),
         Noted,
@@ -457,6 +462,7 @@ fn intents() -> LittleLedger {
             (&|_| policy(&rule), Applied),
             (&|intent| naming(push("v1", 'd', Refused), intent), Failed),
             (&|intent| naming(push("v1", 'c', Refused), intent + 1), Failed),
+            (&|intent| operator_settles(push("v1", 'c', Refused), intent), Failed),
             (&|intent| naming(push("v1", 'd', Happened), intent), Violation),
             (&|intent| naming(push("v1", 'c', Happened), intent), Applied),
         ],
@@ -824,6 +830,17 @@ fn lying_about_intents(cases: &mut Cases) {
         let intent = intend(ledger);
         ledger.add(&policy(&immutable(&["r/app:*"])));
         ledger.add_but(&naming(push("latest", 'c', Happened), intent - 1), |_, draft| judged(Applied)(draft));
+    });
+    cases.lie("what settles somebody else's intent passes for allowed", "ci intended it", 11, "outcome", |ledger| {
+        let intent = intend(ledger);
+        ledger.add(&policy(&immutable(&["r/app:*"])));
+        let sent = operator_settles(push("latest", 'c', Happened), intent);
+        ledger.add_but(&sent, |_, draft| judged(Applied)(draft));
+    });
+    cases.lie("a tag is let go by somebody whose intent did not hold it", "it is held still", 11, "held", |ledger| {
+        let intent = intend(ledger);
+        ledger.add(&operator_settles(push("latest", 'c', Refused), intent));
+        ledger.add(&push("latest", 'd', Requested).into());
     });
     cases.lie("a look that sees what is intended is called drift", "somebody was about to", 10, "outcome", |ledger| {
         intend(ledger);

@@ -230,7 +230,7 @@ pub fn check_log(entries: &[Vec<u8>], checkpoint: &Checkpoint, vkey: &Vkey) -> P
                     assert_eq!(must_wait(&replay, statement), Ok(None), "entry {index}: what is held is left alone");
                     let judged = replay.principals.judge(record, statement);
                     judged.unwrap_or_else(|error| panic!("entry {index}: {error}"));
-                    let Ok(steps) = transition(&replay, &policy, statement, index);
+                    let Ok(steps) = transition(&replay, &policy, &record.principal, statement, index);
                     expected = steps.into();
                 }
                 let step = expected.pop_front().expect("a step");

@@ -11,7 +11,7 @@ use tokio_stream::{Stream, StreamExt as _};
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::api::failures::Reason;
-use crate::api::limits::InFlight;
+use crate::api::limits::{InFlight, TooMuch, Who};
 use crate::api::principals::{Access, Caller, Peer};
 use crate::api::{door, status};
 use crate::engine::plan::{Rejected, Submission as Admitted};
@@ -29,6 +29,23 @@ const STREAM_WINDOW: usize = 1024;
 pub(super) struct Append {
     pub(super) ledger: Ledger,
     pub(super) access: Arc<Access>,
+}
+
+/// Why statements are not recorded that were let in.
+enum Spent {
+    /// Whoever signed them asks for too much.
+    TooMuch(TooMuch),
+    /// Whether they are new can't be read.
+    Unread(Status),
+}
+
+impl From<Spent> for Status {
+    fn from(spent: Spent) -> Self {
+        match spent {
+            Spent::TooMuch(error) => status::of_limit(&error),
+            Spent::Unread(status) => status,
+        }
+    }
 }
 
 /// A request that was let in, and what lets in its statements.
@@ -58,6 +75,19 @@ impl Call {
         admitted.map_err(|refused| status::of_refused(&refused))
     }
 
+    /// The request counted for whoever was known when it came. Where that was nobody, statements count for those who signed them,
+    /// but for repetitions of what is recorded: those anybody can send.
+    fn spend(&self, ledger: &Ledger, admitted: &[Admitted]) -> Result<(), Spent> {
+        if self.caller.name.is_some() {
+            return Ok(());
+        }
+        let new = ledger.new_by_principal(admitted).map_err(|error| Spent::Unread(status::of_read(&error)))?;
+        for (principal, count) in new {
+            self.access.limits.spend(Who::Principal(principal), count).map_err(Spent::TooMuch)?;
+        }
+        Ok(())
+    }
+
     /// The first statement came with the request.
     fn charge(&self, statements: usize) -> Result<(), Status> {
         let further = statements.saturating_sub(1);
@@ -68,6 +98,17 @@ impl Call {
     async fn pace(&self) {
         while let Err(error) = self.access.limits.charge(&self.in_flight, 1) {
             tokio::time::sleep(error.retry_after).await;
+        }
+    }
+
+    /// The same, once it is known whose the statement is.
+    async fn pace_for(&self, ledger: &Ledger, admitted: &[Admitted]) -> Result<(), Status> {
+        loop {
+            match self.spend(ledger, admitted) {
+                Ok(()) => return Ok(()),
+                Err(Spent::TooMuch(error)) => tokio::time::sleep(error.retry_after).await,
+                Err(Spent::Unread(status)) => return Err(status),
+            }
         }
     }
 
@@ -86,6 +127,7 @@ impl AppendService for Append {
     async fn append(&self, request: Request<AppendRequest>) -> Result<Response<AppendResponse>, Status> {
         let call = Call::of(&self.access, &request);
         let submissions = call.admit(vec![request.into_inner().submission.unwrap_or_default()])?;
+        call.spend(&self.ledger, &submissions)?;
         let appended = self.ledger.append(submissions).await.map_err(|error| call.not_recorded(&error))?;
         Ok(Response::new(single(&self.ledger, appended)?))
     }
@@ -98,6 +140,7 @@ impl AppendService for Append {
         let submissions = request.into_inner().submissions;
         call.charge(submissions.len())?;
         let submissions = call.admit(submissions)?;
+        call.spend(&self.ledger, &submissions)?;
         let appended = self.ledger.append(submissions).await.map_err(|error| call.not_recorded(&error))?;
         let evidence = prove(&self.ledger, &appended)?;
         Ok(Response::new(AppendBatchResponse { receipts: appended.receipts, evidence: Some(evidence) }))
@@ -135,10 +178,12 @@ impl AppendService for Append {
 
 /// Takes one statement of a stream to its place in the queue; its answer comes later.
 async fn take(ledger: &Ledger, call: &Call, submission: Option<Submission>) -> Answer {
-    let queued = match call.admit(vec![submission.unwrap_or_default()]) {
-        Ok(submissions) => ledger.enqueue(submissions).await.map_err(|error| call.not_recorded(&error)),
-        Err(refused) => Err(refused),
+    let queued = async {
+        let submissions = call.admit(vec![submission.unwrap_or_default()])?;
+        call.pace_for(ledger, &submissions).await?;
+        ledger.enqueue(submissions).await.map_err(|error| call.not_recorded(&error))
     };
+    let queued = queued.await;
     let (ledger, call) = (ledger.clone(), call.clone());
     Box::pin(async move {
         let recorded = match queued {

@@ -1,11 +1,12 @@
 //! Asking what was, over gRPC.
 
+use prost::Message;
 use tonic::{Request, Response, Status};
 
 use super::Fields;
 use crate::api::status;
 use crate::engine::Ledger;
-use crate::engine::query::{QueryError, Reader};
+use crate::engine::query::{QueryError, Reader, fitting};
 use crate::ledger::names::{Digest, Registry, Repository};
 use crate::ledger::statement::TagName;
 use crate::proto::query_service_server::QueryService;
@@ -26,6 +27,15 @@ impl Query {
         let answer = self.ledger.read(question).map_err(|error| status::of_read(&error))?;
         answer.map(Response::new).map_err(|error| status::of_query(&error))
     }
+
+    /// The same for an answer in pages, with the size of the page that is to be asked for.
+    fn page<T: Message>(
+        &self,
+        size: u32,
+        question: impl Fn(&Reader<'_>, u32) -> Result<T, QueryError>,
+    ) -> Result<Response<T>, Status> {
+        self.ask(|reader| fitting(size, |size| question(reader, size)))
+    }
 }
 
 #[tonic::async_trait]
@@ -42,13 +52,17 @@ impl QueryService for Query {
     ) -> Result<Response<ListTagHistoryResponse>, Status> {
         let request = request.into_inner();
         let tag = tag(&request.registry, &request.repository, &request.tag)?;
-        self.ask(|reader| reader.tag_history(&tag, &request))
+        self.page(request.page_size, |reader, page_size| {
+            reader.tag_history(&tag, &ListTagHistoryRequest { page_size, ..request.clone() })
+        })
     }
 
     async fn list_tags(&self, request: Request<ListTagsRequest>) -> Result<Response<ListTagsResponse>, Status> {
         let request = request.into_inner();
         let (registry, repository) = place(&request.registry, &request.repository)?;
-        self.ask(|reader| reader.tags(&registry, &repository, &request))
+        self.page(request.page_size, |reader, page_size| {
+            reader.tags(&registry, &repository, &ListTagsRequest { page_size, ..request.clone() })
+        })
     }
 
     async fn list_repositories(
@@ -67,7 +81,9 @@ impl QueryService for Query {
         let mut fields = Fields::default();
         let digest = fields.name::<Digest>("digest", &request.digest);
         let digest = fields.finish(digest)?;
-        self.ask(|reader| reader.sightings(&digest, &request))
+        self.page(request.page_size, |reader, page_size| {
+            reader.sightings(&digest, &ListDigestSightingsRequest { page_size, ..request.clone() })
+        })
     }
 
     async fn list_running(
@@ -79,7 +95,9 @@ impl QueryService for Query {
         fields.text("environment", &request.environment, 0);
         fields.text("workload", &request.workload, 0);
         fields.finish(Some(()))?;
-        self.ask(|reader| reader.running(&request))
+        self.page(request.page_size, |reader, page_size| {
+            reader.running(&ListRunningRequest { page_size, ..request.clone() })
+        })
     }
 
     async fn diff_repository(
@@ -88,7 +106,9 @@ impl QueryService for Query {
     ) -> Result<Response<DiffRepositoryResponse>, Status> {
         let request = request.into_inner();
         let (registry, repository) = place(&request.registry, &request.repository)?;
-        self.ask(|reader| reader.diff_repository(&registry, &repository, &request))
+        self.page(request.page_size, |reader, page_size| {
+            reader.diff_repository(&registry, &repository, &DiffRepositoryRequest { page_size, ..request.clone() })
+        })
     }
 
     async fn diff_environment(
@@ -99,7 +119,9 @@ impl QueryService for Query {
         let mut fields = Fields::default();
         fields.text("environment", &request.environment, 1);
         fields.finish(Some(()))?;
-        self.ask(|reader| reader.diff_environment(&request))
+        self.page(request.page_size, |reader, page_size| {
+            reader.diff_environment(&DiffEnvironmentRequest { page_size, ..request.clone() })
+        })
     }
 
     async fn get_policy(&self, request: Request<GetPolicyRequest>) -> Result<Response<GetPolicyResponse>, Status> {
@@ -112,7 +134,9 @@ impl QueryService for Query {
         request: Request<ListPrincipalChangesRequest>,
     ) -> Result<Response<ListPrincipalChangesResponse>, Status> {
         let request = request.into_inner();
-        self.ask(|reader| reader.principal_changes(&request))
+        self.page(request.page_size, |reader, page_size| {
+            reader.principal_changes(&ListPrincipalChangesRequest { page_size, ..request.clone() })
+        })
     }
 
     async fn prove_subject(

@@ -26,7 +26,7 @@ use crate::store::rows::{self, Head};
 use shown::Shown;
 
 pub use log::MAX_PROOF_LEAVES;
-pub use page::{DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE};
+pub use page::{DEFAULT_PAGE_SIZE, MAX_PAGE_LENGTH, MAX_PAGE_SIZE, fitting};
 
 /// Why a question is not answered.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

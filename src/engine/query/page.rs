@@ -4,6 +4,7 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64;
+use prost::Message;
 use sha2::{Digest as _, Sha256};
 
 use super::{QueryError, Reader};
@@ -12,6 +13,26 @@ use super::{QueryError, Reader};
 pub const DEFAULT_PAGE_SIZE: u32 = 100;
 /// Most of them.
 pub const MAX_PAGE_SIZE: u32 = 1000;
+/// Longest page, in bytes, evidence and all: gRPC's clients take 4 MiB unless they are told to take more.
+pub const MAX_PAGE_LENGTH: usize = (4 << 20) - (64 << 10);
+
+/// A page that goes through as many as are wanted, or through fewer where those would be too long. One alone is never too long:
+/// it rests on a few entries of at most 64 KiB each.
+pub fn fitting<A: Message>(size: u32, ask: impl Fn(u32) -> Result<A, QueryError>) -> Result<A, QueryError> {
+    let mut answer = ask(size)?;
+    let mut size = if size == 0 { DEFAULT_PAGE_SIZE } else { size };
+    loop {
+        let length = answer.encoded_len();
+        if length <= MAX_PAGE_LENGTH || size <= 1 {
+            return Ok(answer);
+        }
+        // As many as would fit if they were all alike; at most half, so that it ends soon.
+        let share = u64::from(size) * MAX_PAGE_LENGTH as u64 / length as u64;
+        size = u32::try_from(share).unwrap_or(u32::MAX).clamp(1, size / 2);
+        answer = ask(size)?;
+    }
+}
+
 /// What a page is asked with.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Page<'a> {
@@ -29,6 +50,7 @@ pub(super) struct Cursor {
     pub(super) limit: u64,
     question: [u8; 8],
 }
+
 impl Reader<'_> {
     pub(super) fn cursor(
         &self,

@@ -70,6 +70,14 @@ pub enum Unauthorized {
         /// The key.
         key_id: String,
     },
+    /// A statement that anybody who reads the log could send again.
+    #[error(
+        "principal {principal:?} shows nothing but signatures, so each of its statements needs an event_id: without, anybody could send what it signed once more"
+    )]
+    Repeatable {
+        /// Who.
+        principal: String,
+    },
     /// A signature that does not hold.
     #[error("the producer's signature of principal {principal:?}: {error}")]
     Signature {
@@ -127,9 +135,13 @@ impl Principal {
         Ok(())
     }
 
-    /// Whether its roles and grants allow a statement.
+    /// Whether its roles and grants allow a statement, and nobody else could send it once more.
     pub fn authorises(&self, statement: &Statement) -> Result<(), Unauthorized> {
         let (principal, verb) = (self.name().to_owned(), statement.verb());
+        // Its statements are in the log, whole, with their signatures. With an event id, they are recorded once.
+        if self.requires() == [Credential::Signature] && statement.event_id.is_empty() {
+            return Err(Unauthorized::Repeatable { principal });
+        }
         let Some(kind) = kind_of(statement) else {
             if self.has(Role::Admin) {
                 return Ok(());

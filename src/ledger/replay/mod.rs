@@ -498,10 +498,10 @@ impl Replay {
         if let Some(Held { tag, index }) = held {
             return Err(Lie::Held { tag: tag.to_string(), holder: index });
         }
-        let steps = transition(&self.subjects, &self.policy, statement, record.index);
+        let steps = transition(&self.subjects, &self.policy, &record.principal, statement, record.index);
         let mut steps = VecDeque::from(steps.unwrap_or_else(|never| match never {}));
         if let Some(what_if) = &mut self.what_if {
-            let others = transition(&self.subjects, &what_if.policy, statement, record.index);
+            let others = transition(&self.subjects, &what_if.policy, &record.principal, statement, record.index);
             let others = others.unwrap_or_else(|never| match never {});
             if let (Some(was), Some(would_be)) = (steps.front(), others.first()) {
                 what_if.compare(record, statement, was, would_be);

@@ -1,14 +1,14 @@
 //! A replay saved, so that the next audit goes on where this one ended.
 //!
 //! ```text
-//! tagledger audit state 2\n
+//! tagledger audit state 3\n
 //! header, one line of JSON\n
 //! each subject, by rising key:   key (32) || u64 BE count || its history's right edge (32 for each bit of count)
 //!                                || 0: never bound
 //!                                   or 1 bound, 2 unbound || u8 length || digest || u64 BE set by
 //!                                || 0: not held
-//!                                   or 1 by a push || u64 BE intent || u8 length || digest
-//!                                   or 2 by a delete, 3 by that of a manifest || u64 BE intent
+//!                                   or 1 by a push || u64 BE intent || u8 length || its principal || u8 length || digest
+//!                                   or 2 by a delete, 3 by that of a manifest || u64 BE intent || u8 length || its principal
 //! each tag ever bound, rising:    place (32) || u8 length || tag || 1 if it is bound, 0 if it was
 //! each event id in use, rising:  hash (32)
 //! each principal, by name:       u32 BE length || the encoded change that made it what it is
@@ -44,7 +44,7 @@ use crate::ledger::subject::SubjectKey;
 use crate::ledger::transition::Binding;
 use crate::proto;
 
-const MAGIC: &str = "tagledger audit state 2";
+const MAGIC: &str = "tagledger audit state 3";
 /// Longest header: a policy, a note, an entry, and the rest.
 const MAX_HEADER_LENGTH: u64 = 512 * 1024;
 
@@ -294,13 +294,14 @@ fn put_binding(out: &mut impl Write, binding: Option<&Binding>) -> io::Result<()
 }
 
 fn put_hold(out: &mut impl Write, hold: Option<&Hold>) -> io::Result<()> {
-    let Some(Hold { index, aim }) = hold else { return out.write_all(&[0]) };
+    let Some(Hold { index, by, aim }) = hold else { return out.write_all(&[0]) };
     out.write_all(&[match aim {
         Aim::Push(_) => 1,
         Aim::Delete => 2,
         Aim::DeleteManifest => 3,
     }])?;
     out.write_all(&index.to_be_bytes())?;
+    put_short(out, by.as_bytes())?;
     if let Aim::Push(digest) = aim { put_digest(out, digest) } else { Ok(()) }
 }
 
@@ -341,13 +342,14 @@ fn read_hold(from: &mut impl Read) -> Result<Option<Hold>, StateError> {
         return Ok(None);
     }
     let index = u64::from_be_bytes(array(from)?);
+    let by = String::from_utf8(short(from)?).map_err(|_| StateError::Damaged("a hold in it is nobody's"))?;
     let aim = match kind {
         1 => Aim::Push(digest(&short(from)?)?),
         2 => Aim::Delete,
         3 => Aim::DeleteManifest,
         _ => return Err(StateError::Damaged("a hold in it is none")),
     };
-    Ok(Some(Hold { index, aim }))
+    Ok(Some(Hold { index, by, aim }))
 }
 
 fn read_change(from: &mut impl Read) -> Result<Change, StateError> {
@@ -369,7 +371,7 @@ fn digest(bytes: &[u8]) -> Result<Digest, StateError> {
 }
 
 fn put_short(out: &mut impl Write, bytes: &[u8]) -> io::Result<()> {
-    out.write_all(&[u8::try_from(bytes.len()).expect("tags and digests are short")])?;
+    out.write_all(&[u8::try_from(bytes.len()).expect("tags, digests and names are short")])?;
     out.write_all(bytes)
 }
 

@@ -10,7 +10,7 @@ use super::state::{self, StateError};
 use super::*;
 use crate::ledger::entry::{sign_commitment, sign_record};
 use crate::ledger::history::map_leaf;
-use crate::ledger::little_ledger::{delete, deploy, digest, push};
+use crate::ledger::little_ledger::{LittleLedger, Submission, delete, deploy, digest, push};
 use crate::ledger::map::Leaf;
 use crate::ledger::names::{Digest, Registry, Repository, Tag};
 use crate::ledger::note::Skey;
@@ -105,7 +105,7 @@ impl Writer {
         let bytes = message.encode_to_vec();
         let statement = Statement::parse(&bytes).expect("valid");
         let first = self.size();
-        let Ok(steps) = transition(self, &self.policy, &statement, first);
+        let Ok(steps) = transition(self, &self.policy, "ci", &statement, first);
         for step in steps {
             self.time_us += 7;
             let subject = |touch: &crate::ledger::transition::Touch| proto::Subject {
@@ -634,6 +634,73 @@ fn saved(replay: &Replay, note: &str) -> Vec<u8> {
     let mut bytes = Vec::new();
     state::save(replay, note, &mut bytes).expect("written");
     bytes
+}
+
+/// By the first principal, an admin, of a name.
+fn admitted(name: &str, token: u8) -> Said {
+    let principal = proto::Principal {
+        roles: [proto::Role::Writer, proto::Role::Admin].map(i32::from).to_vec(),
+        grants: vec![proto::Grant { repositories: vec!["**".into()], kinds: Vec::new() }],
+        requires: vec![proto::Credential::Token.into()],
+        token_sha256: vec![vec![token; 32]],
+        ..proto::Principal::default()
+    };
+    let change = Some(proto::principal_change::Change::Principal(principal));
+    Said::PrincipalChange(proto::PrincipalChange { name: name.into(), change })
+}
+
+fn sent(principal: &str, kind: Said) -> Submission {
+    Submission { principal: principal.into(), ..kind.into() }
+}
+
+#[test]
+fn a_state_keeps_the_principals_and_whose_intent_holds_a_tag() {
+    let ledger = |then: &[Submission]| {
+        let skey = Skey::from_seed("ledger.example/test".parse().expect("an origin"), &[1; 32]);
+        let mut ledger = LittleLedger::empty(skey, 1_000_000, 1);
+        ledger.commit();
+        for kind in [admitted("operator", 1), admitted("ci", 2), push("v9", '9', Intended)] {
+            ledger.add(&sent("operator", kind));
+        }
+        let kept = ledger.commit() + 1;
+        then.iter().for_each(|sent| {
+            ledger.add(sent);
+        });
+        ledger.commit();
+        (ledger, kept)
+    };
+    let (honest, size) = ledger(&[]);
+    let vkey = honest.skey.vkey();
+    let mut replay = Replay::new(vkey.clone());
+    honest.entries()[..usize::try_from(size).expect("small")]
+        .iter()
+        .for_each(|entry| replay.push(entry).expect("honest"));
+    let state = saved(&replay, &honest.checkpoint_at(size).sign(&honest.skey));
+    let goes_on = |then: &[Submission]| {
+        let (ledger, size) = ledger(then);
+        let mut replay = state::load(state.as_slice(), &vkey).expect("a state").replay;
+        let rest = &ledger.entries()[usize::try_from(size).expect("small")..];
+        rest.iter().try_for_each(|entry| replay.push(entry))
+    };
+    let settled = |principal: &str| {
+        let Said::TagPush(mut push) = push("v9", '9', Happened) else { unreachable!("as made") };
+        push.settles = 4;
+        sent(principal, Said::TagPush(push))
+    };
+    let revoked = || {
+        let change = Some(proto::principal_change::Change::Revocation(proto::Revocation {}));
+        Said::PrincipalChange(proto::PrincipalChange { name: "ci".into(), change })
+    };
+    let asked = || push("v9", '8', Requested);
+    assert_eq!(goes_on(&[sent("ci", push("v1", 'a', Happened)), settled("operator"), sent("ci", asked())]), Ok(()));
+    assert_eq!(goes_on(&[sent("operator", admitted("new", 3)), sent("new", push("v1", 'a', Happened))]), Ok(()));
+    let refused = |then: &[Submission]| goes_on(then).expect_err("a lie").lie;
+    let unknown = |name: &str| Lie::Unauthorized(Unauthorized::Unknown(name.into()));
+    assert_eq!(refused(&[sent("new", push("v1", 'a', Happened))]), unknown("new"));
+    assert_eq!(refused(&[sent("operator", revoked()), sent("ci", push("v1", 'a', Happened))]), unknown("ci"));
+    assert!(matches!(refused(&[sent("ci", admitted("new", 1))]), Lie::Principals(ChangeError::Taken { .. })));
+    let held = Lie::Held { tag: "r/app:v9".into(), holder: 3 };
+    assert_eq!(refused(&[settled("ci"), sent("ci", asked())]), held, "it is not ci's intent");
 }
 
 #[test]
