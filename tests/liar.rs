@@ -690,7 +690,7 @@ fn forgetting(stage: &Stage, subject: &Subject, statements: &[proto::Statement])
         last_time_us: head.recorded_at_us,
         policy: &Policy::default(),
         principals: &Arc::default(),
-        skey: &skey(),
+        seal: &skey(),
     };
     let reading_us = head.recorded_at_us + 1_000_000;
     let mut batch = plan(&base, reading_us, Bounds::default(), &[submissions(statements)]).expect("planned").batch;

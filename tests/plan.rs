@@ -131,7 +131,7 @@ impl Log {
             last_time_us: self.last_time_us,
             policy: &self.policy,
             principals: &self.principals,
-            skey: &self.skey,
+            seal: &self.skey,
         }
     }
 

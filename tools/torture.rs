@@ -6,8 +6,8 @@
 //! - every acknowledged entry is at its index, byte for byte, and no index was acknowledged twice;
 //! - every checkpoint that anybody saw is consistent with the newest;
 //! - what was sent and not answered is sent again, and is in the log once, whichever of the two recorded it;
-//! - now and then, and at the end, the real CLI audits the log, which replays every entry and recomputes every map root, and
-//!   verifies the evidence files that were saved so far.
+//! - now and then, and at the end, `tagledgerd fsck` finds the database whole, as the kill left it; and the real CLI audits the log,
+//!   which replays every entry and recomputes every map root, and verifies the evidence files that were saved so far.
 
 use std::collections::{BTreeMap, HashMap};
 use std::io::{BufRead as _, BufReader};
@@ -192,11 +192,15 @@ impl Torture {
             }
             server.wait()?;
             self.report(kill + 1, started)?;
+            if (kill + 1).is_multiple_of(self.arguments.audit_every) {
+                self.fsck()?;
+            }
         }
         let mut server = self.start().await?;
         self.check(true).await?;
         server.kill()?;
         server.wait()?;
+        self.fsck()?;
         let told = self.told.lock().expect("nobody panicked");
         self.starts_us.sort_unstable();
         println!(
@@ -223,6 +227,20 @@ impl Torture {
             println!("torture: {kills} kills, {} entries, {} s", told.entries.len(), started.elapsed().as_secs());
         }
         Ok(())
+    }
+
+    /// As it was left by the kill: every row is what follows from the entries.
+    fn fsck(&self) -> Result<(), Failure> {
+        if !self.data_dir().join("begun").exists() {
+            return Ok(());
+        }
+        let program = self.arguments.programs.join("tagledgerd");
+        let printed = Command::new(program).args(["fsck", "--data-dir"]).arg(self.data_dir()).output()?;
+        if printed.status.success() {
+            return Ok(());
+        }
+        let said = [printed.stdout, printed.stderr].concat();
+        Err(format!("tagledgerd fsck: {}\n{}", printed.status, String::from_utf8_lossy(&said)).into())
     }
 
     fn data_dir(&self) -> PathBuf {

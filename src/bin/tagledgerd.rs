@@ -7,7 +7,11 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 use tagledger::ledger::note::Origin;
 use tagledger::server::config::{Config, TlsSettings};
+use tagledger::server::copies::backup::Backup;
+use tagledger::server::copies::rebuild::Rebuild;
+use tagledger::server::copies::restore::{Anew, Restore};
 use tagledger::server::data_dir::DataDir;
+use tagledger::server::fsck::Fsck;
 use tagledger::server::gateway::{self, Settings};
 use tagledger::server::over_grpc::LedgerSettings;
 use tagledger::server::scan::{self, Span};
@@ -74,6 +78,90 @@ enum Command {
         after_help = "Examples, with a registry on port 5000 and a ledger on port 7420 of this machine:\n  tagledger principal add scanner --role scanner,reader --repository 'registry.example/**' \\\n    --token-file ./ledger/token --token-out ./scan.token\n  tagledgerd scan --registry-url http://127.0.0.1:5000 --registry registry.example --token-file ./scan.token \\\n    --trust ./scan-trust --state ./scan-state --once\n  tagledgerd scan ... --every 10m --repository 'team/**' --exclude '**/tmp-*'\n  tagledgerd scan ... --dry-run --json        # what would be recorded; writes nothing\n\nThe same in a file, for --config; more settings are in docs/OPERATIONS.md:\n  registry_url = \"http://127.0.0.1:5000\"\n  registry = \"registry.example\"\n  state = \"scan-state\"\n  every = \"10m\"\n  [ledger]\n  token_file = \"scan.token\"\n  trust = \"scan-trust\"\n\nIn --state is remembered when each tag was last seen, and as what. Without it, or if it is lost, the next round looks at\neverything anew and records nothing twice, but cannot say since when something is as it is."
     )]
     Scan(Box<ScanFlags>),
+    /// Check a ledger that does not run: every row of its database, recomputed from the entries.
+    ///
+    /// Reads everything and changes nothing. Each entry is checked for itself (encoding, place, signature); from the entries all
+    /// other rows are derived once more, into a folder on the side, and compared: the log's tree, histories, subjects and so the
+    /// subject map of every commitment, indexes, the newest checkpoint. The high-water mark must be of the same log, too. Each
+    /// damage is named with its place, what is there, and what should be.
+    ///
+    /// Exits 0 if everything is as it must be, 3 if anything is not, 1 if it could not be checked.
+    #[command(
+        after_help = "Examples:\n  tagledgerd fsck --data-dir ./ledger\n  tagledgerd fsck --data-dir ./ledger --scratch /another/disk --json\n\nIt takes as much room as the database for a while. What to do about damages: docs/OPERATIONS.md, \"A damaged database\"."
+    )]
+    Fsck {
+        #[command(flatten)]
+        ledger: LedgerDirectory,
+        /// Folder with room for what is made on the side [default: the data directory]
+        #[arg(long, value_name = "DIR")]
+        scratch: Option<PathBuf>,
+        /// Print the report as JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Copy a ledger, running or not: its entries, the newest checkpoint, its keys.
+    ///
+    /// The folder grows with each backup by what is new, and is what a mirror of the log serves: a file "checkpoint", and below
+    /// "tile/entries" the entries in bundles of 256. Everything else follows from these, and is derived anew when it is restored. The
+    /// copy ends at the high-water mark, which is at most a second behind. It is checked from end to end before the command ends.
+    #[command(
+        after_help = "Examples:\n  tagledgerd backup --data-dir ./ledger --to /backup/ledger\n  tagledgerd backup --data-dir ./ledger --to /mirror --without-key --quick\n\nThe folder holds the private key (mode 0600) unless it is left out. To check it later: tagledgerd restore into an empty\ndirectory, and tagledgerd fsck. How to put it back: tagledgerd restore --help."
+    )]
+    Backup {
+        #[command(flatten)]
+        ledger: LedgerDirectory,
+        /// Folder of the backup; made, or gone on with
+        #[arg(long, value_name = "DIR")]
+        to: PathBuf,
+        /// Leave the private key and the token out
+        #[arg(long)]
+        without_key: bool,
+        /// Only compare the root of the copied entries with the checkpoint, instead of deriving everything from them
+        #[arg(long)]
+        quick: bool,
+    },
+    /// Bring a ledger back whose database is too old, gone, or of another history.
+    ///
+    /// A ledger may only go on from the newest checkpoint it ever signed: to sign less would be a second history, and clients would
+    /// find it out. So the missing entries are fetched from copies, up to the newest checkpoint that is known (the high-water
+    /// mark, and those of the copies), and must have exactly its root. Otherwise nothing is changed.
+    ///
+    /// Where the entries are nowhere to be had, what is left can go on under a new origin, as another log with another key:
+    /// --new-origin. Receipts and evidence of the old one are not good for it, and its users have to be told.
+    #[command(
+        after_help = "Examples:\n  tagledgerd restore --data-dir ./ledger --from /backup/ledger --from https://mirror.example\n  tagledgerd restore --data-dir ./ledger --from ./evidence-that-clients-saved\n  tagledgerd restore --data-dir ./new --from /backup/ledger --checkpoint ./newest-checkpoint\n  tagledgerd restore --data-dir ./ledger --new-origin ledger.example/tags-2 --into ./ledger-2"
+    )]
+    Restore {
+        #[command(flatten)]
+        ledger: LedgerDirectory,
+        /// A copy: a backup's folder, a folder of evidence files, or the address of a mirror. Several are put together.
+        #[arg(long, value_name = "COPY")]
+        from: Vec<String>,
+        /// The newest checkpoint that anybody knows, where the high-water mark is lost too
+        #[arg(long, value_name = "FILE")]
+        checkpoint: Option<PathBuf>,
+        /// Go on with what is left as another log, under this name and a new key
+        #[arg(long, value_name = "NAME", requires = "into")]
+        new_origin: Option<Origin>,
+        /// Data directory of that log, which is made
+        #[arg(long, value_name = "DIR", requires = "new_origin")]
+        into: Option<PathBuf>,
+    },
+    /// Make a new database of the entries of a damaged one.
+    ///
+    /// For a ledger whose entries are whole and whose other rows are not: everything is derived from the entries, keys and
+    /// high-water mark are copied, and the result is checked as fsck does. What could not be derived is said. Exits 0 if the new ledger
+    /// is whole, 3 if it is not.
+    #[command(
+        after_help = "Example:\n  tagledgerd rebuild --data-dir ./ledger --into ./ledger-rebuilt\n  mv ./ledger ./ledger-damaged && mv ./ledger-rebuilt ./ledger"
+    )]
+    Rebuild {
+        #[command(flatten)]
+        ledger: LedgerDirectory,
+        /// The new data directory
+        #[arg(long, value_name = "DIR")]
+        into: PathBuf,
+    },
     /// Make a data directory with origin, keys and first token, and print the verifier key.
     Init {
         #[command(flatten)]
@@ -228,6 +316,31 @@ impl Place {
     }
 }
 
+/// Where a ledger is that is looked after.
+#[derive(Args)]
+struct LedgerDirectory {
+    /// Directory of keys and database
+    #[arg(long, value_name = "DIR", env = "TAGLEDGER_DATA_DIR", default_value = "tagledger-data")]
+    data_dir: PathBuf,
+    /// Configuration file of the service, if it says where the high-water mark is
+    #[arg(long, value_name = "FILE", env = "TAGLEDGER_CONFIG")]
+    config: Option<PathBuf>,
+}
+
+impl LedgerDirectory {
+    /// It, and where its high-water mark is.
+    fn places(self) -> Result<(PathBuf, PathBuf), ServeError> {
+        let config = self.config.map_or_else(|| Ok(Config::default()), |path| Config::read(&path))?;
+        let high_water = config.high_water(&self.data_dir.join("high-water"));
+        Ok((self.data_dir, high_water))
+    }
+}
+
+/// Everything is as it must be, or something is not.
+fn verified(is_whole: bool) -> ExitCode {
+    if is_whole { ExitCode::SUCCESS } else { ExitCode::from(3) }
+}
+
 fn main() -> ExitCode {
     match run(Cli::parse().command) {
         Ok(code) => code,
@@ -246,6 +359,28 @@ fn run(command: Command) -> Result<ExitCode, ServeError> {
             println!("{} {state}", data_dir.path().display());
             println!("{}", data_dir.take_key().vkey());
             Ok(ExitCode::SUCCESS)
+        }
+        Command::Fsck { ledger, scratch, json } => {
+            let (data_dir, high_water) = ledger.places()?;
+            Ok(verified(Fsck { data_dir, high_water, scratch, json }.run()?))
+        }
+        Command::Backup { ledger, to, without_key, quick } => {
+            let (data_dir, high_water) = ledger.places()?;
+            Backup { data_dir, high_water, to, without_key, quick }.run()?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Restore { ledger, from, checkpoint, new_origin, into } => {
+            let (data_dir, high_water) = ledger.places()?;
+            let restore = Restore { data_dir, high_water, from, checkpoint };
+            match new_origin.zip(into) {
+                Some((origin, into)) => restore.run_anew(&Anew { origin, into })?,
+                None => restore.run()?,
+            }
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Rebuild { ledger, into } => {
+            let (data_dir, high_water) = ledger.places()?;
+            Ok(verified(Rebuild { data_dir, high_water, into }.run()?))
         }
         Command::Gateway(flags) => {
             log_to_stderr(flags.log_json);

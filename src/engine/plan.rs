@@ -22,7 +22,7 @@ use crate::ledger::map::{self, LeafHash, LeafHashes};
 use crate::ledger::merkle::tree::{MemoryNodes, Node};
 use crate::ledger::merkle::{Hash, Tree};
 use crate::ledger::names::{Digest, Registry, Repository, Tag};
-use crate::ledger::note::Skey;
+use crate::ledger::note::{Origin, Skey};
 use crate::ledger::policy::Policy;
 use crate::ledger::principals::authority::{Shown, Unauthorized};
 use crate::ledger::principals::{ChangeError, Principals};
@@ -68,8 +68,41 @@ pub struct Base<'a> {
     pub policy: &'a Policy,
     /// Who may state what after it.
     pub principals: &'a Arc<Principals>,
-    /// The ledger's key.
-    pub skey: &'a Skey,
+    /// What makes entries and checkpoint of it: the ledger's key.
+    pub seal: &'a dyn Seal,
+}
+
+/// Makes entries of what is planned, and the checkpoint: the ledger's key signs them; [`super::derive`] has them from a log.
+pub trait Seal {
+    /// The entry of a record.
+    fn record(&self, record: &proto::Record) -> Vec<u8>;
+
+    /// The entry of a commitment.
+    fn commitment(&self, commitment: &proto::Commitment) -> Vec<u8>;
+
+    /// The signed note of a checkpoint.
+    fn checkpoint(&self, checkpoint: &Checkpoint) -> String;
+
+    /// The log's name.
+    fn origin(&self) -> &Origin;
+}
+
+impl Seal for Skey {
+    fn record(&self, record: &proto::Record) -> Vec<u8> {
+        sign_record(record, self)
+    }
+
+    fn commitment(&self, commitment: &proto::Commitment) -> Vec<u8> {
+        sign_commitment(commitment, self)
+    }
+
+    fn checkpoint(&self, checkpoint: &Checkpoint) -> String {
+        checkpoint.sign(self)
+    }
+
+    fn origin(&self) -> &Origin {
+        self.origin()
+    }
 }
 
 /// A batch ready to be committed.
@@ -185,15 +218,15 @@ pub fn plan_idle(base: &Base<'_>, reading_us: u64, bounds: Bounds) -> Result<Pla
 /// Plans the first batch of a new ledger: its identity, and a commitment over nothing.
 pub fn plan_genesis(base: &Base<'_>, reading_us: u64) -> Result<Plan, ReadError> {
     let mut writer = Writer::new(base, reading_us.max(1));
-    rows::put_identity(&mut writer.batch, base.skey.origin().as_str());
+    rows::put_identity(&mut writer.batch, base.seal.origin().as_str());
     writer.close(Vec::new(), None)
 }
 
 /// Collects a batch.
-struct Writer<'a> {
+pub(super) struct Writer<'a> {
     base: &'a Base<'a>,
-    next_time_us: u64,
-    batch: Batch,
+    pub(super) next_time_us: u64,
+    pub(super) batch: Batch,
     tree: Tree,
     top: map::Top,
     /// The map's leaves that change, once they are known.
@@ -202,11 +235,11 @@ struct Writer<'a> {
     policy: Option<Policy>,
     new_nodes: Vec<Node>,
     entries: Vec<Vec<u8>>,
-    overlay: Overlay<'a>,
+    pub(super) overlay: Overlay<'a>,
 }
 
 impl<'a> Writer<'a> {
-    fn new(base: &'a Base<'a>, first_time_us: u64) -> Self {
+    pub(super) fn new(base: &'a Base<'a>, first_time_us: u64) -> Self {
         Self {
             base,
             next_time_us: first_time_us,
@@ -311,7 +344,7 @@ impl<'a> Writer<'a> {
         Ok(None)
     }
 
-    fn accept(&mut self, submission: &Submission) -> Result<Accepted, ReadError> {
+    pub(super) fn accept(&mut self, submission: &Submission) -> Result<Accepted, ReadError> {
         let event_id = submission.statement.event_id.as_str();
         if !event_id.is_empty()
             && let Some(event) = self.overlay.event(&submission.principal, event_id)?
@@ -373,7 +406,7 @@ impl<'a> Writer<'a> {
             detail: step.detail.clone(),
             subjects: step.touches.iter().map(named).collect(),
         };
-        let entry_hash = self.push(sign_record(&record, self.base.skey));
+        let entry_hash = self.push(self.base.seal.record(&record));
         for touch in &step.touches {
             self.touch(touch, &entry_hash, Version { index, recorded_at_us, effective: touch.after.effective() })?;
         }
@@ -422,7 +455,7 @@ impl<'a> Writer<'a> {
             map_root: self.top.root().to_vec(),
             map_size: self.top.size(),
         };
-        self.push(sign_commitment(&commitment, self.base.skey));
+        self.push(self.base.seal.commitment(&commitment));
         Ok(())
     }
 
@@ -456,13 +489,13 @@ impl<'a> Writer<'a> {
     }
 
     /// Ends the batch with its commitment and the checkpoint over all of it.
-    fn close(
+    pub(super) fn close(
         mut self,
         decisions: Vec<Result<Vec<Accepted>, Rejected>>,
         oddity: Option<Oddity>,
     ) -> Result<Plan, ReadError> {
         self.commit()?;
-        let checkpoint = Checkpoint { size: self.tree.size(), root: self.tree.root() }.sign(self.base.skey);
+        let checkpoint = self.base.seal.checkpoint(&Checkpoint { size: self.tree.size(), root: self.tree.root() });
         let head = Head { size: self.tree.size(), recorded_at_us: self.next_time_us - 1, checkpoint };
         rows::put_head(&mut self.batch, &head);
         Ok(self.into_plan(head, decisions, oddity))
@@ -490,7 +523,7 @@ fn named(touch: &Touch) -> proto::Subject {
 }
 
 /// What is committed, and on top of it what this batch has planned so far.
-struct Overlay<'a> {
+pub(super) struct Overlay<'a> {
     read: &'a dyn Read,
     /// Every subject looked at: each is asked for several times.
     subjects: RefCell<HashMap<SubjectKey, SubjectRow>>,
@@ -499,7 +532,7 @@ struct Overlay<'a> {
     bound: BTreeMap<(Registry, Repository, Digest, Tag), bool>,
     events: HashMap<(String, String), Event>,
     /// In force for the next entry.
-    principals: Arc<Principals>,
+    pub(super) principals: Arc<Principals>,
 }
 
 impl Overlay<'_> {

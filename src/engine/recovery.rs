@@ -47,12 +47,12 @@ pub enum OpenError {
     Checkpoint(#[from] CheckpointError),
     /// A ledger that has begun before, without its entries.
     #[error(
-        "the database is gone, but this ledger has begun before: beginning anew would be a second log under the same key; restore the database, or begin another ledger in another directory"
+        "the database is gone, but this ledger has begun before: beginning anew would be a second log under the same key; bring it back with tagledgerd restore, from a backup or a mirror (see tagledgerd restore --help)"
     )]
     Lost,
     /// An older copy was put back.
     #[error(
-        "the database ends at {found} entries (root {found_root}), but a checkpoint over {known} entries (root {known_root}) was signed: an older copy was put back, and appending to it would sign a second history. Put the newer database back, or begin another ledger with a new origin in another directory"
+        "the database ends at {found} entries (root {found_root}), but a checkpoint over {known} entries (root {known_root}) was signed: an older copy was put back, and appending to it would sign a second history. Put the newer database back, or bring the missing entries back from a backup or mirror: tagledgerd restore --from COPY; or go on under another name: tagledgerd restore --new-origin NAME --into DIR"
     )]
     RolledBack {
         /// Entries in the database.
@@ -66,7 +66,7 @@ pub enum OpenError {
     },
     /// It is another history than the one a checkpoint was signed over.
     #[error(
-        "the first {size} entries of the database have the root {found_root}, but a checkpoint over {size} entries with the root {known_root} was signed: this is another history. Put the right database back, and keep this one for analysis"
+        "the first {size} entries of the database have the root {found_root}, but a checkpoint over {size} entries with the root {known_root} was signed: this is another history. Keep this database for analysis, and put the right one back, or bring it back from a backup or mirror: tagledgerd restore --from COPY"
     )]
     OtherHistory {
         /// Entries of the checkpoint.
@@ -178,7 +178,7 @@ fn begin(options: &Options) -> Result<(), OpenError> {
         last_time_us: 0,
         policy: &Policy::default(),
         principals: &Arc::default(),
-        skey: &options.skey,
+        seal: &options.skey,
     };
     let plan = plan_genesis(&base, (options.clock)())?;
     Ok(options.store.commit(0, plan.batch)?)

@@ -96,7 +96,7 @@ impl Sequencer {
             last_time_us: self.last_time_us,
             policy: &self.policy,
             principals: &principals,
-            skey: &self.skey,
+            seal: &self.skey,
         };
         let planned = match (requests.is_empty(), batch.commits) {
             (true, false) => return Ok(()),

@@ -15,7 +15,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64;
 use sha2::{Digest as _, Sha256};
 use zeroize::Zeroizing;
 
-use crate::ledger::note::{KeyError, Origin, Skey};
+use crate::ledger::note::{KeyError, Origin, Skey, Vkey};
 
 /// An open, locked data directory.
 pub struct DataDir {
@@ -103,6 +103,60 @@ pub enum DataDirError {
         /// The system's words.
         reason: std::io::Error,
     },
+}
+
+/// A data directory that is there already, and is only looked at: locked, but nothing in it is made or mended.
+pub struct Existing {
+    path: PathBuf,
+    /// Held as long as the directory is in use.
+    _lock: File,
+    vkey: Vkey,
+}
+
+impl Existing {
+    /// Opens it. It has a public key at least, and a private one only of the same ledger.
+    pub fn open(path: &Path) -> Result<Self, DataDirError> {
+        if !is_there(&path.join("origin")) {
+            return Err(DataDirError::Incomplete { path: shown(path), file: "origin" });
+        }
+        let lock = lock(path)?;
+        Ok(Self { path: path.to_owned(), _lock: lock, vkey: read_vkey(path)? })
+    }
+
+    /// The ledger's public key.
+    pub fn vkey(&self) -> &Vkey {
+        &self.vkey
+    }
+
+    /// Where the database is.
+    pub fn database(&self) -> PathBuf {
+        self.path.join("db")
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The log has a first entry, whether or not the database is still there.
+    pub fn has_begun(&self) -> bool {
+        is_there(&self.path.join("begun"))
+    }
+}
+
+/// The public key in a directory: of the origin there, and of the private key there, if there is one.
+pub fn read_vkey(directory: &Path) -> Result<Vkey, DataDirError> {
+    let origin = read_origin(directory)?;
+    let path = directory.join("ledger.vkey");
+    let text = fs::read_to_string(&path).map_err(io(&path))?;
+    let vkey: Vkey = text.parse().map_err(|reason| DataDirError::Key { path: shown(&path), reason })?;
+    let is_same = vkey.origin() == &origin
+        && (!is_there(&directory.join("ledger.key")) || read_key(directory, &origin)?.vkey() == vkey);
+    if is_same {
+        return Ok(vkey);
+    }
+    let (found, expected) = (vkey.origin().to_string(), origin.to_string());
+    Err(DataDirError::OtherKey { path: shown(&path), found, expected })
 }
 
 impl DataDir {
@@ -259,16 +313,18 @@ fn initialise(path: &Path, wanted: Option<&Origin>) -> Result<(), DataDirError> 
     sync(path)
 }
 
-fn sync(directory: &Path) -> Result<(), DataDirError> {
+/// Brings to disk which files a directory holds.
+pub(super) fn sync(directory: &Path) -> Result<(), DataDirError> {
     File::open(directory).and_then(|directory| directory.sync_all()).map_err(io(directory))
 }
 
 /// Also a link that leads nowhere is there: nothing is written in its place.
-fn is_there(path: &Path) -> bool {
+pub(super) fn is_there(path: &Path) -> bool {
     fs::symlink_metadata(path).is_ok()
 }
 
-fn write_synced(path: &Path, content: &[u8], mode: u32) -> Result<(), DataDirError> {
+/// Puts a whole file into place, with its content on disk.
+pub(super) fn write_synced(path: &Path, content: &[u8], mode: u32) -> Result<(), DataDirError> {
     let temporary = path.with_extension("new");
     let _ = fs::remove_file(&temporary);
     let mut file =

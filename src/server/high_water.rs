@@ -31,7 +31,7 @@ pub struct HighWater(PathBuf);
 pub enum HighWaterError {
     /// The ledger has begun, and nothing says how far it came.
     #[error(
-        "{0} is missing, so nothing tells whether the database is the newest; put the newest checkpoint that you trust into it (from another copy of the file, a client's trust folder, a mirror), and start again"
+        "{0} is missing, so nothing tells whether the database is the newest; put the newest checkpoint that you trust into it (from another copy of the file, a client's trust folder, a mirror), and start again; if the database is gone or older, see tagledgerd restore --help"
     )]
     Missing(String),
     /// The system says no.

@@ -1,11 +1,14 @@
 //! The service: wires store, engine, gRPC, HTTP and webhooks together, and runs them on one port.
 //!
 //! The only module that knows all others. [`config`] says what is wanted, [`data_dir`] where it lives, [`listen`] how
-//! connections are served, [`in_process`] how the edge reaches the ledger.
+//! connections are served, [`in_process`] how the edge reaches the ledger. Beside the service, [`fsck`] looks at a ledger that
+//! does not run, and [`copies`] makes copies of one, and a ledger of copies.
 
 pub mod config;
+pub mod copies;
 pub mod crowd;
 pub mod data_dir;
+pub mod fsck;
 pub mod gateway;
 pub mod high_water;
 pub mod in_process;
@@ -87,6 +90,9 @@ pub enum ServeError {
     /// The scanner.
     #[error(transparent)]
     Scan(#[from] scan::ScanServeError),
+    /// Checking, rebuilding, backing up, restoring.
+    #[error(transparent)]
+    Care(#[from] fsck::CareError),
     /// The system gives no threads.
     #[error("cannot start the runtime: {0}")]
     Runtime(std::io::Error),

@@ -52,8 +52,24 @@ impl MemoryStore {
         self.lock().rows.0.iter().map(|((table, key), value)| (*table, key.clone(), value.clone())).collect()
     }
 
+    /// Changes rows whatever the size of the log: damage, for tests that look for it.
+    pub fn put_unchecked(&self, batch: Batch) {
+        apply(&mut self.lock().rows, batch);
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().expect("no test panics while it holds the store")
+    }
+}
+
+fn apply(rows: &mut Moment, batch: Batch) {
+    let rows = Arc::make_mut(&mut rows.0);
+    for change in batch.changes {
+        let key = (change.table, change.key);
+        match change.value {
+            Some(value) => rows.insert(key, value),
+            None => rows.remove(&key),
+        };
     }
 }
 
@@ -120,14 +136,7 @@ impl Store for MemoryStore {
         if next == NextCommit::IsRefused {
             return Err(CommitError::Storage("refused on demand".into()));
         }
-        let rows = Arc::make_mut(&mut state.rows.0);
-        for change in batch.changes {
-            let key = (change.table, change.key);
-            match change.value {
-                Some(value) => rows.insert(key, value),
-                None => rows.remove(&key),
-            };
-        }
+        apply(&mut state.rows, batch);
         if next == NextCommit::FailsAfterStoring {
             return Err(CommitError::Storage("failed on demand, after it was stored".into()));
         }

@@ -112,7 +112,7 @@ pub enum ReadError {
     },
     /// A row that must be there is not, or does not decode.
     #[error(
-        "table {table} is damaged: {what}; run `tagledgerd serve` on a backup and keep this directory for analysis"
+        "table {table} is damaged: {what}; stop the service, keep the directory as it is, and run `tagledgerd fsck`"
     )]
     Damaged {
         /// Where.

@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 
 use rocksdb::{
-    BlockBasedOptions, Cache, ColumnFamilyDescriptor, DB, DBCompressionType, DBPinnableSlice, DBRawIterator, Options,
-    PrefixRange, ReadOptions, SnapshotWithThreadMode, WriteBatch, WriteOptions,
+    BlockBasedOptions, Cache, ColumnFamilyDescriptor, DB, DBCompressionType, DBPinnableSlice, DBRawIterator,
+    FlushOptions, Options, PrefixRange, ReadOptions, SnapshotWithThreadMode, WriteBatch, WriteOptions,
 };
 
 use super::rows::{self, FORMAT, OlderFormat};
@@ -20,10 +20,22 @@ const WRITE_BUFFER: usize = 16 << 20;
 /// A RocksDB database.
 pub struct RocksStore {
     db: DB,
+    writes: Writes,
     /// Goes after the database is closed, for fields go in the order they are written in.
     in_use: Arc<()>,
     /// Dropped after the database.
     _open: Open,
+}
+
+/// What a commit waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Writes {
+    /// That it is on disk.
+    Synced,
+    /// Nothing: what is made can be made again, until [`RocksStore::finish`].
+    InBulk,
+    /// It is refused.
+    None,
 }
 
 /// Why a database was not opened.
@@ -86,11 +98,50 @@ impl RocksStore {
         // The column families share one log; without a bound an idle family would keep old log files for ever.
         options.set_max_total_wal_size(128 << 20);
         refuse_older(path)?;
-        // Not the LRU cache: that is cut into as many as 64 shards, each too small for more than a few hundred blocks.
-        let cache = Cache::new_hyper_clock_cache(BLOCK_CACHE, 0);
-        let families = Table::ALL.map(|table| ColumnFamilyDescriptor::new(table.name(), family_options(table, &cache)));
-        let db = DB::open_cf_descriptors(&options, path, families).map_err(|error| refused(path, error))?;
-        Ok(Self { db, in_use: Arc::default(), _open: Open::new() })
+        let db = DB::open_cf_descriptors(&options, path, families()).map_err(|error| refused(path, error))?;
+        Ok(Self::of(db, Writes::Synced))
+    }
+
+    /// Opens a database that nobody else has open, and changes nothing in it. What RocksDB has to say goes into another folder.
+    pub fn open_read_only(path: &Path, notes: &Path) -> Result<Self, OpenError> {
+        let mut options = existing(notes);
+        options.set_max_open_files(512);
+        let families = families();
+        let db = DB::open_cf_descriptors_read_only(&options, path, families, false);
+        db.map(|db| Self::of(db, Writes::None)).map_err(|error| refused(path, error))
+    }
+
+    /// Reads a database as it is now, also while a server writes to it. `notes` is an empty folder for this reader.
+    pub fn open_beside(path: &Path, notes: &Path) -> Result<Self, OpenError> {
+        let mut options = existing(notes);
+        // The server removes files it no longer needs; those that are open stay readable.
+        options.set_max_open_files(-1);
+        let db = DB::open_cf_descriptors_as_secondary(&options, path, notes, families());
+        db.map(|db| Self::of(db, Writes::None)).map_err(|error| refused(path, error))
+    }
+
+    /// Makes a database that is filled in one go: nothing of it is sure to be on disk before [`Self::finish`].
+    pub fn create(path: &Path) -> Result<Self, OpenError> {
+        let mut options = Options::default();
+        options.create_if_missing(true);
+        options.create_missing_column_families(true);
+        options.set_error_if_exists(true);
+        options.set_max_open_files(512);
+        options.set_keep_log_file_num(1);
+        let db = DB::open_cf_descriptors(&options, path, families());
+        db.map(|db| Self::of(db, Writes::InBulk)).map_err(|error| refused(path, error))
+    }
+
+    /// Brings everything to disk.
+    pub fn finish(&self) -> Result<(), CommitError> {
+        let families = Table::ALL.map(|table| self.family(table));
+        let mut options = FlushOptions::default();
+        options.set_wait(true);
+        self.db.flush_cfs_opt(&families, &options).map_err(|error| CommitError::Storage(error.into_string()))
+    }
+
+    fn of(db: DB, writes: Writes) -> Self {
+        Self { db, writes, in_use: Arc::default(), _open: Open::new() }
     }
 
     /// Is gone once the database is closed. The last `Arc` of a store is gone before.
@@ -113,11 +164,7 @@ fn refuse_older(path: &Path) -> Result<(), OpenError> {
         return Ok(());
     }
     let meta = DB::open_cf_for_read_only(&options, path, [Table::Meta.name()], false);
-    let identity = rows::identity(&RocksStore {
-        db: meta.map_err(|error| refused(path, error))?,
-        in_use: Arc::default(),
-        _open: Open::new(),
-    });
+    let identity = rows::identity(&RocksStore::of(meta.map_err(|error| refused(path, error))?, Writes::None));
     match identity {
         Ok(Some((found, _))) if found < FORMAT => {
             Err(OpenError::OlderFormat { path: path.display().to_string(), error: OlderFormat { found } })
@@ -128,6 +175,21 @@ fn refuse_older(path: &Path) -> Result<(), OpenError> {
 
 fn refused(path: &Path, error: rocksdb::Error) -> OpenError {
     OpenError::Refused { path: path.display().to_string(), reason: error.into_string() }
+}
+
+/// For a database that must be there and is only read.
+fn existing(notes: &Path) -> Options {
+    let mut options = Options::default();
+    options.set_paranoid_checks(true);
+    options.set_wal_recovery_mode(rocksdb::DBRecoveryMode::TolerateCorruptedTailRecords);
+    options.set_db_log_dir(notes);
+    options
+}
+
+fn families() -> [ColumnFamilyDescriptor; 9] {
+    // Not the LRU cache: that is cut into as many as 64 shards, each too small for more than a few hundred blocks.
+    let cache = Cache::new_hyper_clock_cache(BLOCK_CACHE, 0);
+    Table::ALL.map(|table| ColumnFamilyDescriptor::new(table.name(), family_options(table, &cache)))
 }
 
 fn family_options(table: Table, cache: &Cache) -> Options {
@@ -177,7 +239,11 @@ impl Store for RocksStore {
             }
         }
         let mut options = WriteOptions::default();
-        options.set_sync(true);
+        match self.writes {
+            Writes::Synced => options.set_sync(true),
+            Writes::InBulk => options.disable_wal(true),
+            Writes::None => return Err(CommitError::Storage("the database was opened for reading".into())),
+        }
         self.db.write_opt(writes, &options).map_err(|error| CommitError::Storage(error.into_string()))
     }
 

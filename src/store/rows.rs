@@ -35,7 +35,8 @@ pub struct OlderFormat {
 
 const KEY_FORMAT: &[u8] = b"format";
 const KEY_ORIGIN: &[u8] = b"origin";
-const KEY_HEAD: &[u8] = b"head";
+/// Where the newest state of the log is, in the table of facts.
+pub const KEY_HEAD: &[u8] = b"head";
 
 /// The newest committed state of the log.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
@@ -488,6 +489,52 @@ pub fn event(read: &(impl Read + ?Sized), principal: &str, event_id: &str) -> Re
 /// Neither contains control characters, so NUL separates them.
 fn event_key(principal: &str, event_id: &str) -> Vec<u8> {
     format!("{principal}\0{event_id}").into_bytes()
+}
+
+// Places in words.
+
+/// What a row is about, for people; `None` if no such key is ever written.
+pub fn place(table: Table, key: &[u8]) -> Option<String> {
+    let number = |bytes: &[u8]| bytes.try_into().ok().map(u64::from_be_bytes);
+    let node = |bytes: &[u8]| {
+        let (level, index) = bytes.split_first()?;
+        Some(format!("node {} on level {level}", number(index)?))
+    };
+    let subject = |bytes: &[u8]| format!("subject {}", hex::encode(bytes));
+    let names = || std::str::from_utf8(key).ok().map(|text| text.split('\0').collect::<Vec<_>>());
+    match table {
+        Table::Meta => match key {
+            KEY_FORMAT => Some("the format".to_owned()),
+            KEY_ORIGIN => Some("the origin".to_owned()),
+            KEY_HEAD => Some("the head: size, time and newest checkpoint".to_owned()),
+            _ => None,
+        },
+        Table::Entries => Some(format!("entry {}", number(key)?)),
+        Table::Leaves => (key.len() == 32).then(|| "the place of the entry with this leaf hash".to_owned()),
+        Table::Nodes => node(key),
+        Table::Subjects => (key.len() == 32).then(|| subject(key)),
+        Table::Histories => {
+            let (key, version) = key.split_at_checked(32)?;
+            Some(format!("version {} of {}", number(version)?, subject(key)))
+        }
+        Table::HistoryNodes => {
+            let (key, rest) = key.split_at_checked(32)?;
+            Some(format!("{} of the history of {}", node(rest)?, subject(key)))
+        }
+        Table::Bound => match names()?[..] {
+            [registry, repository, digest, tag] => Some(format!("{registry}/{repository}:{tag} at {digest}")),
+            _ => None,
+        },
+        Table::Events => match names()?[..] {
+            [principal, event_id] => Some(format!("event id {event_id:?} of {principal:?}")),
+            _ => None,
+        },
+    }
+}
+
+/// The index in a key of the table of entries.
+pub fn index_of(key: &[u8]) -> Option<u64> {
+    key.try_into().ok().map(u64::from_be_bytes)
 }
 
 fn number(table: Table, bytes: &[u8]) -> Result<u64, ReadError> {

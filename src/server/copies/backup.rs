@@ -1,0 +1,231 @@
+//! `tagledgerd backup`: the entries, the newest checkpoint and the keys, in a folder that a mirror could serve.
+//!
+//! It reads the database beside the server that writes to it ([`RocksStore::open_beside`]), and goes no further than the
+//! high-water mark: up to there everything is on disk and was published. A bundle of 256 entries never changes, so the next
+//! backup adds to the folder what is new. The checkpoint is replaced last: until then the folder is the earlier backup. What is
+//! in the folder afterwards is read again, and must lead to the checkpoint.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::{CHECKPOINT, Copy, derive, same_root};
+use crate::engine::check::Tell;
+use crate::engine::derive::{Derivation, Sealing};
+use crate::ledger::checkpoint::Checkpoint;
+use crate::ledger::entry::entry_hash;
+use crate::ledger::merkle::Tree;
+use crate::ledger::merkle::tile::{TILE_WIDTH, Tile, TilePath, push_bundled, split_bundle};
+use crate::ledger::note::Vkey;
+use crate::server::data_dir::{is_there, read_vkey, sync, write_synced};
+use crate::server::fsck::{CareError, Progress, room};
+use crate::server::high_water::HighWater;
+use crate::store::rocks::RocksStore;
+use crate::store::rows;
+
+/// Attempts to open the database beside a server that is just removing a file.
+const ATTEMPTS: u32 = 5;
+
+/// What is to be copied, and where to.
+#[derive(Debug)]
+pub struct Backup {
+    /// The data directory.
+    pub data_dir: PathBuf,
+    /// Where the high-water mark is.
+    pub high_water: PathBuf,
+    /// The folder of the backup; made, if it is not there.
+    pub to: PathBuf,
+    /// Leave the private key and the token out.
+    pub without_key: bool,
+    /// Only compare the copy with its checkpoint, instead of checking it from end to end.
+    pub quick: bool,
+}
+
+/// What a backup came to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BackedUp {
+    /// Entries in it.
+    pub size: u64,
+    /// Entries that it had before.
+    pub before: u64,
+    /// Bundles that were written.
+    pub written: u64,
+    /// Of those, bundles that were there and not what they must be.
+    pub mended: u64,
+}
+
+impl Backup {
+    /// Backs up, verifies the copy, and says what was done.
+    pub fn run(self) -> Result<(), CareError> {
+        let progress = Progress::new();
+        let done = self.make(&mut |step, done, of| progress.tell(step, done, of));
+        progress.end();
+        let BackedUp { size, before, written, mended } = done?;
+        let mended = if mended > 0 { format!(", {mended} of them in place of damaged ones") } else { String::new() };
+        let checked =
+            if self.quick { "the root of its entries is that of its checkpoint" } else { "checked from end to end" };
+        println!(
+            "{} holds {size} entries, {} of them new; {written} bundles written{mended}; {checked}",
+            self.to.display(),
+            size - before
+        );
+        if !self.without_key {
+            println!("it holds the private key, too: keep it as safe as the original (--without-key leaves it out)");
+        }
+        Ok(())
+    }
+
+    /// The same, silently.
+    pub fn make(&self, tell: &mut Tell<'_>) -> Result<BackedUp, CareError> {
+        let vkey = read_vkey(&self.data_dir)?;
+        let note = HighWater::new(self.high_water.clone()).read(true)?.unwrap_or_default();
+        let mark = Checkpoint::open(&note, &vkey).map_err(CareError::Mark)?;
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.to).map_err(CareError::io(&self.to))?;
+        let earlier = earlier(&self.to, &vkey)?;
+        let before = earlier.map_or(0, |earlier| earlier.size);
+        if before > mark.size {
+            return Err(CareError::Behind { to: self.to.display().to_string(), before, size: mark.size });
+        }
+        let notes = tempfile::tempdir().map_err(CareError::io(&std::env::temp_dir()))?;
+        let store = open_beside(&self.data_dir.join("db"), notes.path())?;
+        let found = rows::tree_size(&store).map_err(CareError::Read)?;
+        if found < mark.size {
+            return Err(CareError::Short { found, known: mark.size });
+        }
+        let mut done = BackedUp { size: mark.size, before, written: 0, mended: 0 };
+        let mut tree = Tree::default();
+        for index in 0..mark.size.div_ceil(TILE_WIDTH) {
+            let tile = Tile { index, width: TILE_WIDTH.min(mark.size - index * TILE_WIDTH) };
+            for hash in self.bundle(&store, tile, &mut done)? {
+                tree.append(hash, |_| {});
+                if let Some(earlier) = earlier.filter(|earlier| earlier.size == tree.size()) {
+                    same_root(&tree, &earlier, &format!(" (the earlier backup in {})", self.to.display()))?;
+                }
+            }
+            tell("entries", tree.size(), Some(mark.size));
+        }
+        same_root(&tree, &mark, " (the high-water mark)")?;
+        self.keys()?;
+        write_synced(&self.to.join(CHECKPOINT), note.as_bytes(), 0o644)?;
+        sync(&self.to)?;
+        self.forget(before, mark.size);
+        if self.quick {
+            same_bytes(&self.to, &vkey)?
+        } else {
+            verify(&self.to, &vkey, &self.to, tell)?
+        };
+        Ok(done)
+    }
+
+    /// Brings a bundle into the folder, unless it is there; the leaf hashes of what is then there.
+    fn bundle(&self, store: &RocksStore, tile: Tile, done: &mut BackedUp) -> Result<Vec<[u8; 32]>, CareError> {
+        let path = self.to.join(format!("tile/{}", TilePath::Entries(tile)));
+        let hashes =
+            |bytes: &[u8]| -> Option<Vec<_>> { Some(split_bundle(bytes)?.into_iter().map(entry_hash).collect()) };
+        let there = fs::read(&path).ok();
+        let logged = rows::node_range(store, 0, tile.range()).map_err(CareError::Read)?;
+        if let Some(found) = there.as_deref().and_then(hashes).filter(|found| *found == logged) {
+            return Ok(found);
+        }
+        done.mended += u64::from(there.is_some());
+        done.written += 1;
+        let mut bundle = Vec::new();
+        for entry in rows::entries(store, tile.range()).map_err(CareError::Read)? {
+            push_bundled(&mut bundle, &entry);
+        }
+        let folder = path.parent().expect("it is in a folder");
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(CareError::io(folder))?;
+        write_bundle(&path, &bundle).map_err(CareError::io(&path))?;
+        sync(folder)?;
+        Ok(hashes(&bundle).expect("as it was made"))
+    }
+
+    fn keys(&self) -> Result<(), CareError> {
+        let secrets: &[(&str, u32)] = if self.without_key { &[] } else { &[("ledger.key", 0o600), ("token", 0o600)] };
+        for (name, mode) in [("origin", 0o644), ("ledger.vkey", 0o644)].iter().chain(secrets) {
+            copy_file(&self.data_dir.join(name), &self.to.join(name), *mode)?;
+        }
+        Ok(())
+    }
+
+    /// Removes the last bundle of the earlier backup, which was not full, and has grown.
+    fn forget(&self, before: u64, size: u64) {
+        let width = before % TILE_WIDTH;
+        if width > 0 && before != size {
+            let tile = TilePath::Entries(Tile { index: before / TILE_WIDTH, width });
+            // It does no harm where it stays.
+            let _ = fs::remove_file(self.to.join(format!("tile/{tile}")));
+        }
+    }
+}
+
+/// Checks a backup from end to end: every signature, everything that follows from the entries, the root. Returns its checkpoint.
+pub fn verify(folder: &Path, vkey: &Vkey, scratch: &Path, tell: &mut Tell<'_>) -> Result<Checkpoint, CareError> {
+    let copy = [Copy::open(&folder.display().to_string(), vkey)?];
+    let (_, checkpoint) = copy[0].checkpoint().cloned().ok_or(CareError::NoCheckpoint)?;
+    let room = room(scratch)?;
+    let beside = RocksStore::create(&room.path().join("db"))?;
+    let mut derivation = Derivation::begin(&beside, Sealing::Recorded(vkey.origin().clone()))?;
+    derive(&copy, vkey, &checkpoint, &[], &mut derivation, tell)?;
+    Ok(checkpoint)
+}
+
+/// The bytes in the files, as they are now, have the root of the checkpoint.
+fn same_bytes(folder: &Path, vkey: &Vkey) -> Result<Checkpoint, CareError> {
+    let copy = Copy::open(&folder.display().to_string(), vkey)?;
+    let (_, checkpoint) = copy.checkpoint().cloned().ok_or(CareError::NoCheckpoint)?;
+    let mut tree = Tree::default();
+    for index in 0..checkpoint.size.div_ceil(TILE_WIDTH) {
+        let range = index * TILE_WIDTH..checkpoint.size.min((index + 1) * TILE_WIDTH);
+        copy.entries(range)?.values().for_each(|bytes| tree.append(entry_hash(bytes), |_| {}));
+    }
+    same_root(&tree, &checkpoint, "")?;
+    Ok(checkpoint)
+}
+
+/// Copies a small file, synced; one that is not there is not there in the copy either.
+pub(super) fn copy_file(from: &Path, to: &Path, mode: u32) -> Result<(), CareError> {
+    if !is_there(from) {
+        return Ok(());
+    }
+    let content = zeroize::Zeroizing::new(fs::read(from).map_err(CareError::io(from))?);
+    Ok(write_synced(to, &content, mode)?)
+}
+
+/// The checkpoint of what is in the folder already.
+fn earlier(folder: &Path, vkey: &Vkey) -> Result<Option<Checkpoint>, CareError> {
+    let path = folder.join(CHECKPOINT);
+    match fs::read_to_string(&path) {
+        Ok(note) => {
+            let copy = folder.display().to_string();
+            Ok(Some(Checkpoint::open(&note, vkey).map_err(|error| super::CopyError::Other { copy, error })?))
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(CareError::io(&path)(error)),
+    }
+}
+
+fn open_beside(path: &Path, notes: &Path) -> Result<RocksStore, CareError> {
+    let mut attempt = 1;
+    loop {
+        match RocksStore::open_beside(path, &notes.join(attempt.to_string())) {
+            Ok(store) => return Ok(store),
+            Err(error) if attempt == ATTEMPTS => return Err(error.into()),
+            Err(_) => attempt += 1,
+        }
+        std::thread::sleep(Duration::from_millis(200));
+    }
+}
+
+fn write_bundle(path: &Path, content: &[u8]) -> io::Result<()> {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".new");
+    let temporary = PathBuf::from(name);
+    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
+    file.write_all(content)?;
+    file.sync_all()?;
+    drop::<File>(file);
+    fs::rename(&temporary, path)
+}

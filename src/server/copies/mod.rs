@@ -1,0 +1,283 @@
+//! Copies of a ledger: made ([`backup`]), and put together to a ledger again ([`restore`], [`rebuild`]).
+//!
+//! The entries are all that can't be recomputed, so a copy of a ledger is a copy of its entries with a checkpoint over them. There
+//! are four kinds: a database, even a damaged one; a folder in the form of tlog-tiles, which is what a backup is; a mirror, which
+//! serves that over HTTP; and evidence that clients saved. None of them is believed: each entry must be signed for its place,
+//! and together they must lead to a signed checkpoint.
+
+pub mod backup;
+mod http;
+pub mod rebuild;
+pub mod restore;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+use crate::client::saved;
+use crate::engine::check::Tell;
+use crate::engine::derive::{Derivation, DeriveError, examined};
+use crate::ledger::checkpoint::{Checkpoint, CheckpointError};
+use crate::ledger::entry::{SignedEntry, entry_hash};
+use crate::ledger::merkle::Tree;
+use crate::ledger::merkle::tile::{TILE_WIDTH, Tile, TilePath, split_bundle};
+use crate::ledger::note::Vkey;
+use crate::store::rocks::RocksStore;
+use crate::store::rows;
+
+/// Entries that are read and examined at once: whole bundles.
+const AT_ONCE: usize = 8 * BUNDLE;
+/// Entries of a bundle, as a step of ranges.
+const BUNDLE: usize = 256;
+/// Longest checkpoint read, in bytes.
+const MAX_CHECKPOINT: usize = 64 * 1024;
+/// The name of a copy's checkpoint, as tlog-tiles has it.
+pub const CHECKPOINT: &str = "checkpoint";
+
+/// Why a copy does not give what it should.
+#[derive(Debug, thiserror::Error)]
+pub enum CopyError {
+    /// It can't be read.
+    #[error("{copy}: {reason}")]
+    Unreadable {
+        /// Which copy.
+        copy: String,
+        /// Why.
+        reason: String,
+    },
+    /// Its checkpoint is not of this ledger.
+    #[error("{copy} is no copy of this ledger: its checkpoint: {error}")]
+    Other {
+        /// Which copy.
+        copy: String,
+        /// What is wrong with it.
+        error: CheckpointError,
+    },
+    /// Nobody has these entries.
+    #[error(
+        "entry {first} is in none of the copies, and the ledger has signed a checkpoint over {size} entries with the root {root}{}; name more copies with --from",
+        why.as_ref().map_or(String::new(), |why| format!(" ({why})"))
+    )]
+    Gap {
+        /// The first of them.
+        first: u64,
+        /// How many there must be.
+        size: u64,
+        /// Their root.
+        root: String,
+        /// Why what a copy has instead is not the entry.
+        why: Option<String>,
+    },
+    /// They lead elsewhere than what was signed.
+    #[error(
+        "the first {size} entries of the copies have the root {found}, but the ledger has signed a checkpoint over {size} entries with the root {expected}{by}: these are not copies of one log. Nothing was changed"
+    )]
+    OtherRoot {
+        /// How many.
+        size: u64,
+        /// What they lead to.
+        found: String,
+        /// What was signed.
+        expected: String,
+        /// Where that is from.
+        by: String,
+    },
+    /// They can't be derived.
+    #[error(transparent)]
+    Derive(#[from] DeriveError),
+}
+
+/// Reads what is at a path of a copy; nothing where it has none.
+type Get<'a> = dyn Fn(&str) -> Result<Option<Vec<u8>>, String> + 'a;
+
+/// One copy of the entries.
+pub struct Copy {
+    name: String,
+    kind: Kind,
+    /// The newest signed checkpoint in it, as a note.
+    checkpoint: Option<(String, Checkpoint)>,
+}
+
+enum Kind {
+    Database(RocksStore),
+    Folder { folder: PathBuf, size: u64 },
+    Mirror { mirror: http::Mirror, size: u64 },
+    Evidence(BTreeMap<u64, Vec<u8>>),
+}
+
+impl Copy {
+    /// The copy at an address or in a folder. Its checkpoint must be of the ledger with this key.
+    pub fn open(at: &str, vkey: &Vkey) -> Result<Self, CopyError> {
+        let name = at.to_owned();
+        let unreadable = |reason: String| CopyError::Unreadable { copy: name.clone(), reason };
+        let other = |error| CopyError::Other { copy: name.clone(), error };
+        if at.starts_with("http://") || at.starts_with("https://") {
+            let mirror = http::Mirror::new(at).map_err(&unreadable)?;
+            let note = mirror.get(CHECKPOINT, MAX_CHECKPOINT).map_err(&unreadable)?;
+            let note = note.ok_or_else(|| unreadable("it serves no /checkpoint".to_owned()))?;
+            let note = String::from_utf8(note).map_err(|_| unreadable("its checkpoint is not text".to_owned()))?;
+            let checkpoint = Checkpoint::open(&note, vkey).map_err(other)?;
+            let kind = Kind::Mirror { mirror, size: checkpoint.size };
+            return Ok(Self { name: at.to_owned(), kind, checkpoint: Some((note, checkpoint)) });
+        }
+        let folder = PathBuf::from(at);
+        match fs::read_to_string(folder.join(CHECKPOINT)) {
+            Ok(note) => {
+                let checkpoint = Checkpoint::open(&note, vkey).map_err(other)?;
+                let kind = Kind::Folder { folder, size: checkpoint.size };
+                Ok(Self { name: at.to_owned(), kind, checkpoint: Some((note, checkpoint)) })
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => evidence(&folder, vkey),
+            Err(error) => Err(unreadable(error.to_string())),
+        }
+    }
+
+    /// The copy in a database that nobody writes to.
+    pub fn database(path: &Path, store: RocksStore, vkey: &Vkey) -> Self {
+        let note = rows::head(&store).ok().flatten().map(|head| head.checkpoint);
+        let checkpoint = note.and_then(|note| Checkpoint::open(&note, vkey).ok().map(|checkpoint| (note, checkpoint)));
+        Self { name: path.display().to_string(), kind: Kind::Database(store), checkpoint }
+    }
+
+    /// The newest signed checkpoint in it, and its note.
+    pub fn checkpoint(&self) -> Option<&(String, Checkpoint)> {
+        self.checkpoint.as_ref()
+    }
+
+    /// What it is called.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// What it has of a range that lies within one bundle.
+    fn entries(&self, range: Range<u64>) -> Result<BTreeMap<u64, Vec<u8>>, CopyError> {
+        let unreadable = |reason: String| CopyError::Unreadable { copy: self.name.clone(), reason };
+        let bundle = |size: u64, get: &Get<'_>| {
+            let index = range.start / TILE_WIDTH;
+            let width = TILE_WIDTH.min(size.saturating_sub(index * TILE_WIDTH));
+            if width == 0 {
+                return Ok(BTreeMap::new());
+            }
+            let path = format!("tile/{}", TilePath::Entries(Tile { index, width }));
+            let Some(bytes) = get(&path).map_err(&unreadable)? else { return Ok(BTreeMap::new()) };
+            // One that is cut short is as good as none; what is in another copy may be whole.
+            let entries = split_bundle(&bytes).unwrap_or_default();
+            let all = (index * TILE_WIDTH..).zip(entries).map(|(index, entry)| (index, entry.to_vec()));
+            Ok(all.filter(|(index, _)| range.contains(index)).collect())
+        };
+        match &self.kind {
+            // What is missing or can't be read is not there.
+            Kind::Database(store) => {
+                Ok(range.clone().filter_map(|index| Some((index, rows::entry(store, index).ok()?))).collect())
+            }
+            Kind::Folder { folder, size } => bundle(*size, &|path| match fs::read(folder.join(path)) {
+                Ok(bytes) => Ok(Some(bytes)),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+                Err(error) => Err(format!("{path}: {error}")),
+            }),
+            Kind::Mirror { mirror, size } => bundle(*size, &|path| mirror.get(path, http::MAX_BUNDLE)),
+            Kind::Evidence(entries) => Ok(entries.range(range).map(|(index, entry)| (*index, entry.clone())).collect()),
+        }
+    }
+}
+
+/// What clients saved: every file of a folder that is evidence.
+fn evidence(folder: &Path, vkey: &Vkey) -> Result<Copy, CopyError> {
+    let name = folder.display().to_string();
+    let unreadable = |reason: String| CopyError::Unreadable { copy: name.clone(), reason };
+    let (mut entries, mut newest) = (BTreeMap::new(), None::<(String, Checkpoint)>);
+    for file in fs::read_dir(folder).map_err(|error| unreadable(error.to_string()))? {
+        let path = file.map_err(|error| unreadable(error.to_string()))?.path();
+        // Whatever else lies there is none of ours.
+        let Ok(claimed) = saved::load(&path) else { continue };
+        for page in claimed.pages {
+            let Ok(checkpoint) = Checkpoint::open(&page.checkpoint, vkey) else { continue };
+            if newest.as_ref().is_none_or(|(_, known)| known.size < checkpoint.size) {
+                newest = Some((page.checkpoint, checkpoint));
+            }
+            for entry in page.entries {
+                let is_ours = examined(std::slice::from_ref(&entry.entry), entry.index, vkey)[0].is_ok();
+                if is_ours {
+                    entries.insert(entry.index, entry.entry);
+                }
+            }
+        }
+    }
+    if newest.is_none() {
+        return Err(unreadable(
+            "it is neither a backup or mirror (it has no file \"checkpoint\") nor a folder with evidence of this ledger (as --save writes it)".to_owned(),
+        ));
+    }
+    Ok(Copy { name, kind: Kind::Evidence(entries), checkpoint: newest })
+}
+
+/// Entries that are signed for their places, from the first copy that has each.
+fn signed(
+    copies: &[Copy],
+    range: Range<u64>,
+    vkey: &Vkey,
+    target: &Checkpoint,
+) -> Result<Vec<(Vec<u8>, SignedEntry)>, CopyError> {
+    let mut found: BTreeMap<u64, (Vec<u8>, SignedEntry)> = BTreeMap::new();
+    let mut why = None;
+    for copy in copies {
+        for begin in (range.start..range.end).step_by(BUNDLE) {
+            let bundle = begin..range.end.min(begin + TILE_WIDTH);
+            if bundle.clone().all(|index| found.contains_key(&index)) {
+                continue;
+            }
+            let entries: Vec<_> = copy.entries(bundle)?.into_iter().filter(|(at, _)| !found.contains_key(at)).collect();
+            for (index, bytes) in entries {
+                match examined(std::slice::from_ref(&bytes), index, vkey).pop() {
+                    Some(Ok(entry)) => {
+                        found.insert(index, (bytes, entry));
+                    }
+                    Some(Err(unfit)) => why = Some(format!("{} has something else: {unfit}", copy.name)),
+                    None => {}
+                }
+            }
+        }
+    }
+    match range.clone().find(|index| !found.contains_key(index)) {
+        None => Ok(found.into_values().collect()),
+        Some(first) => Err(CopyError::Gap { first, size: target.size, root: hex::encode(target.root), why }),
+    }
+}
+
+/// Derives a ledger from the copies, up to a checkpoint that was signed. All the checkpoints must be of the same log as the entries.
+fn derive(
+    copies: &[Copy],
+    vkey: &Vkey,
+    target: &Checkpoint,
+    known: &[(String, Checkpoint)],
+    derivation: &mut Derivation<'_>,
+    tell: &mut Tell<'_>,
+) -> Result<(), CopyError> {
+    let mut tree = Tree::default();
+    let mut known: Vec<&(String, Checkpoint)> = known.iter().filter(|(_, known)| known.size <= target.size).collect();
+    known.sort_by_key(|(_, known)| known.size);
+    let mut due = known.into_iter().peekable();
+    for begin in (0..target.size).step_by(AT_ONCE) {
+        let range = begin..target.size.min(begin + AT_ONCE as u64);
+        for (bytes, entry) in signed(copies, range, vkey, target)? {
+            tree.append(entry_hash(&bytes), |_| {});
+            // Before anything else: what is no copy of this log is not derived to its end.
+            while let Some((by, known)) = due.next_if(|(_, known)| known.size == tree.size()) {
+                same_root(&tree, known, &format!(" ({by})"))?;
+            }
+            derivation.push(bytes, entry)?;
+        }
+        tell("entries", tree.size(), Some(target.size));
+    }
+    same_root(&tree, target, "")
+}
+
+fn same_root(tree: &Tree, signed: &Checkpoint, by: &str) -> Result<(), CopyError> {
+    if tree.root() == signed.root {
+        return Ok(());
+    }
+    let (found, expected) = (hex::encode(tree.root()), hex::encode(signed.root));
+    Err(CopyError::OtherRoot { size: signed.size, found, expected, by: by.to_owned() })
+}

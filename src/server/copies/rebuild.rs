@@ -1,0 +1,155 @@
+//! `tagledgerd rebuild`: a new data directory with everything that follows from the entries of another.
+//!
+//! For a database whose entries are whole and whose other rows are not. What does not follow from the entries is what others
+//! signed: keys are copied, and the newest checkpoint is taken as it was recorded. Where that is damaged, it is signed again,
+//! over the same entries, and so with the same signature; signatures of others below it are lost. The result is checked as `fsck` does.
+
+use std::fs::DirBuilder;
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::PathBuf;
+
+use super::backup::copy_file;
+use crate::engine::check::Tell;
+use crate::engine::derive::{Derivation, DeriveError, EXAMINED_AT_ONCE, Sealing, examined};
+use crate::ledger::checkpoint::Checkpoint;
+use crate::ledger::note::Vkey;
+use crate::server::data_dir::{DataDir, Existing, is_there, sync};
+use crate::server::fsck::{CareError, Progress, checked};
+use crate::server::high_water::HighWater;
+use crate::store::rocks::RocksStore;
+use crate::store::rows;
+
+/// What is to be rebuilt, and where to.
+#[derive(Debug)]
+pub struct Rebuild {
+    /// The data directory.
+    pub data_dir: PathBuf,
+    /// Where its high-water mark is.
+    pub high_water: PathBuf,
+    /// The new one, which is made.
+    pub into: PathBuf,
+}
+
+/// What a rebuild came to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rebuilt {
+    /// Entries in the new database.
+    pub size: u64,
+    /// What could not be derived, in words.
+    pub not_derived: Vec<String>,
+    /// The new directory holds everything, by its own check.
+    pub is_whole: bool,
+}
+
+impl Rebuild {
+    /// Rebuilds, checks the result, and says what could not be derived. Returns whether the new ledger is whole.
+    pub fn run(self) -> Result<bool, CareError> {
+        let progress = Progress::new();
+        let done = self.make(&mut |step, done, of| progress.tell(step, done, of));
+        progress.end();
+        let Rebuilt { size, not_derived, is_whole } = done?;
+        println!("{} holds {size} entries, and every row that follows from them", self.into.display());
+        not_derived.iter().for_each(|what| println!("not derived: {what}"));
+        if is_whole {
+            println!(
+                "checked: it is whole. Put it into the place of {}, and start the service",
+                self.data_dir.display()
+            );
+        } else {
+            println!(
+                "it does not reach the newest checkpoint that was signed, so it can't be served as it is: bring the other entries back with tagledgerd restore --data-dir {} --from COPY",
+                self.into.display()
+            );
+        }
+        Ok(is_whole)
+    }
+
+    /// The same, silently.
+    pub fn make(&self, tell: &mut Tell<'_>) -> Result<Rebuilt, CareError> {
+        if is_there(&self.into) {
+            return Err(CareError::InTheWay(self.into.display().to_string()));
+        }
+        let directory = Existing::open(&self.data_dir)?;
+        let vkey = directory.vkey().clone();
+        let notes = tempfile::tempdir().map_err(CareError::io(&std::env::temp_dir()))?;
+        let found = RocksStore::open_read_only(&directory.database(), notes.path())?;
+        let make = DirBuilder::new().recursive(true).mode(0o700).create(&self.into);
+        make.map_err(CareError::io(&self.into))?;
+        let mut not_derived = Vec::new();
+        let store = RocksStore::create(&self.into.join("db"))?;
+        let mut derivation = Derivation::begin(&store, Sealing::Recorded(vkey.origin().clone()))?;
+        if let Some(end) = whole_part(&found, &vkey, &mut derivation, tell)? {
+            not_derived.push(end);
+        }
+        let derived = Checkpoint { size: derivation.size(), root: derivation.root() };
+        let recorded = rows::head(&found).ok().flatten().map(|head| head.checkpoint);
+        let recorded = recorded.filter(|note| Checkpoint::open(note, &vkey) == Ok(derived));
+        for (name, mode) in [("ledger.key", 0o600), ("ledger.vkey", 0o644), ("token", 0o600), ("begun", 0o644)] {
+            copy_file(&self.data_dir.join(name), &self.into.join(name), mode)?;
+        }
+        copy_file(&self.high_water, &self.into.join("high-water"), 0o644)?;
+        copy_file(&self.data_dir.join("origin"), &self.into.join("origin"), 0o644)?;
+        sync(&self.into)?;
+        let note = match recorded {
+            Some(note) => note,
+            None if is_there(&self.into.join("ledger.key")) => {
+                not_derived.push(format!(
+                    "signatures of others below the checkpoint over {} entries, if there were any; the ledger's own is the same again",
+                    derived.size
+                ));
+                derived.sign(&DataDir::open(&self.into, None)?.take_key())
+            }
+            None => return Err(CareError::NoCheckpoint),
+        };
+        derivation.finish(note)?;
+        store.finish().map_err(CareError::Commit)?;
+        drop(store);
+        let new = Existing::open(&self.into)?;
+        let mark = HighWater::new(self.into.join("high-water"));
+        let is_whole = checked(&new, &mark, &self.into, tell)?.is_whole();
+        Ok(Rebuilt { size: derived.size, not_derived, is_whole })
+    }
+}
+
+/// Derives up to the first entry that is not there or does not hold; says which, if there is one.
+fn whole_part(
+    found: &RocksStore,
+    vkey: &Vkey,
+    derivation: &mut Derivation<'_>,
+    tell: &mut Tell<'_>,
+) -> Result<Option<String>, CareError> {
+    let size = rows::head(found).ok().flatten().map(|head| head.size);
+    let mut due = 0;
+    loop {
+        let mut chunk = Vec::new();
+        while chunk.len() < EXAMINED_AT_ONCE && size.is_none_or(|size| due < size) {
+            let Ok(entry) = rows::entry(found, due) else { break };
+            chunk.push(entry);
+            due += 1;
+        }
+        let first = due - chunk.len() as u64;
+        let is_last = chunk.len() < EXAMINED_AT_ONCE;
+        let results = examined(&chunk, first, vkey);
+        for ((index, bytes), result) in (first..).zip(chunk).zip(results) {
+            let from = |what: String| format!("everything from entry {} on: entry {index}: {what}", derivation.size());
+            match result {
+                Err(unfit) => return Ok(Some(from(unfit.to_string()))),
+                Ok(entry) => match derivation.push(bytes, entry) {
+                    Ok(()) => {}
+                    Err(DeriveError::Unlike { index, what }) => {
+                        let from = derivation.size();
+                        return Ok(Some(format!("everything from entry {from} on: entry {index}: {what}")));
+                    }
+                    Err(error) => return Err(error.into()),
+                },
+            }
+        }
+        tell("entries", due, size);
+        if is_last {
+            let is_missing = size.is_some_and(|size| due < size);
+            return Ok(
+                is_missing.then(|| format!("everything from entry {} on: entry {due} is missing", derivation.size()))
+            );
+        }
+    }
+}

@@ -1,0 +1,217 @@
+//! `tagledgerd restore`: a ledger whose database is too old, or gone, or of another history, made whole from copies.
+//!
+//! Under its own name a ledger may only go on from the newest checkpoint that it ever signed: less would be a second history. So
+//! the entries are put together from the copies and from what is left of the database, up to the newest checkpoint that is
+//! known (the high-water mark, those of the copies), and must have exactly its root. The new database takes the place of
+//! the old one, which stays beside it.
+//!
+//! Where the entries are nowhere to be had, their loss can't be hidden: what is left goes on as another log, under a new origin and a
+//! new key. Each entry is signed anew, with the same content, time and place.
+
+use std::fs;
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::{Path, PathBuf};
+
+use super::backup::copy_file;
+use super::{Copy, CopyError, derive};
+use crate::engine::check::Tell;
+use crate::engine::derive::{Derivation, Sealing};
+use crate::ledger::checkpoint::Checkpoint;
+use crate::ledger::note::{Origin, Vkey};
+use crate::server::data_dir::{DataDir, Existing, is_there, read_vkey, sync};
+use crate::server::fsck::{CareError, Progress, room};
+use crate::server::high_water::{HighWater, HighWaterError};
+use crate::store::rocks::RocksStore;
+
+/// What is to be restored, and from what.
+#[derive(Debug)]
+pub struct Restore {
+    /// The data directory.
+    pub data_dir: PathBuf,
+    /// Where the high-water mark is.
+    pub high_water: PathBuf,
+    /// Copies: folders and addresses. What is left of the database is one, too.
+    pub from: Vec<String>,
+    /// The newest checkpoint that anybody knows, where there is no high-water mark.
+    pub checkpoint: Option<PathBuf>,
+}
+
+/// What is left is to go on as another log.
+#[derive(Debug)]
+pub struct Anew {
+    /// Its name.
+    pub origin: Origin,
+    /// Its data directory, which is made.
+    pub into: PathBuf,
+}
+
+impl Restore {
+    /// Restores, and says what was done.
+    pub fn run(self) -> Result<(), CareError> {
+        let progress = Progress::new();
+        let done = self.make(&mut |step, done, of| progress.tell(step, done, of));
+        progress.end();
+        println!("{}", done?);
+        Ok(())
+    }
+
+    /// Goes on as another log, and says what that means.
+    pub fn run_anew(self, anew: &Anew) -> Result<(), CareError> {
+        let progress = Progress::new();
+        let done = self.make_anew(anew, &mut |step, done, of| progress.tell(step, done, of));
+        progress.end();
+        println!("{}", done?);
+        Ok(())
+    }
+
+    /// Restores under the same name; what was done, in words.
+    pub fn make(&self, tell: &mut Tell<'_>) -> Result<String, CareError> {
+        self.keys_of_a_backup()?;
+        let directory = Existing::open(&self.data_dir)?;
+        let vkey = directory.vkey();
+        let copies = self.copies(&directory, vkey)?;
+        let mut known: Vec<(String, String, Checkpoint)> = self.marks(vkey)?;
+        let of_copies = copies.iter().filter_map(|copy| Some((copy.name(), copy.checkpoint()?)));
+        known.extend(of_copies.map(|(name, (note, checkpoint))| (name.to_owned(), note.clone(), *checkpoint)));
+        let (by, note, target) = known.iter().max_by_key(|(.., known)| known.size).expect("at least a mark").clone();
+        let reached = |copy: &Copy| copy.checkpoint().is_some_and(|(_, known)| *known == target);
+        let database = directory.database();
+        if copies.last().is_some_and(|copy| copy.name() == database.display().to_string() && reached(copy)) {
+            return Ok(format!(
+                "nothing to restore: {} ends at {} entries with the root {}, the newest checkpoint known ({by}). Is it damaged otherwise? tagledgerd fsck tells, and tagledgerd rebuild makes a new one",
+                database.display(),
+                target.size,
+                hex::encode(target.root)
+            ));
+        }
+        let room = room(directory.path())?;
+        let made = room.path().join("db");
+        let store = RocksStore::create(&made)?;
+        let mut derivation = Derivation::begin(&store, Sealing::Recorded(vkey.origin().clone()))?;
+        let known: Vec<_> = known.into_iter().map(|(by, _, known)| (by, known)).collect();
+        derive(&copies, vkey, &target, &known, &mut derivation, tell)?;
+        derivation.finish(note.clone())?;
+        store.finish().map_err(CareError::Commit)?;
+        drop((store, copies));
+        let kept = take_its_place(&made, &database)?;
+        HighWater::new(self.high_water.clone()).write(&note)?;
+        fs::write(directory.path().join("begun"), "").map_err(CareError::io(directory.path()))?;
+        sync(directory.path())?;
+        let kept = kept.map_or(String::new(), |kept| format!(" What was there before is in {}.", kept.display()));
+        Ok(format!(
+            "{} holds {} entries with the root {}, as the ledger signed them ({by}).{kept} Start the service: it goes on from there",
+            database.display(),
+            target.size,
+            hex::encode(target.root)
+        ))
+    }
+
+    /// Goes on as another log; what that means, in words.
+    pub fn make_anew(&self, anew: &Anew, tell: &mut Tell<'_>) -> Result<String, CareError> {
+        let directory = Existing::open(&self.data_dir)?;
+        let vkey = directory.vkey();
+        if &anew.origin == vkey.origin() {
+            return Err(CareError::SameOrigin(anew.origin.to_string()));
+        }
+        if is_there(&anew.into) {
+            return Err(CareError::InTheWay(anew.into.display().to_string()));
+        }
+        let copies = self.copies(&directory, vkey)?;
+        let newest = copies.iter().filter_map(Copy::checkpoint).max_by_key(|(_, known)| known.size);
+        let target = newest.ok_or(CareError::NoCheckpoint)?.1;
+        let new = DataDir::open(&anew.into, Some(&anew.origin))?;
+        let skey = new.take_key();
+        let database = new.database();
+        let store = RocksStore::create(&database)?;
+        let mut derivation = Derivation::begin(&store, Sealing::Anew(&skey))?;
+        derive(&copies, vkey, &target, &[], &mut derivation, tell)?;
+        let checkpoint = Checkpoint { size: derivation.size(), root: derivation.root() };
+        let note = checkpoint.sign(&skey);
+        derivation.finish(note.clone())?;
+        store.finish().map_err(CareError::Commit)?;
+        // Principals are in the log: who could write before, can again, and with the same tokens.
+        copy_file(&self.data_dir.join("token"), &anew.into.join("token"), 0o600)?;
+        HighWater::new(new.high_water()).write(&note)?;
+        new.note_begun()?;
+        sync(&anew.into)?;
+        Ok(format!(
+            "{} is a new ledger, {}, with the {} entries that were left of {}, each signed anew.\n\
+             - Clients must pin its key: {}\n\
+             - Receipts, evidence and checkpoints of {} stay what they are, and prove nothing about the new log; nor the other way round.\n\
+             - What {} recorded after that is not in it. Tell its users from when on, and keep {} as it is: it explains.\n\
+             - Principals, policy, bindings, histories and event ids go on as they were, with the same tokens.",
+            anew.into.display(),
+            anew.origin,
+            target.size,
+            vkey.origin(),
+            skey.vkey(),
+            vkey.origin(),
+            vkey.origin(),
+            self.data_dir.display(),
+        ))
+    }
+
+    /// A data directory that is new, or lost, gets its keys from the first copy that has them.
+    fn keys_of_a_backup(&self) -> Result<(), CareError> {
+        if is_there(&self.data_dir.join("origin")) {
+            return Ok(());
+        }
+        let has_key = |folder: &&Path| is_there(&folder.join("ledger.key")) && read_vkey(folder).is_ok();
+        let Some(folder) = self.from.iter().map(Path::new).find(has_key) else {
+            return Err(CareError::NoKeys(self.data_dir.display().to_string()));
+        };
+        let make = fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.data_dir);
+        make.map_err(CareError::io(&self.data_dir))?;
+        for (name, mode) in [("ledger.key", 0o600), ("ledger.vkey", 0o644), ("token", 0o600), ("origin", 0o644)] {
+            copy_file(&folder.join(name), &self.data_dir.join(name), mode)?;
+        }
+        Ok(sync(&self.data_dir)?)
+    }
+
+    /// Those that were named, and at last what is left of the database.
+    fn copies(&self, directory: &Existing, vkey: &Vkey) -> Result<Vec<Copy>, CareError> {
+        let mut copies = self.from.iter().map(|at| Copy::open(at, vkey)).collect::<Result<Vec<_>, _>>()?;
+        let database = directory.database();
+        if is_there(&database) {
+            let notes = tempfile::tempdir().map_err(CareError::io(&std::env::temp_dir()))?;
+            match RocksStore::open_read_only(&database, notes.path()) {
+                Ok(store) => copies.push(Copy::database(&database, store, vkey)),
+                Err(error) => eprintln!("tagledgerd: left out: {error}"),
+            }
+        }
+        Ok(copies)
+    }
+
+    /// Checkpoints from outside: where they are from, the note, and what it says.
+    fn marks(&self, vkey: &Vkey) -> Result<Vec<(String, String, Checkpoint)>, CareError> {
+        let mut marks = Vec::new();
+        match HighWater::new(self.high_water.clone()).read(true) {
+            Ok(note) => marks.extend(note.map(|note| ("the high-water mark".to_owned(), note))),
+            Err(HighWaterError::Missing(_)) if self.checkpoint.is_some() => {}
+            Err(HighWaterError::Missing(path)) => return Err(CareError::NoMark(path)),
+            Err(error) => return Err(error.into()),
+        }
+        if let Some(path) = &self.checkpoint {
+            marks.push((path.display().to_string(), fs::read_to_string(path).map_err(CareError::io(path))?));
+        }
+        let open = |(by, note): (String, String)| {
+            let checkpoint = Checkpoint::open(&note, vkey);
+            let checkpoint = checkpoint.map_err(|error| CopyError::Other { copy: by.clone(), error })?;
+            Ok((by, note, checkpoint))
+        };
+        marks.into_iter().map(open).collect()
+    }
+}
+
+/// Puts a database into the place of another, which stays beside it. Returns where.
+fn take_its_place(made: &Path, database: &Path) -> Result<Option<PathBuf>, CareError> {
+    let mut kept = None;
+    if is_there(database) {
+        let free = (1..).map(|number| database.with_file_name(format!("db.before-restore-{number}")));
+        let free = free.into_iter().find(|path| !is_there(path)).expect("numbers do not end");
+        fs::rename(database, &free).map_err(CareError::io(database))?;
+        kept = Some(free);
+    }
+    fs::rename(made, database).map_err(CareError::io(made))?;
+    Ok(kept)
+}

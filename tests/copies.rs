@@ -1,0 +1,455 @@
+//! Backup, restore and rebuild, with the real program: what was acknowledged comes back, under the same checkpoint, or nothing
+//! is changed.
+
+#![cfg(feature = "server")]
+
+mod world;
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use tagledger::ledger::checkpoint::Checkpoint;
+use tagledger::store::rocks::RocksStore;
+use tagledger::store::{Batch, Read as _, Store as _, Table, rows};
+use world::{World, digest, happened};
+
+fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Runtime::new().expect("a runtime")
+}
+
+fn tagledgerd(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_tagledgerd")).args(arguments).output().expect("it runs")
+}
+
+fn tagledger(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_tagledger")).args(arguments).output().expect("it runs")
+}
+
+fn said(printed: &Output) -> String {
+    String::from_utf8_lossy(&[printed.stdout.as_slice(), &printed.stderr].concat()).into_owned()
+}
+
+fn path(path: &Path) -> &str {
+    path.to_str().expect("text")
+}
+
+/// Appends so many entries, and stops; all entries there are then.
+fn append(data_dir: &Path, tags: std::ops::Range<usize>) -> Vec<Vec<u8>> {
+    runtime().block_on(async {
+        let world = World::open(data_dir).await;
+        for number in tags {
+            world.recorded(&happened(&format!("t{number}"), &digest('a'))).await;
+        }
+        let entries = world.check_ledger().await;
+        world.stop().await;
+        entries
+    })
+}
+
+fn copy(from: &Path, to: &Path) {
+    let _ = fs::remove_dir_all(to);
+    fs::create_dir_all(to).expect("made");
+    for file in fs::read_dir(from).expect("a folder") {
+        let file = file.expect("listed");
+        let target = to.join(file.file_name());
+        if file.file_type().expect("a type").is_dir() {
+            copy(&file.path(), &target);
+        } else {
+            fs::copy(file.path(), target).expect("copied");
+        }
+    }
+}
+
+/// All files below a folder.
+fn walk(folder: &Path) -> Vec<PathBuf> {
+    let files = fs::read_dir(folder).expect("a folder").map(|file| file.expect("listed").path());
+    files.flat_map(|path| if path.is_dir() { walk(&path) } else { vec![path] }).collect()
+}
+
+fn mark(data_dir: &Path) -> Checkpoint {
+    let note = fs::read_to_string(data_dir.join("high-water")).expect("a mark");
+    let vkey = fs::read_to_string(data_dir.join("ledger.vkey")).expect("a key");
+    Checkpoint::open(&note, &vkey.trim().parse().expect("a key")).expect("signed")
+}
+
+fn all_rows(data_dir: &Path) -> Vec<(Table, Vec<u8>, Vec<u8>)> {
+    let store = RocksStore::open(&data_dir.join("db")).expect("opened");
+    let mut rows = Vec::new();
+    for table in Table::ALL {
+        let mut cursor = store.cursor(table, &[]);
+        let mut row = cursor.seek(&[]).expect("read");
+        while let Some((key, value)) = row {
+            rows.push((table, key.to_vec(), value.to_vec()));
+            row = cursor.next().expect("read");
+        }
+    }
+    rows
+}
+
+fn is_refused_at_the_start(data_dir: &Path) -> String {
+    let printed = tagledgerd(&["serve", "--listen", "127.0.0.1:0", "--data-dir", path(data_dir)]);
+    assert_eq!(printed.status.code(), Some(1), "it started");
+    said(&printed)
+}
+
+struct Place {
+    folder: tempfile::TempDir,
+    data_dir: PathBuf,
+    /// The whole directory as it was at its newest.
+    newest: PathBuf,
+    /// What it had acknowledged by then.
+    entries: Vec<Vec<u8>>,
+}
+
+/// A ledger whose database was put back to an older copy.
+fn rolled_back() -> Place {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (data_dir, newest) = (folder.path().join("ledger"), folder.path().join("newest"));
+    append(&data_dir, 0..3);
+    let older = folder.path().join("older-db");
+    copy(&data_dir.join("db"), &older);
+    let entries = append(&data_dir, 3..150);
+    copy(&data_dir, &newest);
+    copy(&older, &data_dir.join("db"));
+    Place { folder, data_dir, newest, entries }
+}
+
+#[test]
+fn an_older_copy_is_refused_until_it_is_restored_from_a_mirror_and_then_nothing_is_missing() {
+    let Place { folder, data_dir, newest, entries } = rolled_back();
+    let known = mark(&data_dir);
+    let refused = is_refused_at_the_start(&data_dir);
+    assert!(refused.contains("tagledgerd restore --from"), "{refused}");
+    let runtime = runtime();
+    let printed = runtime.block_on(async {
+        // Anybody who serves the same tiles.
+        let mirror = World::open(&newest).await;
+        let address = format!("http://{}", mirror.address);
+        let restored = data_dir.clone();
+        let printed = tokio::task::spawn_blocking(move || {
+            tagledgerd(&["restore", "--data-dir", path(&restored), "--from", &address])
+        });
+        let printed = printed.await.expect("it runs");
+        mirror.stop().await;
+        printed
+    });
+    assert_eq!(printed.status.code(), Some(0), "{}", said(&printed));
+    assert!(said(&printed).contains(&hex::encode(known.root)), "{}", said(&printed));
+    assert_eq!(mark(&data_dir), known, "the same checkpoint");
+    let fsck = tagledgerd(&["fsck", "--data-dir", path(&data_dir)]);
+    assert_eq!(fsck.status.code(), Some(0), "{}", said(&fsck));
+    assert!(data_dir.join("db.before-restore-1").exists(), "what was there is kept");
+    let now = append(&data_dir, 150..152);
+    assert_eq!(now[..entries.len()], entries, "every acknowledged entry is there");
+    // A second time there is nothing to do, and nothing is done.
+    let again = tagledgerd(&["restore", "--data-dir", path(&data_dir), "--from", path(&data_dir.join("nothing"))]);
+    assert_eq!(again.status.code(), Some(1));
+    let again = tagledgerd(&["restore", "--data-dir", path(&data_dir)]);
+    assert!(again.status.success() && said(&again).contains("nothing to restore"), "{}", said(&again));
+    drop(folder);
+}
+
+#[test]
+fn copies_that_are_not_of_this_log_or_not_enough_are_refused_and_change_nothing() {
+    let Place { folder, data_dir, newest, .. } = rolled_back();
+    let (known, before) = (mark(&data_dir), all_rows(&data_dir));
+    let restore = |from: &Path| {
+        let printed = tagledgerd(&["restore", "--data-dir", path(&data_dir), "--from", path(from)]);
+        assert_eq!(printed.status.code(), Some(1), "{}", said(&printed));
+        said(&printed)
+    };
+    let backup = |data_dir: &Path, to: &str| {
+        let to = folder.path().join(to);
+        let printed = tagledgerd(&["backup", "--data-dir", path(data_dir), "--to", path(&to), "--quick"]);
+        assert!(printed.status.success(), "{}", said(&printed));
+        to
+    };
+    // Another ledger.
+    let other = folder.path().join("other");
+    append(&other, 0..200);
+    let refused = restore(&backup(&other, "backup-of-another"));
+    assert!(refused.contains("is no copy of this ledger"), "{refused}");
+    // The same key, and another history: an older copy that somebody went on with.
+    let forked = folder.path().join("forked");
+    copy(&data_dir, &forked);
+    fs::remove_file(forked.join("high-water")).expect("removed");
+    fs::remove_file(forked.join("begun")).expect("removed");
+    append(&forked, 500..700);
+    let refused = restore(&backup(&forked, "backup-of-a-fork"));
+    assert!(
+        refused.contains("these are not copies of one log") && refused.contains("Nothing was changed"),
+        "{refused}"
+    );
+    assert!(refused.contains(&hex::encode(known.root)), "{refused}");
+    // Not enough.
+    let refused = tagledgerd(&["restore", "--data-dir", path(&data_dir)]);
+    let refused = said(&refused);
+    let first = before.iter().filter(|(table, ..)| *table == Table::Entries).count();
+    assert!(refused.contains(&format!("entry {first} is in none of the copies")), "{refused}");
+    assert!(
+        refused.contains(&format!("{} entries with the root {}", known.size, hex::encode(known.root))),
+        "{refused}"
+    );
+    // One that is damaged in what is missing.
+    let damaged = backup(&newest, "damaged-backup");
+    let bundle = damaged.join("tile/entries/000");
+    let mut bytes = fs::read(&bundle).expect("a bundle");
+    let at = bytes.len() - 100;
+    bytes[at] ^= 1;
+    fs::write(&bundle, bytes).expect("written");
+    let refused = restore(&damaged);
+    assert!(refused.contains("is in none of the copies") && refused.contains("has something else"), "{refused}");
+    assert!(all_rows(&data_dir) == before && mark(&data_dir) == known, "nothing was changed");
+    // The next backup mends that one, and it is enough.
+    let mended = tagledgerd(&["backup", "--data-dir", path(&newest), "--to", path(&damaged)]);
+    assert!(said(&mended).contains("1 of them in place of damaged ones"), "{}", said(&mended));
+    let restored = tagledgerd(&["restore", "--data-dir", path(&data_dir), "--from", path(&damaged)]);
+    assert_eq!(restored.status.code(), Some(0), "{}", said(&restored));
+    assert_eq!(mark(&data_dir), known);
+    append(&data_dir, 150..151);
+}
+
+#[test]
+fn what_clients_saved_is_enough_if_it_is_all_there() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let data_dir = folder.path().join("ledger");
+    append(&data_dir, 0..3);
+    let older = folder.path().join("older-db");
+    copy(&data_dir.join("db"), &older);
+    let missing = u64::try_from(append(&data_dir, 0..0).len()).expect("few");
+    let entries = append(&data_dir, 3..6);
+    let saved = folder.path().join("saved");
+    fs::create_dir(&saved).expect("made");
+    runtime().block_on(async {
+        let world = World::open(&data_dir).await;
+        let (server, trust, saved) = (format!("http://{}", world.address), folder.path().join("trust"), saved.clone());
+        let end = u64::try_from(entries.len()).expect("few");
+        let save = tokio::task::spawn_blocking(move || {
+            for index in missing..end {
+                let file = saved.join(format!("{index}.json"));
+                let (index, trust) = (index.to_string(), path(&trust).to_owned());
+                let printed =
+                    tagledger(&["--server", &server, "--trust", &trust, "entry", &index, "--save", path(&file)]);
+                assert!(printed.status.success(), "{}", said(&printed));
+            }
+            fs::write(saved.join("notes.txt"), "something else").expect("written");
+        });
+        save.await.expect("saved");
+        world.stop().await;
+    });
+    let known = mark(&data_dir);
+    copy(&older, &data_dir.join("db"));
+    let lent = saved.join(format!("{missing}.json"));
+    let away = folder.path().join("away.json");
+    fs::rename(&lent, &away).expect("moved");
+    let printed = tagledgerd(&["restore", "--data-dir", path(&data_dir), "--from", path(&saved)]);
+    assert!(said(&printed).contains(&format!("entry {missing} is in none of the copies")), "{}", said(&printed));
+    fs::rename(&away, &lent).expect("moved");
+    let printed = tagledgerd(&["restore", "--data-dir", path(&data_dir), "--from", path(&saved)]);
+    assert_eq!(printed.status.code(), Some(0), "{}", said(&printed));
+    assert_eq!(mark(&data_dir), known);
+    assert_eq!(append(&data_dir, 6..7)[..entries.len()], entries);
+}
+
+#[test]
+fn what_is_left_goes_on_under_a_new_origin_and_old_evidence_does_not_pass_for_it() {
+    let Place { folder, data_dir, newest, .. } = rolled_back();
+    let into = folder.path().join("anew");
+    let evidence = folder.path().join("old.json");
+    let trust = folder.path().join("trust");
+    runtime().block_on(async {
+        let world = World::open(&newest).await;
+        let server = format!("http://{}", world.address);
+        let (trust, evidence) = (trust.clone(), evidence.clone());
+        let ask = move || {
+            let arguments = ["--server", &server, "--trust", path(&trust), "at", "registry.example/team/app:t1"];
+            tagledger(&[&arguments[..], &["--save", path(&evidence)]].concat())
+        };
+        let printed = tokio::task::spawn_blocking(ask).await.expect("it runs");
+        assert!(printed.status.success(), "{}", said(&printed));
+        world.stop().await;
+    });
+    let arguments =
+        ["restore", "--data-dir", path(&data_dir), "--new-origin", "ledger.example/second", "--into", path(&into)];
+    let before = all_rows(&data_dir);
+    let printed = tagledgerd(&arguments);
+    assert_eq!(printed.status.code(), Some(0), "{}", said(&printed));
+    for words in ["ledger.example/second", "Clients must pin its key", "prove nothing about the new log"] {
+        assert!(said(&printed).contains(words), "{}", said(&printed));
+    }
+    assert!(all_rows(&data_dir) == before, "the old one stays as it was");
+    let again = tagledgerd(&arguments);
+    assert!(again.status.code() == Some(1) && said(&again).contains("is there already"), "{}", said(&again));
+    let fsck = tagledgerd(&["fsck", "--data-dir", path(&into)]);
+    assert_eq!(fsck.status.code(), Some(0), "{}", said(&fsck));
+    let count = |rows: &[(Table, Vec<u8>, Vec<u8>)]| rows.iter().filter(|(table, ..)| *table == Table::Entries).count();
+    let kept = count(&before);
+    // It goes on, with the token that wrote before, and holds what was bound before.
+    let entries = append(&into, 3..6);
+    assert_eq!(entries.len(), kept + 6);
+    let vkey = fs::read_to_string(into.join("ledger.vkey")).expect("a key");
+    let printed = tagledger(&["verify", path(&evidence), "--vkey", vkey.trim()]);
+    assert_eq!(printed.status.code(), Some(3), "{}", said(&printed));
+    assert!(said(&printed).contains("ledger.example/second"), "{}", said(&printed));
+    let same =
+        tagledgerd(&["restore", "--data-dir", path(&into), "--new-origin", "ledger.example/second", "--into", "x"]);
+    assert!(said(&same).contains("a new origin is another one"), "{}", said(&same));
+}
+
+#[test]
+fn a_running_ledger_is_backed_up_again_and_again_and_each_copy_is_a_ledger() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (data_dir, to) = (folder.path().join("ledger"), folder.path().join("backup"));
+    runtime().block_on(async {
+        let world = World::open(&data_dir).await;
+        let stop = std::sync::atomic::AtomicBool::new(false);
+        let write = async {
+            let mut number = 0;
+            while !stop.load(std::sync::atomic::Ordering::SeqCst) {
+                world.recorded(&happened(&format!("w{number}"), &digest('b'))).await;
+                number += 1;
+                tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+            }
+        };
+        let backups = async {
+            let mut before = 0;
+            for round in 0..4 {
+                tokio::time::sleep(std::time::Duration::from_millis(1200)).await;
+                let (data_dir, to) = (data_dir.clone(), to.clone());
+                let backup = move || tagledgerd(&["backup", "--data-dir", path(&data_dir), "--to", path(&to)]);
+                let printed = tokio::task::spawn_blocking(backup).await.expect("it runs");
+                assert_eq!(printed.status.code(), Some(0), "round {round}: {}", said(&printed));
+                let size = said(&printed).split_whitespace().nth(2).and_then(|word| word.parse::<u64>().ok());
+                let size = size.unwrap_or_else(|| panic!("{}", said(&printed)));
+                assert!(size > before, "{}", said(&printed));
+                assert!(said(&printed).contains(&format!("{size} entries, {} of them new", size - before)));
+                before = size;
+            }
+            stop.store(true, std::sync::atomic::Ordering::SeqCst);
+        };
+        tokio::join!(write, backups);
+        world.stop().await;
+    });
+    for (file, mode) in [("ledger.key", 0o600), ("token", 0o600), ("tile/entries/000", 0o600)] {
+        let path = to.join(file);
+        if path.exists() {
+            assert_eq!(fs::metadata(&path).expect("there").permissions().mode() & 0o777, mode, "{file}");
+        }
+    }
+    assert_eq!(fs::metadata(&to).expect("there").permissions().mode() & 0o777, 0o700);
+    assert!(!to.join("db").exists() && fs::read_dir(&to).expect("a folder").count() <= 7, "nothing else is left there");
+    // The same command, stopped: what came since, and nothing again.
+    let printed = tagledgerd(&["backup", "--data-dir", path(&data_dir), "--to", path(&to)]);
+    assert!(printed.status.success(), "{}", said(&printed));
+    let printed = tagledgerd(&["backup", "--data-dir", path(&data_dir), "--to", path(&to)]);
+    assert!(said(&printed).contains("0 of them new; 0 bundles written"), "{}", said(&printed));
+    // fsck looks at a backup, too.
+    let printed = tagledgerd(&["fsck", "--data-dir", path(&to)]);
+    assert!(printed.status.success() && said(&printed).contains("is whole"), "{}", said(&printed));
+    let odd = folder.path().join("odd");
+    copy(&to, &odd);
+    let bundles = walk(&odd.join("tile"));
+    let mut bytes = fs::read(&bundles[0]).expect("a bundle");
+    bytes[40] ^= 1;
+    fs::write(&bundles[0], bytes).expect("written");
+    let printed = tagledgerd(&["fsck", "--data-dir", path(&odd)]);
+    assert!(printed.status.code() == Some(3) && said(&printed).contains("DAMAGED"), "{}", said(&printed));
+    // A machine is lost, and nothing but the backup is left: somebody has to say that it is the newest.
+    let new = folder.path().join("new");
+    let printed = tagledgerd(&["restore", "--data-dir", path(&new), "--from", path(&to)]);
+    assert!(printed.status.code() == Some(1) && said(&printed).contains("--checkpoint"), "{}", said(&printed));
+    let newest = data_dir.join("high-water");
+    let printed =
+        tagledgerd(&["restore", "--data-dir", path(&new), "--from", path(&to), "--checkpoint", path(&newest)]);
+    assert_eq!(printed.status.code(), Some(0), "{}", said(&printed));
+    assert!(all_rows(&new) == all_rows(&data_dir), "table by table it is the same ledger");
+    append(&new, 0..2);
+}
+
+#[test]
+fn a_backup_never_loses_what_an_earlier_one_had() {
+    let Place { folder, data_dir, newest, .. } = rolled_back();
+    let to = folder.path().join("backup");
+    let good = tagledgerd(&["backup", "--data-dir", path(&newest), "--to", path(&to), "--without-key"]);
+    assert!(good.status.success(), "{}", said(&good));
+    assert!(!to.join("ledger.key").exists() && !to.join("token").exists());
+    let note = fs::read(to.join("checkpoint")).expect("there");
+    // The database was rolled back, and its mark was not.
+    let refused = tagledgerd(&["backup", "--data-dir", path(&data_dir), "--to", path(&to)]);
+    assert!(refused.status.code() == Some(1) && said(&refused).contains("tagledgerd restore"), "{}", said(&refused));
+    // Both were.
+    let store = RocksStore::open(&data_dir.join("db")).expect("opened");
+    let older = rows::head(&store).expect("read").expect("a head").checkpoint;
+    drop(store);
+    fs::write(data_dir.join("high-water"), older).expect("written");
+    let refused = tagledgerd(&["backup", "--data-dir", path(&data_dir), "--to", path(&to)]);
+    assert!(
+        refused.status.code() == Some(1) && said(&refused).contains("was an older copy put back?"),
+        "{}",
+        said(&refused)
+    );
+    assert_eq!(fs::read(to.join("checkpoint")).expect("there"), note);
+}
+
+#[test]
+fn a_rebuilt_ledger_is_the_same_table_by_table_and_goes_on() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (data_dir, into) = (folder.path().join("ledger"), folder.path().join("rebuilt"));
+    let entries = append(&data_dir, 0..20);
+    let healthy = all_rows(&data_dir);
+    // Everything but the entries is lost or wrong; the checkpoint too.
+    let change = |change: &dyn Fn(&mut Batch)| {
+        let store = RocksStore::open(&data_dir.join("db")).expect("opened");
+        let mut batch = Batch::default();
+        change(&mut batch);
+        store.commit(rows::tree_size(&store).expect("read"), batch).expect("written");
+    };
+    change(&|batch| {
+        for (table, key, _) in &healthy {
+            match table {
+                Table::Entries => {}
+                Table::Nodes => batch.put(*table, key.as_slice(), [1; 32]),
+                _ => batch.delete(*table, key.as_slice()),
+            }
+        }
+    });
+    let fsck = tagledgerd(&["fsck", "--data-dir", path(&data_dir)]);
+    assert_eq!(fsck.status.code(), Some(3), "{}", said(&fsck));
+    let printed = tagledgerd(&["rebuild", "--data-dir", path(&data_dir), "--into", path(&into)]);
+    assert_eq!(printed.status.code(), Some(0), "{}", said(&printed));
+    assert!(said(&printed).contains("not derived: signatures of others below the checkpoint"), "{}", said(&printed));
+    assert!(all_rows(&into) == healthy, "table by table");
+    assert_eq!(append(&into, 20..22)[..entries.len()], entries);
+    // An entry is lost: what came before it is all that can be derived, and that is said.
+    let lost = 9u64.to_be_bytes();
+    change(&|batch| {
+        for (table, key, value) in &healthy {
+            batch.put(*table, key.as_slice(), value.as_slice());
+        }
+    });
+    let store = RocksStore::open(&data_dir.join("db")).expect("opened");
+    let mut batch = Batch::default();
+    batch.delete(Table::Entries, lost);
+    store.commit(rows::tree_size(&store).expect("read"), batch).expect("written");
+    drop(store);
+    let partly = folder.path().join("partly");
+    let printed = tagledgerd(&["rebuild", "--data-dir", path(&data_dir), "--into", path(&partly)]);
+    assert_eq!(printed.status.code(), Some(3), "{}", said(&printed));
+    assert!(
+        said(&printed).contains("not derived: everything from entry 9 on: entry 9 is missing"),
+        "{}",
+        said(&printed)
+    );
+    assert!(is_refused_at_the_start(&partly).contains("tagledgerd restore"));
+    let printed = tagledgerd(&["restore", "--data-dir", path(&partly), "--from", path(&partly.join("db"))]);
+    assert_eq!(printed.status.code(), Some(1), "{}", said(&printed));
+    // With what is lost from another copy, it is the ledger again.
+    let backup = folder.path().join("backup");
+    let printed = tagledgerd(&["backup", "--data-dir", path(&into), "--to", path(&backup)]);
+    assert!(printed.status.success(), "{}", said(&printed));
+    let printed = tagledgerd(&["restore", "--data-dir", path(&partly), "--from", path(&backup)]);
+    assert_eq!(printed.status.code(), Some(0), "{}", said(&printed));
+    assert_eq!(append(&partly, 0..0)[..entries.len()], entries);
+}
