@@ -9,6 +9,7 @@ use tagledger::ledger::note::Origin;
 use tagledger::server::config::{Config, TlsSettings};
 use tagledger::server::data_dir::DataDir;
 use tagledger::server::gateway::{self, Settings};
+use tagledger::server::panics;
 use tagledger::server::scan::{self, Span};
 use tagledger::server::{Running, ServeError, serve};
 
@@ -338,7 +339,12 @@ fn log_to_stderr(json: bool) {
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
     let is_terminal = std::io::IsTerminal::is_terminal(&std::io::stderr());
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(is_terminal);
-    if json { builder.json().init() } else { builder.with_target(false).init() }
+    if json {
+        builder.json().init()
+    } else {
+        builder.with_target(false).init()
+    }
+    panics::watch();
 }
 
 /// Completes when the service is asked to stop.

@@ -3,8 +3,9 @@
 //! It takes what is waiting (no timer: the batch is what arrived while the last commit was in flight), plans it, commits it
 //! synced, publishes it, and only then answers. Told so, it commits to what there is without any new record. A commit that
 //! fails leaves it unknown what is on disk; writing on could sign two histories. So the sequencer stops for good, says why,
-//! and a restart recovers from what is there.
+//! and a restart recovers from what is there. A panic is the same: nobody knows how far it came.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -68,8 +69,16 @@ impl Sequencer {
             let batch = next_batch(&mut commands);
             is_last = batch.is_last;
             let halt = batch.halt.clone();
-            if self.write(batch).is_err() {
-                return;
+            // What it panics over may be half changed, and is never looked at again.
+            match catch_unwind(AssertUnwindSafe(|| self.write(batch))) {
+                Ok(Ok(())) => {}
+                Ok(Err(_)) => return,
+                Err(_) => {
+                    let reason = "a bug was hit while a batch was written, and the log says where".to_owned();
+                    tracing::error!(reason, "the sequencer stops: appends are refused until a restart");
+                    self.stopped.send_replace(Some(reason));
+                    return;
+                }
             }
             if let Some(reason) = halt {
                 tracing::error!(reason, "the sequencer stops: appends are refused until a restart");

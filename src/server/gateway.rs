@@ -18,6 +18,8 @@ use zeroize::Zeroizing;
 
 use super::listen;
 use super::over_grpc::{Files, OverGrpc, Shown, ShownError};
+use super::panics;
+use crate::api::limits::LimitSettings;
 use crate::client::Server;
 use crate::client::trust::TrustFolder;
 use crate::edge::gateway::figures::Figures;
@@ -297,7 +299,7 @@ pub async fn serve(
         async move { gateway.follow_policy().await }
     });
     started(address);
-    listen::serve(listener, None, Router::new(), routes(&gateway, figures), shutdown).await;
+    listen::serve(listener, None, Router::new(), routes(&gateway, figures), &LimitSettings::default(), shutdown).await;
     following.abort();
     if tokio::time::timeout(GRACE, gateway.finished()).await.is_err() {
         tracing::warn!("changes are still under way; they are settled after the next start");
@@ -312,7 +314,7 @@ pub async fn serve(
 fn routes(gateway: &Arc<Gateway<OverGrpc>>, figures: FigureRegistry) -> Router {
     let ready = Arc::clone(gateway);
     let readyz = move || async move {
-        match ready.readiness() {
+        match panics::first().map_or_else(|| ready.readiness(), Err) {
             Ok(()) => (StatusCode::OK, "ready\n".to_owned()),
             Err(reason) => (StatusCode::SERVICE_UNAVAILABLE, format!("{reason}\n")),
         }
