@@ -252,15 +252,24 @@ impl Limits {
 
     /// Takes memory for what a request has sent, if there is some for this caller.
     pub fn hold(&self, request: &Arc<InFlight>, bytes: usize) -> Result<Room, TooMuch> {
+        self.hold_within(request, bytes, PART)
+    }
+
+    /// The same for what can wait, as a stream can: half of the caller's part stays for its other requests.
+    pub fn hold_patiently(&self, request: &Arc<InFlight>, bytes: usize) -> Result<Room, TooMuch> {
+        self.hold_within(request, bytes, 2 * PART)
+    }
+
+    fn hold_within(&self, request: &Arc<InFlight>, bytes: usize, part: usize) -> Result<Room, TooMuch> {
         let most = self.settings.memory_mib * MEBIBYTE;
         let callers = lock(&self.callers);
         let held = callers.known.get(&request.who).map_or(0, |caller| caller.held);
-        if most > 0 && (callers.held + bytes > most || held + bytes > most / PART) {
+        if most > 0 && (callers.held + bytes > most || held + bytes > most / part) {
             let message = format!(
                 "what was sent and is not answered yet holds {} MiB of this caller, {} of all; at most {} and {} are held",
                 held / MEBIBYTE,
                 callers.held / MEBIBYTE,
-                most / PART / MEBIBYTE,
+                most / part / MEBIBYTE,
                 most / MEBIBYTE
             );
             return Err(TooMuch { message, retry_after: SHORTLY });

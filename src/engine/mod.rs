@@ -192,6 +192,8 @@ impl Ledger {
             principals: principals_sender,
             clock: options.clock,
             bounds: options.clock_bounds,
+            standstill: clock::Standstill::new(std::time::Instant::now()),
+            stood_us: 0,
             tree: recovered.tree,
             top: recovered.top,
             leaves: recovered.leaves,

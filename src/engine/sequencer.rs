@@ -8,10 +8,11 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
 
 use tokio::sync::{mpsc, watch};
 
-use super::clock::{Bounds, Oddity, ReadClock};
+use super::clock::{Bounds, Oddity, ReadClock, Standstill};
 use super::plan::{Accepted, Base, Plan, Rejected, plan, plan_idle};
 use super::tops::Tops;
 use super::{AppendError, Command, Committed, Tally, Waiting};
@@ -41,6 +42,9 @@ pub(super) struct Sequencer {
     pub(super) principals: watch::Sender<Arc<Principals>>,
     pub(super) clock: ReadClock,
     pub(super) bounds: Bounds,
+    pub(super) standstill: Standstill,
+    /// For how long the clock has stood still, in microseconds.
+    pub(super) stood_us: u64,
     /// The tree over everything committed.
     pub(super) tree: Tree,
     /// The upper part of the subject map over it.
@@ -97,6 +101,8 @@ impl Sequencer {
         let (requests, replies): (Vec<_>, Vec<_>) =
             batch.requests.into_iter().map(|waiting| (waiting.submissions, waiting.reply)).unzip();
         let principals = Arc::clone(&self.principals.borrow());
+        let reading_us = (self.clock)();
+        self.stood_us = self.standstill.see(reading_us, Instant::now());
         let base = Base {
             read: &*self.store,
             tree: &self.tree,
@@ -109,13 +115,13 @@ impl Sequencer {
         };
         let planned = match (requests.is_empty(), batch.commits) {
             (true, false) => return Ok(()),
-            (true, true) => plan_idle(&base, (self.clock)(), self.bounds),
-            (false, _) => plan(&base, (self.clock)(), self.bounds, &requests),
+            (true, true) => plan_idle(&base, reading_us, self.bounds),
+            (false, _) => plan(&base, reading_us, self.bounds, &requests),
         };
         // Where nothing of it was new, the commitment that was asked for is still due.
         let planned = match planned {
             Ok(plan) if plan.entries.is_empty() && batch.commits => {
-                plan_idle(&base, (self.clock)(), self.bounds).map(|idle| Plan { decisions: plan.decisions, ..idle })
+                plan_idle(&base, reading_us, self.bounds).map(|idle| Plan { decisions: plan.decisions, ..idle })
             }
             planned => planned,
         };
@@ -207,7 +213,13 @@ impl Sequencer {
             }
             None => {}
         }
-        let alarm = matches!(oddity, Some(Oddity::StoodOrSteppedBack { alarm: true, .. } | Oddity::TooFarAhead { .. }));
+        let stands = self.stood_us > self.bounds.behind_us;
+        if stands {
+            tracing::error!(stood_us = self.stood_us, "clock alarm: the clock stands still; check the time source");
+        }
+        let is_off =
+            matches!(oddity, Some(Oddity::StoodOrSteppedBack { alarm: true, .. } | Oddity::TooFarAhead { .. }));
+        let alarm = is_off || stands;
         self.clock_alarm.store(alarm, Ordering::Relaxed);
     }
 }

@@ -77,7 +77,7 @@ impl Call {
     /// The same, where it is memory that is short.
     async fn room(&self, bytes: usize) -> Room {
         loop {
-            match self.access.limits.hold(&self.in_flight, bytes) {
+            match self.access.limits.hold_patiently(&self.in_flight, bytes) {
                 Ok(room) => return room,
                 Err(_) => tokio::time::sleep(PAUSE).await,
             }
