@@ -130,14 +130,17 @@ fn ten_times_more_clients_than_it_can_serve_cost_bounded_memory_and_hear_when_to
     let limits = "[limits]\nmemory_mib = 32\nconcurrent = 64\n[limits.principal]\nper_second = 0\nconcurrent = 64\n";
     let server = Server::start(limits);
     let token: Arc<str> = server.token().into();
-    let until = Instant::now() + Duration::from_secs(6);
     let (served, refused) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
     runtime().block_on(async {
         let mut clients = Vec::new();
-        // 640 requests at once, of 3 MiB each: what is asked to be held is 60 times what may be.
-        let batch: Arc<Vec<proto::Submission>> = Arc::new((0..200).map(fat).collect());
+        // 640 requests at once, of a MiB each: what is asked to be held is 20 times what may be.
+        let batch: Arc<Vec<proto::Submission>> = Arc::new((0..70).map(fat).collect());
+        let mut channels = Vec::new();
         for _ in 0..64 {
-            let channel = server.channel().await;
+            channels.push(server.channel().await);
+        }
+        let until = Instant::now() + Duration::from_secs(6);
+        for channel in channels {
             for _ in 0..10 {
                 let (token, batch) = (Arc::clone(&token), Arc::clone(&batch));
                 let (served, refused) = (Arc::clone(&served), Arc::clone(&refused));
@@ -178,10 +181,10 @@ fn ten_times_more_clients_than_it_can_serve_cost_bounded_memory_and_hear_when_to
         }
         let (served, refused) = (served.load(Ordering::Relaxed), refused.load(Ordering::Relaxed));
         println!(
-            "{served} batches of 3 MiB served, {refused} refused; peak {} MiB; health {worst:?}",
+            "{served} batches of a MiB served, {refused} refused; peak {} MiB; health {worst:?}",
             server.peak_mib()
         );
-        assert!(served > 0 && refused > 640, "{served} served, {refused} refused");
+        assert!(served > 0 && refused > 300, "{served} served, {refused} refused");
         // Each byte that may be held is there as it came, decoded, and on its way to disk and back.
         assert!(server.peak_mib() < OWN_MIB + 8 * MEMORY_MIB, "{} MiB", server.peak_mib());
         // It is as well as before.
@@ -193,7 +196,7 @@ fn ten_times_more_clients_than_it_can_serve_cost_bounded_memory_and_hear_when_to
 
 #[test]
 fn who_does_not_read_holds_up_nobody_and_is_dropped() {
-    let server = Server::start("[limits]\nunread_seconds = 2\nsilent_seconds = 60\n");
+    let server = Server::start("[limits]\nunread_seconds = 6\nsilent_seconds = 60\n");
     let token = server.token();
     runtime().block_on(async {
         // Something to read: 6 MiB of entries.
@@ -213,19 +216,21 @@ fn who_does_not_read_holds_up_nobody_and_is_dropped() {
                     let mut stream =
                         log.list_entries(ListEntriesRequest::default()).await.expect("a stream").into_inner();
                     asleep.fetch_add(1, Ordering::SeqCst);
-                    tokio::time::sleep(Duration::from_secs(5)).await;
+                    tokio::time::sleep(Duration::from_secs(9)).await;
                     let mut ended = Ok(());
                     while let Some(message) = stream.next().await {
                         ended = message.map(drop);
                     }
                     ended.expect_err("cut")
                 } else {
-                    let statements = (0..4000).map(|number| AppendStreamRequest { submission: Some(fat(number)) });
+                    let statement = |number| submission(&push(number, String::new()));
+                    let statements =
+                        (0..20_000).map(move |number| AppendStreamRequest { submission: Some(statement(number)) });
                     let mut client = AppendServiceClient::new(channel);
                     let request = with_token(&token, tokio_stream::iter(statements));
                     let mut stream = client.append_stream(request).await.expect("a stream").into_inner();
                     asleep.fetch_add(1, Ordering::SeqCst);
-                    tokio::time::sleep(Duration::from_secs(5)).await;
+                    tokio::time::sleep(Duration::from_secs(9)).await;
                     let mut ended = Ok(());
                     while let Some(message) = stream.next().await {
                         ended = message.map(drop);
@@ -249,7 +254,7 @@ fn who_does_not_read_holds_up_nobody_and_is_dropped() {
             begin.elapsed(),
             server.peak_mib()
         );
-        assert!(worst < Duration::from_secs(2), "an append took {worst:?}");
+        assert!(worst < Duration::from_secs(4), "an append took {worst:?}");
         for sleeper in sleepers {
             sleeper.await.expect("it was cut");
         }

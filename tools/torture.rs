@@ -532,8 +532,11 @@ impl Writer {
             .map(|_| {
                 self.count += 1;
                 let event_id = format!("{}-{}", self.prefix, self.count);
-                let statement =
-                    proto::Statement { kind: Some(kind(&mut self.random)), event_id: event_id.clone(), ..Default::default() };
+                let statement = proto::Statement {
+                    kind: Some(kind(&mut self.random)),
+                    event_id: event_id.clone(),
+                    ..Default::default()
+                };
                 (event_id, statement.encode_to_vec())
             })
             .collect();
@@ -547,11 +550,8 @@ fn kind(random: &mut Random) -> Kind {
     let (registry, repository) = ("registry.example".to_owned(), format!("torture/app{}", random.below(5)));
     let tag = format!("t{}", random.below(40));
     let digest = format!("sha256:{:064x}", random.below(30));
-    let disposition = if random.below(2) == 0 {
-        proto::Disposition::Happened.into()
-    } else {
-        proto::Disposition::Requested.into()
-    };
+    let disposition =
+        if random.below(2) == 0 { proto::Disposition::Happened.into() } else { proto::Disposition::Requested.into() };
     match random.below(10) {
         0 => Kind::TagDelete(proto::TagDelete { registry, repository, tag, disposition, settles: 0 }),
         1 => Kind::TagObserved(proto::TagObserved { registry, repository, tag, digest, ..Default::default() }),

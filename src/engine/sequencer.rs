@@ -100,6 +100,9 @@ impl Sequencer {
     fn write(&mut self, batch: NextBatch) -> Result<(), String> {
         let (requests, replies): (Vec<_>, Vec<_>) =
             batch.requests.into_iter().map(|waiting| (waiting.submissions, waiting.reply)).unzip();
+        if requests.is_empty() && !batch.commits {
+            return Ok(());
+        }
         let principals = Arc::clone(&self.principals.borrow());
         let reading_us = (self.clock)();
         self.stood_us = self.standstill.see(reading_us, Instant::now());
@@ -113,10 +116,10 @@ impl Sequencer {
             principals: &principals,
             skey: &self.skey,
         };
-        let planned = match (requests.is_empty(), batch.commits) {
-            (true, false) => return Ok(()),
-            (true, true) => plan_idle(&base, reading_us, self.bounds),
-            (false, _) => plan(&base, reading_us, self.bounds, &requests),
+        let planned = if requests.is_empty() {
+            plan_idle(&base, reading_us, self.bounds)
+        } else {
+            plan(&base, reading_us, self.bounds, &requests)
         };
         // Where nothing of it was new, the commitment that was asked for is still due.
         let planned = match planned {

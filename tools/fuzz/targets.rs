@@ -11,6 +11,7 @@ use tagledger::client::saved;
 use tagledger::edge::distribution::{self, MAX_EVENTS, Reading};
 use tagledger::edge::gateway;
 use tagledger::edge::gateway::journal;
+use tagledger::ledger::answer::Claimed;
 use tagledger::ledger::checkpoint::Checkpoint;
 use tagledger::ledger::entry::{Body, SignedEntry, index_and_time};
 use tagledger::ledger::evidence::verify;
@@ -25,10 +26,10 @@ use tagledger::ledger::tlog_proof;
 use tagledger::proto;
 
 /// A decoder of outside bytes.
-pub type Target = fn(&[u8]);
+pub(crate) type Target = fn(&[u8]);
 
 /// All of them, by the names of their folders in `corpus`.
-pub const TARGETS: [(&str, Target); 17] = [
+pub(crate) const TARGETS: [(&str, Target); 17] = [
     ("audit_state", audit_state),
     ("checkpoint", checkpoint),
     ("configuration", configuration),
@@ -69,7 +70,7 @@ fn same<T: Message + Default + PartialEq>(data: &[u8]) {
 }
 
 /// The file that an audit goes on from.
-pub fn audit_state(data: &[u8]) {
+pub(crate) fn audit_state(data: &[u8]) {
     if let Ok(loaded) = state::load(data, &VKEY) {
         let mut saved = Vec::new();
         state::save(&loaded.replay, &loaded.note, &mut saved).expect("memory can be written");
@@ -79,10 +80,13 @@ pub fn audit_state(data: &[u8]) {
 }
 
 /// A signed checkpoint.
-pub fn checkpoint(data: &[u8]) {
+pub(crate) fn checkpoint(data: &[u8]) {
     let Some(text) = text(data) else { return };
     // As it came, and as it would be if the ledger had signed it.
     let _ = Checkpoint::open(text, &VKEY);
+    if !text.ends_with('\n') {
+        return;
+    }
     let signed = skey().sign_note(text);
     let Ok(checkpoint) = Checkpoint::open(&signed, &VKEY) else { return };
     let body = open_note(&checkpoint.sign(&skey()), &VKEY).expect("just signed").to_owned();
@@ -90,7 +94,7 @@ pub fn checkpoint(data: &[u8]) {
 }
 
 /// The configuration files of the three services.
-pub fn configuration(data: &[u8]) {
+pub(crate) fn configuration(data: &[u8]) {
     let Some(text) = text(data) else { return };
     let _ = toml::from_str::<tagledger::server::config::Config>(text);
     let _ = toml::from_str::<tagledger::server::gateway::Settings>(text);
@@ -98,7 +102,7 @@ pub fn configuration(data: &[u8]) {
 }
 
 /// An entry of the log.
-pub fn entry(data: &[u8]) {
+pub(crate) fn entry(data: &[u8]) {
     let skimmed = index_and_time(data);
     let Ok(entry) = SignedEntry::decode(data) else { return };
     assert_eq!(skimmed, Ok((entry.body.index(), entry.body.recorded_at_us())), "both readings agree");
@@ -106,13 +110,14 @@ pub fn entry(data: &[u8]) {
         Body::Record(record, _) => proto::entry::Body::Record(record.encode_to_vec()),
         Body::Commitment(commitment) => proto::entry::Body::Commitment(commitment.encode_to_vec()),
     };
-    let again = proto::Entry { body: Some(body), signature: entry.signature.clone() };
+    let signature = proto::Entry::decode(data).expect("it was decoded").signature;
+    let again = proto::Entry { body: Some(body), signature };
     assert!(again.encode_to_vec() == data, "an entry has one encoding");
     let _ = entry.verify(&VKEY);
 }
 
 /// An evidence file.
-pub fn evidence(data: &[u8]) {
+pub(crate) fn evidence(data: &[u8]) {
     let Some(text) = text(data) else { return };
     let Ok(claimed) = saved::from_text(text) else { return };
     let _ = claimed.check(&VKEY);
@@ -122,7 +127,7 @@ pub fn evidence(data: &[u8]) {
 }
 
 /// A request to the gateway: the method, a blank, path and parameters.
-pub fn gateway_request(data: &[u8]) {
+pub(crate) fn gateway_request(data: &[u8]) {
     let Some((method, target)) = text(data).and_then(|text| text.split_once(' ')) else { return };
     let registry = "registry.example".parse().expect("a registry");
     let (path, query) = target.split_once('?').map_or((target, None), |(path, query)| (path, Some(query)));
@@ -135,7 +140,7 @@ pub fn gateway_request(data: &[u8]) {
 }
 
 /// What a gateway finds of the one before.
-pub fn journal_text(data: &[u8]) {
+pub(crate) fn journal_text(data: &[u8]) {
     let Some(text) = text(data) else { return };
     let open = journal::read(text);
     assert!(open.len() <= text.lines().count(), "no more is open than lines say");
@@ -146,7 +151,7 @@ pub fn journal_text(data: &[u8]) {
 }
 
 /// Every message that a server or a client takes off the wire: the first byte says which.
-pub fn messages(data: &[u8]) {
+pub(crate) fn messages(data: &[u8]) {
     let Some((which, data)) = data.split_first() else { return };
     match which % 16 {
         0 => same::<proto::AppendRequest>(data),
@@ -174,7 +179,7 @@ pub fn messages(data: &[u8]) {
 }
 
 /// Names of registries, repositories, tags and digests, and references made of them.
-pub fn names(data: &[u8]) {
+pub(crate) fn names(data: &[u8]) {
     let Some(text) = text(data) else { return };
     if let Ok(registry) = text.parse::<Registry>() {
         assert_eq!(registry.as_str(), text, "a registry has one name");
@@ -195,7 +200,7 @@ pub fn names(data: &[u8]) {
 }
 
 /// Signed notes and the keys around them.
-pub fn note(data: &[u8]) {
+pub(crate) fn note(data: &[u8]) {
     let Some(text) = text(data) else { return };
     if let Ok(vkey) = text.parse::<Vkey>() {
         assert_eq!(vkey.to_string(), text, "a key has one text");
@@ -209,7 +214,7 @@ pub fn note(data: &[u8]) {
 }
 
 /// A policy.
-pub fn policy(data: &[u8]) {
+pub(crate) fn policy(data: &[u8]) {
     let Some(text) = text(data) else { return };
     let Ok(policy) = Policy::parse(text) else { return };
     assert_eq!(policy.text(), text, "a policy is its text");
@@ -217,7 +222,7 @@ pub fn policy(data: &[u8]) {
 }
 
 /// What registries export of their rules: the first byte says whose.
-pub fn policy_import(data: &[u8]) {
+pub(crate) fn policy_import(data: &[u8]) {
     let Some((which, json)) = data.split_first() else { return };
     let Some(json) = text(json) else { return };
     let format = match which % 8 {
@@ -241,14 +246,14 @@ pub fn policy_import(data: &[u8]) {
 }
 
 /// A statement, as producers send it.
-pub fn statement(data: &[u8]) {
+pub(crate) fn statement(data: &[u8]) {
     let Ok(_) = Statement::parse(data) else { return };
     let message = proto::Statement::decode(data).expect("it was parsed");
     assert!(message.encode_to_vec() == data, "a statement has one encoding");
 }
 
 /// Honest answers of the vectors, and what each says.
-static HONEST: LazyLock<Vec<(saved::Claimed, String)>> = LazyLock::new(|| {
+static HONEST: LazyLock<Vec<(Claimed, String)>> = LazyLock::new(|| {
     let vectors = include_str!("../../tests/vectors/evidence.json");
     let vectors: serde_json::Value = serde_json::from_str(vectors).expect("JSON");
     let cases = vectors["cases"].as_array().expect("cases").iter();
@@ -263,7 +268,7 @@ static HONEST: LazyLock<Vec<(saved::Claimed, String)>> = LazyLock::new(|| {
 
 /// Evidence that somebody changed on its way, the checksum of its file with it: it says the same, or nothing. The first bytes
 /// choose answer, page and part; the rest is three bytes for each change.
-pub fn tampering(data: &[u8]) {
+pub(crate) fn tampering(data: &[u8]) {
     let [which, page, part, changes @ ..] = data else { return };
     let (honest, says) = &HONEST[usize::from(*which) % HONEST.len()];
     let mut claimed = honest.clone();
@@ -283,7 +288,7 @@ pub fn tampering(data: &[u8]) {
 }
 
 /// The path of a tile, and a bundle of entries.
-pub fn tile(data: &[u8]) {
+pub(crate) fn tile(data: &[u8]) {
     if let Some(entries) = split_bundle(data) {
         let mut again = Vec::new();
         entries.iter().for_each(|entry| push_bundled(&mut again, entry));
@@ -298,7 +303,7 @@ pub fn tile(data: &[u8]) {
 }
 
 /// A C2SP tlog-proof.
-pub fn tlog_proof_text(data: &[u8]) {
+pub(crate) fn tlog_proof_text(data: &[u8]) {
     let Some(text) = text(data) else { return };
     let Ok(evidence) = tlog_proof::from_text(text) else { return };
     assert_eq!(tlog_proof::to_text(&evidence).as_deref(), Some(text), "a proof has one text");
@@ -306,7 +311,7 @@ pub fn tlog_proof_text(data: &[u8]) {
 }
 
 /// What a registry posts.
-pub fn webhook(data: &[u8]) {
+pub(crate) fn webhook(data: &[u8]) {
     let registry = "registry.example".parse().expect("a registry");
     let Ok(readings) = distribution::read_envelope(&registry, data) else { return };
     assert!(readings.len() <= MAX_EVENTS, "{} events", readings.len());
