@@ -17,6 +17,7 @@ use tagledger::client::saved;
 use tagledger::edge::distribution;
 use tagledger::ledger::policy::Policy;
 use tagledger::ledger::policy::import::{Format, Place, import};
+use tagledger::ledger::replay::{Replay, state};
 use tagledger::ledger::statement::Statement;
 use tagledger::proto;
 use targets::{TARGETS, Target};
@@ -167,6 +168,29 @@ fn honest_seeds_are_understood() {
     let registry = "registry.example".parse().expect("a registry");
     understood("webhook", &|bytes| distribution::read_envelope(&registry, bytes).is_ok_and(|found| !found.is_empty()));
     understood("configuration", &|bytes| toml::from_str::<tagledger::server::config::Config>(&text(bytes)).is_ok());
+}
+
+/// What an audit of the log of the vectors is saved as.
+fn audit_of_the_vectors() -> Vec<u8> {
+    let vectors = std::fs::read_to_string("tests/vectors/log.json").expect("readable");
+    let log: serde_json::Value = serde_json::from_str(&vectors).expect("JSON");
+    let text = |value: &serde_json::Value| value.as_str().expect("text").to_owned();
+    let mut replay = Replay::new(text(&log["vkey"]).parse().expect("a key"));
+    for entry in log["entries"].as_array().expect("entries") {
+        replay.push(&hex::decode(text(&entry["entry"])).expect("hexadecimal")).expect("as it must be");
+    }
+    let mut saved = Vec::new();
+    state::save(&replay, &text(&log["checkpoint"]["note"]), &mut saved).expect("memory can be written");
+    saved
+}
+
+#[test]
+fn the_seed_of_an_audit_is_one() {
+    let (path, expected) = ("tools/fuzz/corpus/audit_state/00", audit_of_the_vectors());
+    if std::env::var_os("TAGLEDGER_WRITE_VECTORS").is_some() {
+        std::fs::write(path, &expected).expect("written");
+    }
+    assert!(std::fs::read(path).expect("readable") == expected, "write it anew with TAGLEDGER_WRITE_VECTORS=1");
 }
 
 /// Runs something that may take neither time nor memory to speak of.
