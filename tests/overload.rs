@@ -196,7 +196,7 @@ fn ten_times_more_clients_than_it_can_serve_cost_bounded_memory_and_hear_when_to
 
 #[test]
 fn who_does_not_read_holds_up_nobody_and_is_dropped() {
-    let server = Server::start("[limits]\nunread_seconds = 6\nsilent_seconds = 60\n");
+    let server = Server::start("[limits]\nunread_seconds = 2\nsilent_seconds = 60\n");
     let token = server.token();
     runtime().block_on(async {
         // Something to read: 6 MiB of entries.

@@ -302,7 +302,7 @@ fn run(command: Command) -> Result<ExitCode, ServeError> {
             let runtime =
                 tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(ServeError::Runtime)?;
             let started = |address| println!("tagledgerd {} gateway on http://{address}", env!("CARGO_PKG_VERSION"));
-            runtime.block_on(gateway::serve(settings, started, terminated()))?;
+            runtime.block_on(async { gateway::serve(settings, started, terminated()).await })?;
             Ok(ExitCode::SUCCESS)
         }
         Command::Scan(flags) => {
@@ -310,7 +310,7 @@ fn run(command: Command) -> Result<ExitCode, ServeError> {
             let settings = flags.settings()?;
             let runtime =
                 tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(ServeError::Runtime)?;
-            Ok(match runtime.block_on(scan::run(settings, terminated()))? {
+            Ok(match runtime.block_on(async { scan::run(settings, terminated()).await })? {
                 scan::Ending::Complete => ExitCode::SUCCESS,
                 scan::Ending::Incomplete => ExitCode::FAILURE,
                 scan::Ending::Untrusted => ExitCode::from(3),
@@ -328,7 +328,7 @@ fn run(command: Command) -> Result<ExitCode, ServeError> {
             let data_dir = place.open()?;
             let runtime =
                 tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(ServeError::Runtime)?;
-            runtime.block_on(serve(config, data_dir, greet, terminated()))?;
+            runtime.block_on(async { serve(config, data_dir, greet, terminated()).await })?;
             Ok(ExitCode::SUCCESS)
         }
     }
@@ -347,15 +347,18 @@ fn log_to_stderr(json: bool) {
     panics::watch();
 }
 
-/// Completes when the service is asked to stop.
-async fn terminated() {
-    let mut terminate =
-        tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()).expect("a signal handler can be set");
-    tokio::select! {
-        _ = tokio::signal::ctrl_c() => {}
-        _ = terminate.recv() => {}
+/// Completes when the service is asked to stop, from the moment of the call on: whoever was greeted may stop it in order.
+fn terminated() -> impl Future<Output = ()> + Send + 'static {
+    use tokio::signal::unix::{SignalKind, signal};
+    let [mut interrupt, mut terminate] = [SignalKind::interrupt(), SignalKind::terminate()]
+        .map(|kind| signal(kind).expect("a signal handler can be set"));
+    async move {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+        tracing::info!("stopping: no new connections, what was begun is finished");
     }
-    tracing::info!("stopping: no new connections, what was begun is finished");
 }
 
 /// Says where it listens, whose it is, and what to try next.

@@ -257,7 +257,8 @@ static HONEST: LazyLock<Vec<(Claimed, String)>> = LazyLock::new(|| {
     let vectors = include_str!("../../tests/vectors/evidence.json");
     let vectors: serde_json::Value = serde_json::from_str(vectors).expect("JSON");
     let cases = vectors["cases"].as_array().expect("cases").iter();
-    let valid = cases.filter(|case| case["valid"].as_bool() == Some(true));
+    let is_file = |case: &&serde_json::Value| case["file"].as_str().is_some_and(|file| file.starts_with('{'));
+    let valid = cases.filter(|case| case["valid"].as_bool() == Some(true)).filter(is_file);
     let honest = valid.map(|case| {
         let claimed = saved::from_text(case["file"].as_str().expect("a file")).expect("an evidence file");
         let says = format!("{:?}", claimed.check(&VKEY).expect("it verifies").finding);
