@@ -74,6 +74,13 @@ fn rocksdb_and_bincode_stay_where_they_can_be_replaced() {
 }
 
 #[test]
+fn unsafe_is_forbidden_to_every_target() {
+    // Cargo's lints hold for library, programs, tests, examples and benches alike, and "forbid" can't be allowed again.
+    let manifest: toml::Table = fs::read_to_string("Cargo.toml").expect("readable").parse().expect("TOML");
+    assert_eq!(manifest["lints"]["rust"]["unsafe_code"].as_str(), Some("forbid"));
+}
+
+#[test]
 fn every_file_says_first_what_it_is() {
     report(sources("src").iter().chain(&sources("tests")).filter_map(missing_opening).collect());
 }

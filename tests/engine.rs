@@ -127,6 +127,67 @@ async fn the_clock_may_do_what_it_likes_and_time_still_goes_forward() {
 }
 
 #[tokio::test]
+async fn what_held_at_a_time_is_answered_rightly_whatever_the_clock_did() {
+    let store = Arc::new(MemoryStore::default());
+    let clock = Arc::new(AtomicU64::new(1_800_000_000_000_000));
+    let hour_us = 3_600_000_000_i64;
+    let mut bound = Vec::new();
+    // An hour back, a year forward, standing still; and over a restart in between.
+    for (part, steps) in [[5, -hour_us, 1_000, 0], [365 * 24 * hour_us, 0, 0, -365 * 24 * hour_us]].iter().enumerate() {
+        let reading = Arc::clone(&clock);
+        let ledger = open_at(&store, move || reading.load(Ordering::SeqCst)).expect("it opens");
+        for (at, step) in steps.iter().enumerate() {
+            clock.store(clock.load(Ordering::SeqCst).checked_add_signed(*step).expect("a time"), Ordering::SeqCst);
+            let digit = char::from_digit(u32::try_from(4 * part + at).expect("small"), 16).expect("a digit");
+            let appended = ledger.append(vec![submission(&happened("v1", &digest(digit)))]).await.expect("recorded");
+            bound.push((appended.receipts[0].index, digest(digit)));
+        }
+        ledger.close().await;
+    }
+    let ledger = open(&store);
+    let entries = check(&store);
+    let time = |index: u64| index_and_time(&entries[usize::try_from(index).expect("small")]).expect("valid").1;
+    let tag: TagRef = "registry.example/team/app:v1".parse().expect("a tag");
+    for (at, (index, digest)) in bound.iter().enumerate() {
+        let last = bound.get(at + 1).map_or(time(*index), |(next, _)| time(*next) - 1);
+        for moment in [time(*index), last] {
+            let at_us = i64::try_from(moment).expect("a time");
+            let request = proto::ResolveTagRequest { at_us, ..Default::default() };
+            let answer = ledger.read(|reader| reader.resolve(&tag, &request)).expect("read").expect("answered");
+            let evidence = answer.evidence.as_ref().expect("evidence");
+            let (_, _, proven) = prove(evidence, &skey().vkey()).state(&Subject::Tag(tag.clone()), moment);
+            assert_eq!(proven, *digest, "at {moment}, of entry {index}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_clock_that_stands_still_is_an_alarm_after_a_while() {
+    let store = Arc::new(MemoryStore::default());
+    let clock = Arc::new(AtomicU64::new(2_000_000_000_000_000));
+    let reading = Arc::clone(&clock);
+    let ledger = Ledger::open(Options {
+        store: Arc::clone(&store) as Arc<dyn Store>,
+        skey: skey(),
+        has_begun: false,
+        high_water: None,
+        clock: Arc::new(move || reading.load(Ordering::SeqCst)),
+        clock_bounds: Bounds { behind_us: 100_000, ..Bounds::default() },
+    });
+    let ledger = ledger.expect("it opens");
+    let mut alarms = Vec::new();
+    for (wait_ms, step) in [(0, 0), (0, 0), (150, 0), (0, 1_000_000), (0, 0)] {
+        tokio::time::sleep(std::time::Duration::from_millis(wait_ms)).await;
+        clock.fetch_add(step, Ordering::SeqCst);
+        ledger.append(vec![submission(&happened("v1", &digest('a')))]).await.expect("recorded");
+        alarms.push(ledger.clock_alarm());
+    }
+    assert_eq!(alarms, [false, false, true, false, false]);
+    let times: Vec<u64> = check(&store).iter().map(|entry| index_and_time(entry).expect("valid").1).collect();
+    assert!(times.windows(2).all(|pair| pair[0] < pair[1]), "{times:?}");
+}
+
+#[tokio::test]
 async fn a_store_that_contradicts_itself_is_not_opened() {
     let store = Arc::new(MemoryStore::default());
     let ledger = open(&store);

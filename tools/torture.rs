@@ -8,6 +8,10 @@
 //! - what was sent and not answered is sent again, and is in the log once, whichever of the two recorded it;
 //! - now and then, and at the end, `tagledgerd fsck` finds the database whole, as the kill left it; and the real CLI audits the log,
 //!   which replays every entry and recomputes every map root, and verifies the evidence files that were saved so far.
+//!
+//! With `--soak` nobody is killed: `soak` tells.
+
+mod soak;
 
 use std::collections::{BTreeMap, HashMap};
 use std::io::{BufRead as _, BufReader};
@@ -40,6 +44,9 @@ struct Arguments {
     /// How often
     #[arg(long, default_value = "200")]
     kills: u64,
+    /// Instead: write as fast as it goes for so many minutes, and judge whether memory and latency stay as they are
+    #[arg(long, value_name = "MINUTES")]
+    soak: Option<u64>,
     /// For the moments and the statements; printed, so that a run can be repeated
     #[arg(long)]
     seed: Option<u64>,
@@ -136,7 +143,10 @@ fn main() -> ExitCode {
         getrandom::fill(&mut bytes).expect("the system has randomness");
         u32::from_le_bytes(bytes).into()
     });
-    println!("torture: {} kills, {} writers, --seed {seed}", arguments.kills, arguments.writers);
+    match arguments.soak {
+        Some(minutes) => println!("soak: {minutes} minutes, {} connections, --seed {seed}", arguments.writers),
+        None => println!("torture: {} kills, {} writers, --seed {seed}", arguments.kills, arguments.writers),
+    }
     let temporary = tempfile::tempdir().expect("a temporary folder");
     let folder = arguments.keep.clone().unwrap_or_else(|| temporary.path().join("torture"));
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
@@ -170,6 +180,9 @@ impl Torture {
         std::fs::create_dir(&self.folder).map_err(|error| format!("{}: {error}", self.folder.display()))?;
         // The CLI pins the key of an address, so each server gets the same.
         self.port = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+        if let Some(minutes) = self.arguments.soak {
+            return soak::run(&mut self, minutes).await;
+        }
         let started = Instant::now();
         for kill in 0..self.arguments.kills {
             // Now and then it does not even come up.
@@ -247,11 +260,18 @@ impl Torture {
         self.folder.join("ledger")
     }
 
+    fn config(&self) -> PathBuf {
+        self.folder.join("ledger.toml")
+    }
+
     fn spawn(&self) -> Result<Child, Failure> {
         let log = std::fs::OpenOptions::new().create(true).append(true).open(self.folder.join("tagledgerd.log"))?;
         let program = self.arguments.programs.join("tagledgerd");
         let mut command = Command::new(&program);
         command.args(["serve", "--listen", &format!("127.0.0.1:{}", self.port), "--data-dir"]).arg(self.data_dir());
+        if self.config().exists() {
+            command.arg("--config").arg(self.config());
+        }
         let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log).spawn();
         child.map_err(|error| format!("{}: {error}", program.display()).into())
     }
@@ -521,9 +541,7 @@ impl Writer {
     }
 
     fn request<T>(&self, message: T) -> Request<T> {
-        let mut request = Request::new(message);
-        request.metadata_mut().insert("authorization", format!("Bearer {}", self.token).parse().expect("a header"));
-        request
+        with_token(&self.token, message)
     }
 
     /// Statements with an event id each, remembered as sent.
@@ -532,37 +550,44 @@ impl Writer {
             .map(|_| {
                 self.count += 1;
                 let event_id = format!("{}-{}", self.prefix, self.count);
-                let statement =
-                    proto::Statement { kind: Some(self.kind()), event_id: event_id.clone(), ..Default::default() };
+                let statement = proto::Statement {
+                    kind: Some(kind(&mut self.random)),
+                    event_id: event_id.clone(),
+                    ..Default::default()
+                };
                 (event_id, statement.encode_to_vec())
             })
             .collect();
         self.told.lock().expect("nobody panicked").sent(&statements);
         statements
     }
+}
 
-    fn kind(&mut self) -> Kind {
-        let (registry, repository) = ("registry.example".to_owned(), format!("torture/app{}", self.random.below(5)));
-        let tag = format!("t{}", self.random.below(40));
-        let digest = format!("sha256:{:064x}", self.random.below(30));
-        let disposition = if self.random.below(2) == 0 {
-            proto::Disposition::Happened.into()
-        } else {
-            proto::Disposition::Requested.into()
-        };
-        match self.random.below(10) {
-            0 => Kind::TagDelete(proto::TagDelete { registry, repository, tag, disposition, settles: 0 }),
-            1 => Kind::TagObserved(proto::TagObserved { registry, repository, tag, digest, ..Default::default() }),
-            2 | 3 => Kind::Deployment(proto::Deployment {
-                environment: format!("env{}", self.random.below(3)),
-                workload: format!("app{}", self.random.below(20)),
-                image: Some(proto::Image { registry, repository, tag, digest }),
-                phase: proto::deployment::Phase::Started.into(),
-                ..Default::default()
-            }),
-            _ => Kind::TagPush(proto::TagPush { registry, repository, tag, digest, disposition, ..Default::default() }),
-        }
+/// Something that could be stated.
+fn kind(random: &mut Random) -> Kind {
+    let (registry, repository) = ("registry.example".to_owned(), format!("torture/app{}", random.below(5)));
+    let tag = format!("t{}", random.below(40));
+    let digest = format!("sha256:{:064x}", random.below(30));
+    let disposition =
+        if random.below(2) == 0 { proto::Disposition::Happened.into() } else { proto::Disposition::Requested.into() };
+    match random.below(10) {
+        0 => Kind::TagDelete(proto::TagDelete { registry, repository, tag, disposition, settles: 0 }),
+        1 => Kind::TagObserved(proto::TagObserved { registry, repository, tag, digest, ..Default::default() }),
+        2 | 3 => Kind::Deployment(proto::Deployment {
+            environment: format!("env{}", random.below(3)),
+            workload: format!("app{}", random.below(20)),
+            image: Some(proto::Image { registry, repository, tag, digest }),
+            phase: proto::deployment::Phase::Started.into(),
+            ..Default::default()
+        }),
+        _ => Kind::TagPush(proto::TagPush { registry, repository, tag, digest, disposition, ..Default::default() }),
     }
+}
+
+fn with_token<T>(token: &str, message: T) -> Request<T> {
+    let mut request = Request::new(message);
+    request.metadata_mut().insert("authorization", format!("Bearer {token}").parse().expect("a header"));
+    request
 }
 
 fn submissions(statements: &[(String, Vec<u8>)]) -> Vec<proto::Submission> {

@@ -1,20 +1,19 @@
 //! The one layer that every request passes, gRPC and HTTP alike: who it is, whether that is enough, and whether it is too much.
 //!
-//! It decides by the path alone, before a byte of the message is read. A path that is not in `need_of` is for readers.
+//! It decides by the path alone, before a byte of the message is read. A path that is not in `need_of` is for readers. What it
+//! lets through it counts, bodies too ([`super::bodies`]), and a caller's deadline is kept.
 
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 
 use axum::Router;
-use axum::body::{Body, Bytes, HttpBody};
+use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse as _, Response};
-use hyper::body::{Frame, SizeHint};
 
-use super::limits::{InFlight, TooMuch, Who};
+use super::bodies::{Answer, Counted, Holding, deadline};
+use super::limits::{TooMuch, Who};
 use super::principals::{Access, AuthError, Need, Peer};
 use super::status;
 
@@ -40,17 +39,18 @@ pub fn guarded(routes: Router, access: Arc<Access>) -> Router {
 
 async fn guard(State(access): State<Arc<Access>>, mut request: Request, next: Next) -> Response {
     let need = need_of(request.uri().path());
-    if need == Need::Nothing {
+    if is_probe(request.uri().path()) {
         return next.run(request).await;
     }
     let is_grpc = is_grpc(&request);
     let peer = request.extensions().get::<Peer>().cloned().expect("every connection says who is at its other end");
-    let caller = match need {
-        Need::OwnSecret => None,
-        need => match access.admit(need, request.headers(), &peer) {
-            Ok(caller) => caller,
-            Err(error) => return not_admitted(&error, is_grpc),
-        },
+    let admitted = match need {
+        Need::Nothing | Need::OwnSecret => Ok(None),
+        need => access.admit(need, request.headers(), &peer),
+    };
+    let caller = match admitted {
+        Ok(caller) => caller,
+        Err(error) => return not_admitted(&error, is_grpc),
     };
     let name = caller.as_ref().and_then(|caller| caller.name.clone());
     let who = name.map_or_else(|| Who::at(peer.address), Who::Principal);
@@ -62,35 +62,42 @@ async fn guard(State(access): State<Arc<Access>>, mut request: Request, next: Ne
         request.extensions_mut().insert(caller);
     }
     request.extensions_mut().insert(Arc::clone(&in_flight));
-    let response = next.run(request).await;
+    let holding = Holding::default();
+    if is_read_as_a_whole(request.uri().path()) {
+        let patience = Box::pin(tokio::time::sleep(access.limits.settings().body_time()));
+        let (limits, request_of, holding) = (access.limits.clone(), Arc::clone(&in_flight), holding.clone());
+        request = request.map(|body| Body::new(Counted { body, limits, request: request_of, holding, patience }));
+    }
+    let deadline = deadline(request.headers()).filter(|_| is_grpc);
+    let response = match deadline {
+        None => next.run(request).await,
+        Some(deadline) => match tokio::time::timeout_at(deadline, next.run(request)).await {
+            Ok(response) => response,
+            Err(_) => return status::deadline_exceeded().into_http(),
+        },
+    };
     // It is being answered until the last byte is on its way, or nobody waits for it any more.
-    response.map(|body| Body::new(Held { body, _in_flight: in_flight }))
+    response.map(|body| {
+        Body::new(Answer {
+            body,
+            limits: access.limits.clone(),
+            request: in_flight,
+            _holding: holding,
+            piece: None,
+            deadline: deadline.map(|deadline| Box::pin(tokio::time::sleep_until(deadline))),
+            is_over: false,
+        })
+    })
 }
 
-/// A body that counts as being answered as long as it is there.
-struct Held {
-    body: Body,
-    _in_flight: Arc<InFlight>,
+/// Whoever asks whether the service is well gets an answer, however much else it was asked.
+fn is_probe(path: &str) -> bool {
+    matches!(path, "/healthz" | "/readyz" | "/grpc.health.v1.Health/Check")
 }
 
-impl HttpBody for Held {
-    type Data = Bytes;
-    type Error = axum::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        Pin::new(&mut self.body).poll_frame(context)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
-    }
+/// A stream is counted statement by statement, and may last; webhooks bound what they read themselves.
+fn is_read_as_a_whole(path: &str) -> bool {
+    path != "/tagledger.v1.AppendService/AppendStream" && !path.starts_with("/webhooks/")
 }
 
 fn is_grpc(request: &Request) -> bool {

@@ -4,6 +4,8 @@
 
 use std::time::Duration;
 
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::{IntoResponse as _, Response};
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, FieldViolation, StatusExt as _};
 
@@ -125,6 +127,48 @@ pub fn of_unauthorized(unauthorized: &Unauthorized) -> Status {
 pub fn of_limit(error: &TooMuch) -> Status {
     let details = ErrorDetails::with_retry_info(Some(error.retry_after));
     Status::with_error_details(Code::ResourceExhausted, error.to_string(), details)
+}
+
+/// A request whose body dribbles.
+pub fn too_slow() -> Status {
+    Status::deadline_exceeded("the request did not arrive in time; nothing of it was done")
+}
+
+/// Nobody waits for the answer any more.
+pub fn deadline_exceeded() -> Status {
+    Status::deadline_exceeded(
+        "the deadline that came with the request has passed; a statement may be recorded all the same: with an event id, asking \
+         again says so",
+    )
+}
+
+/// The server ends, and a stream with it.
+pub fn stops() -> Status {
+    retry(
+        Code::Unavailable,
+        "the ledger stops; what was not answered may be recorded: ask again with the same event id".into(),
+    )
+}
+
+/// A bug of ours, which the log says more of.
+pub fn bug() -> Status {
+    Status::internal("a bug was hit while this was answered; the server's log says where")
+}
+
+/// The same for who speaks plain HTTP.
+pub fn bug_over_http(is_grpc: bool) -> Response {
+    if is_grpc {
+        return bug().into_http();
+    }
+    (StatusCode::INTERNAL_SERVER_ERROR, format!("{}\n", bug().message())).into_response()
+}
+
+/// A status at the end of a stream.
+pub fn in_trailers(status: &Status) -> HeaderMap {
+    let mut trailers = HeaderMap::new();
+    // Only a message that is no header can't be added, and these are ours.
+    let _ = status.add_header(&mut trailers);
+    trailers
 }
 
 /// A reader who was one when the stream began.

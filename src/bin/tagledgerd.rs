@@ -14,6 +14,7 @@ use tagledger::server::data_dir::DataDir;
 use tagledger::server::fsck::Fsck;
 use tagledger::server::gateway::{self, Settings};
 use tagledger::server::over_grpc::LedgerSettings;
+use tagledger::server::panics;
 use tagledger::server::scan::{self, Span};
 use tagledger::server::{Running, ServeError, serve};
 
@@ -390,7 +391,7 @@ fn run(command: Command) -> Result<ExitCode, ServeError> {
             let scheme = if settings.tls.is_some() { "https" } else { "http" };
             let started =
                 |address| println!("tagledgerd {} gateway on {scheme}://{address}", env!("CARGO_PKG_VERSION"));
-            runtime.block_on(gateway::serve(settings, started, terminated()))?;
+            runtime.block_on(async { gateway::serve(settings, started, terminated()).await })?;
             Ok(ExitCode::SUCCESS)
         }
         Command::Scan(flags) => {
@@ -398,7 +399,7 @@ fn run(command: Command) -> Result<ExitCode, ServeError> {
             let settings = flags.settings()?;
             let runtime =
                 tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(ServeError::Runtime)?;
-            Ok(match runtime.block_on(scan::run(settings, terminated()))? {
+            Ok(match runtime.block_on(async { scan::run(settings, terminated()).await })? {
                 scan::Ending::Complete => ExitCode::SUCCESS,
                 scan::Ending::Incomplete => ExitCode::FAILURE,
                 scan::Ending::Untrusted => ExitCode::from(3),
@@ -416,7 +417,7 @@ fn run(command: Command) -> Result<ExitCode, ServeError> {
             let data_dir = place.open()?;
             let runtime =
                 tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(ServeError::Runtime)?;
-            runtime.block_on(serve(config, data_dir, greet, terminated()))?;
+            runtime.block_on(async { serve(config, data_dir, greet, terminated()).await })?;
             Ok(ExitCode::SUCCESS)
         }
     }
@@ -427,18 +428,26 @@ fn log_to_stderr(json: bool) {
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
     let is_terminal = std::io::IsTerminal::is_terminal(&std::io::stderr());
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(is_terminal);
-    if json { builder.json().init() } else { builder.with_target(false).init() }
+    if json {
+        builder.json().init()
+    } else {
+        builder.with_target(false).init()
+    }
+    panics::watch();
 }
 
-/// Completes when the service is asked to stop.
-async fn terminated() {
-    let mut terminate =
-        tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()).expect("a signal handler can be set");
-    tokio::select! {
-        _ = tokio::signal::ctrl_c() => {}
-        _ = terminate.recv() => {}
+/// Completes when the service is asked to stop, from the moment of the call on: whoever was greeted may stop it in order.
+fn terminated() -> impl Future<Output = ()> + Send + 'static {
+    use tokio::signal::unix::{SignalKind, signal};
+    let [mut interrupt, mut terminate] = [SignalKind::interrupt(), SignalKind::terminate()]
+        .map(|kind| signal(kind).expect("a signal handler can be set"));
+    async move {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+        tracing::info!("stopping: no new connections, what was begun is finished");
     }
-    tracing::info!("stopping: no new connections, what was begun is finished");
 }
 
 /// Says where it listens, whose it is, and what to try next.

@@ -1,5 +1,7 @@
 //! The ledger's clock: strictly increasing, whatever the machine's clock does.
 
+use std::time::Instant;
+
 /// Reads the machine's clock: microseconds since the Unix epoch.
 pub type ReadClock = std::sync::Arc<dyn Fn() -> u64 + Send + Sync>;
 
@@ -52,9 +54,45 @@ pub fn next_time(last_us: u64, reading_us: u64, bounds: Bounds) -> (u64, Option<
     (last_us + 1, Some(Oddity::StoodOrSteppedBack { behind_us, alarm: behind_us > bounds.behind_us }))
 }
 
+/// Finds out whether the machine's clock stands still while time goes by. Between two readings nothing shows it.
+#[derive(Debug)]
+pub struct Standstill {
+    reading_us: u64,
+    since: Instant,
+}
+
+impl Standstill {
+    /// With no reading yet.
+    pub fn new(now: Instant) -> Self {
+        Self { reading_us: 0, since: now }
+    }
+
+    /// For how long the clock has shown nothing but this reading, in microseconds; 0 if it has moved.
+    pub fn see(&mut self, reading_us: u64, now: Instant) -> u64 {
+        if reading_us != self.reading_us {
+            *self = Self { reading_us, since: now };
+        }
+        u64::try_from(now.duration_since(self.since).as_micros()).unwrap_or(u64::MAX)
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
+
+    #[test]
+    fn a_clock_that_stands_still_is_found_out() {
+        let begin = Instant::now();
+        let after = |seconds| begin + Duration::from_secs(seconds);
+        let mut standstill = Standstill::new(begin);
+        assert_eq!(standstill.see(7, after(1)), 0);
+        assert_eq!(standstill.see(7, after(4)), 3_000_000);
+        assert_eq!(standstill.see(7, after(11)), 10_000_000);
+        assert_eq!(standstill.see(6, after(12)), 0, "backwards is no standstill");
+        assert_eq!(standstill.see(6, after(12)), 0);
+    }
 
     #[test]
     fn time_only_goes_forward() {

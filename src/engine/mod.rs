@@ -89,6 +89,8 @@ struct Shared {
     stopped: watch::Receiver<Option<String>>,
     /// Why appends are refused for the time being.
     shortage: watch::Sender<Option<String>>,
+    /// What was found wrong with the service itself.
+    defect: watch::Sender<Option<String>>,
     /// Set by the sequencer after each commit.
     clock_alarm: Arc<AtomicBool>,
     outcomes: Arc<Tally>,
@@ -182,6 +184,7 @@ impl Ledger {
             tops: Arc::clone(&tops),
             stopped,
             shortage: watch::Sender::new(None),
+            defect: watch::Sender::new(None),
             clock_alarm: Arc::clone(&clock_alarm),
             outcomes: Arc::clone(&outcomes),
             has_news: Arc::clone(&has_news),
@@ -193,6 +196,8 @@ impl Ledger {
             principals: principals_sender,
             clock: options.clock,
             bounds: options.clock_bounds,
+            standstill: clock::Standstill::new(std::time::Instant::now()),
+            stood_us: 0,
             tree: recovered.tree,
             top: recovered.top,
             leaves: recovered.leaves,
@@ -231,10 +236,25 @@ impl Ledger {
         self.shared.principals.clone()
     }
 
-    /// Why appends are refused, if they are.
+    /// Why appends are refused, if they are, or what else is wrong.
     pub fn health(&self) -> Result<(), String> {
         let reason = self.shared.stopped.borrow().clone().or_else(|| self.shared.shortage.borrow().clone());
-        reason.map_or(Ok(()), Err)
+        reason.or_else(|| self.shared.defect.borrow().clone()).map_or(Ok(()), Err)
+    }
+
+    /// Whether appends are accepted.
+    pub fn accepts_entries(&self) -> bool {
+        self.shared.stopped.borrow().is_none() && self.shared.shortage.borrow().is_none()
+    }
+
+    /// Something is wrong with the service, though it goes on: for health.
+    pub fn set_defect(&self, reason: String) {
+        self.shared.defect.send_replace(Some(reason));
+    }
+
+    /// Notice of that.
+    pub fn defect(&self) -> watch::Receiver<Option<String>> {
+        self.shared.defect.subscribe()
     }
 
     /// Refuses appends for a reason, or accepts them again. What is queued is still recorded.
@@ -455,7 +475,12 @@ pub struct InQueue {
 impl InQueue {
     /// Returns when the statements are durable, in a signed checkpoint and provable.
     pub async fn decided(self) -> Result<Appended, AppendError> {
-        let (accepted, committed) = self.answer.await.map_err(|_| self.ledger.stopped_error())??;
+        let Ok(decided) = self.answer.await else {
+            // Nobody will answer any more, and why is about to be known.
+            let _ = self.ledger.stopped().wait_for(Option::is_some).await;
+            return Err(self.ledger.stopped_error());
+        };
+        let (accepted, committed) = decided?;
         let receipt = |accepted| match accepted {
             Accepted::New(receipt) => Ok(receipt),
             Accepted::Duplicate(event) => self.ledger.first_receipt(&event),

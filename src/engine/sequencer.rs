@@ -3,14 +3,16 @@
 //! It takes what is waiting (no timer: the batch is what arrived while the last commit was in flight), plans it, commits it
 //! synced, publishes it, and only then answers. Told so, it commits to what there is without any new record. A commit that
 //! fails leaves it unknown what is on disk; writing on could sign two histories. So the sequencer stops for good, says why,
-//! and a restart recovers from what is there.
+//! and a restart recovers from what is there. A panic is the same: nobody knows how far it came.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
 
 use tokio::sync::{mpsc, watch};
 
-use super::clock::{Bounds, Oddity, ReadClock};
+use super::clock::{Bounds, Oddity, ReadClock, Standstill};
 use super::plan::{Accepted, Base, Plan, Rejected, plan, plan_idle};
 use super::tops::Tops;
 use super::{AppendError, Command, Committed, Tally, Waiting};
@@ -40,6 +42,9 @@ pub(super) struct Sequencer {
     pub(super) principals: watch::Sender<Arc<Principals>>,
     pub(super) clock: ReadClock,
     pub(super) bounds: Bounds,
+    pub(super) standstill: Standstill,
+    /// For how long the clock has stood still, in microseconds.
+    pub(super) stood_us: u64,
     /// The tree over everything committed.
     pub(super) tree: Tree,
     /// The upper part of the subject map over it.
@@ -68,8 +73,16 @@ impl Sequencer {
             let batch = next_batch(&mut commands);
             is_last = batch.is_last;
             let halt = batch.halt.clone();
-            if self.write(batch).is_err() {
-                return;
+            // What it panics over may be half changed, and is never looked at again.
+            match catch_unwind(AssertUnwindSafe(|| self.write(batch))) {
+                Ok(Ok(())) => {}
+                Ok(Err(_)) => return,
+                Err(_) => {
+                    let reason = "a bug was hit while a batch was written, and the log says where".to_owned();
+                    tracing::error!(reason, "the sequencer stops: appends are refused until a restart");
+                    self.stopped.send_replace(Some(reason));
+                    return;
+                }
             }
             if let Some(reason) = halt {
                 tracing::error!(reason, "the sequencer stops: appends are refused until a restart");
@@ -87,7 +100,12 @@ impl Sequencer {
     fn write(&mut self, batch: NextBatch) -> Result<(), String> {
         let (requests, replies): (Vec<_>, Vec<_>) =
             batch.requests.into_iter().map(|waiting| (waiting.submissions, waiting.reply)).unzip();
+        if requests.is_empty() && !batch.commits {
+            return Ok(());
+        }
         let principals = Arc::clone(&self.principals.borrow());
+        let reading_us = (self.clock)();
+        self.stood_us = self.standstill.see(reading_us, Instant::now());
         let base = Base {
             read: &*self.store,
             tree: &self.tree,
@@ -98,15 +116,15 @@ impl Sequencer {
             principals: &principals,
             seal: &self.skey,
         };
-        let planned = match (requests.is_empty(), batch.commits) {
-            (true, false) => return Ok(()),
-            (true, true) => plan_idle(&base, (self.clock)(), self.bounds),
-            (false, _) => plan(&base, (self.clock)(), self.bounds, &requests),
+        let planned = if requests.is_empty() {
+            plan_idle(&base, reading_us, self.bounds)
+        } else {
+            plan(&base, reading_us, self.bounds, &requests)
         };
         // Where nothing of it was new, the commitment that was asked for is still due.
         let planned = match planned {
             Ok(plan) if plan.entries.is_empty() && batch.commits => {
-                plan_idle(&base, (self.clock)(), self.bounds).map(|idle| Plan { decisions: plan.decisions, ..idle })
+                plan_idle(&base, reading_us, self.bounds).map(|idle| Plan { decisions: plan.decisions, ..idle })
             }
             planned => planned,
         };
@@ -198,7 +216,13 @@ impl Sequencer {
             }
             None => {}
         }
-        let alarm = matches!(oddity, Some(Oddity::StoodOrSteppedBack { alarm: true, .. } | Oddity::TooFarAhead { .. }));
+        let stands = self.stood_us > self.bounds.behind_us;
+        if stands {
+            tracing::error!(stood_us = self.stood_us, "clock alarm: the clock stands still; check the time source");
+        }
+        let is_off =
+            matches!(oddity, Some(Oddity::StoodOrSteppedBack { alarm: true, .. } | Oddity::TooFarAhead { .. }));
+        let alarm = is_off || stands;
         self.clock_alarm.store(alarm, Ordering::Relaxed);
     }
 }

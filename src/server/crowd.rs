@@ -5,6 +5,8 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use crate::api::limits::Who;
+
 /// The bounds, and who is there. Clones share them.
 #[derive(Clone)]
 pub struct Crowd {
@@ -18,7 +20,7 @@ pub struct Crowd {
 #[derive(Default)]
 struct Present {
     all: usize,
-    by_address: HashMap<Option<IpAddr>, usize>,
+    by_address: HashMap<Who, usize>,
 }
 
 impl Crowd {
@@ -27,22 +29,24 @@ impl Crowd {
         Self { most, each, proxies: proxies.into(), present: Arc::default() }
     }
 
-    /// No bounds of its own.
-    pub fn unbounded() -> Self {
-        Self::new(usize::MAX, usize::MAX, Vec::new())
+    /// At most so many of one address; 0: no bounds.
+    pub fn each(each: u32) -> Self {
+        let each = if each == 0 { usize::MAX } else { usize::try_from(each).unwrap_or(usize::MAX) };
+        Self::new(usize::MAX, each, Vec::new())
     }
 
-    /// A seat for a connection, until it is dropped; none: there are too many. `address`: none where it is not known.
-    pub fn seat(&self, address: Option<IpAddr>) -> Option<Seat> {
-        let is_proxy = address.is_some_and(|address| self.proxies.contains(&address));
+    /// A seat for a connection, until it is dropped; none: there are too many.
+    pub fn seat(&self, address: IpAddr) -> Option<Seat> {
+        let is_proxy = self.proxies.contains(&address);
+        let who = Who::at(address);
         let mut present = self.present();
-        let here = present.by_address.get(&address).copied().unwrap_or_default();
+        let here = present.by_address.get(&who).copied().unwrap_or_default();
         if present.all >= self.most || (here >= self.each && !is_proxy) {
             return None;
         }
         present.all += 1;
-        present.by_address.insert(address, here + 1);
-        Some(Seat { crowd: self.clone(), address })
+        present.by_address.insert(who.clone(), here + 1);
+        Some(Seat { crowd: self.clone(), who })
     }
 
     fn present(&self) -> MutexGuard<'_, Present> {
@@ -54,17 +58,17 @@ impl Crowd {
 /// The place of one connection.
 pub struct Seat {
     crowd: Crowd,
-    address: Option<IpAddr>,
+    who: Who,
 }
 
 impl Drop for Seat {
     fn drop(&mut self) {
         let mut present = self.crowd.present();
         present.all -= 1;
-        if let Some(here) = present.by_address.get_mut(&self.address) {
+        if let Some(here) = present.by_address.get_mut(&self.who) {
             *here -= 1;
             if *here == 0 {
-                present.by_address.remove(&self.address);
+                present.by_address.remove(&self.who);
             }
         }
     }
@@ -76,8 +80,8 @@ mod tests {
 
     #[test]
     fn an_address_has_its_share_and_all_together_theirs_and_who_goes_makes_room() {
-        let address = |last: u8| Some(IpAddr::from([192, 0, 2, last]));
-        let crowd = Crowd::new(5, 2, vec![address(9).expect("one")]);
+        let address = |last: u8| IpAddr::from([192, 0, 2, last]);
+        let crowd = Crowd::new(5, 2, vec![address(9)]);
         let (one, two) = (crowd.seat(address(1)), crowd.seat(address(1)));
         assert!(one.is_some() && two.is_some() && crowd.seat(address(1)).is_none());
         let proxied: Vec<_> = (0..3).filter_map(|_| crowd.seat(address(9))).collect();

@@ -19,7 +19,9 @@ use super::config::TlsSettings;
 use super::crowd::Crowd;
 use super::listen;
 use super::over_grpc::{LedgerSettings, LedgerSettingsError, Needs, OverGrpc, RightsError, secret};
+use super::panics;
 use super::tls::{Speaks, Tls, TlsError};
+use crate::api::limits::LimitSettings;
 use crate::edge::gateway::figures::Figures;
 use crate::edge::gateway::protection::Unreachable;
 use crate::edge::gateway::{Gateway, GatewayConfig, GatewayError};
@@ -310,7 +312,8 @@ pub async fn serve(
         async move { gateway.follow_policy().await }
     });
     started(address);
-    listen::serve(listener, secured, crowd, Router::new(), routes(&gateway, figures), shutdown).await;
+    let limits = LimitSettings::default();
+    listen::serve(listener, secured, crowd, Router::new(), routes(&gateway, figures), &limits, shutdown).await;
     following.abort();
     if tokio::time::timeout(GRACE, gateway.finished()).await.is_err() {
         tracing::warn!("changes are still under way; they are settled after the next start");
@@ -325,7 +328,7 @@ pub async fn serve(
 fn routes(gateway: &Arc<Gateway<OverGrpc>>, figures: FigureRegistry) -> Router {
     let ready = Arc::clone(gateway);
     let readyz = move || async move {
-        match ready.readiness() {
+        match panics::first().map_or_else(|| ready.readiness(), Err) {
             Ok(()) => (StatusCode::OK, "ready\n".to_owned()),
             Err(reason) => (StatusCode::SERVICE_UNAVAILABLE, format!("{reason}\n")),
         }

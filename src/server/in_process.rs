@@ -18,6 +18,7 @@ use crate::ledger::merkle::Hash;
 use crate::ledger::names::TagRef;
 use crate::ledger::statement::{Statement, Violation};
 use crate::proto;
+use crate::server::panics;
 
 /// The edge's port, onto this process's ledger.
 pub struct InProcess {
@@ -144,12 +145,15 @@ impl Collector for LedgerFigures {
             metric.encode(encoder.encode_descriptor(name, help, None, metric.metric_type())?)
         };
         gauge("tree_size", "Entries under the newest signed checkpoint", size)?;
-        gauge("accepts_entries", "1 while appends are accepted", u64::from(self.ledger.health().is_ok()))?;
+        gauge("accepts_entries", "1 while appends are accepted", u64::from(self.ledger.accepts_entries()))?;
         gauge(
             "clock_alarm",
             "1 if the clock was beyond its bounds at the last commit",
             u64::from(self.ledger.clock_alarm()),
         )?;
+        let panics = ConstCounter::new(panics::count());
+        let help = "Bugs of the service that were hit; after one, restart";
+        panics.encode(encoder.encode_descriptor("panics", help, None, panics.metric_type())?)?;
         let mut family = encoder.encode_descriptor(
             "outcomes",
             "Statements recorded since the start, by outcome",

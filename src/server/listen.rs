@@ -1,18 +1,21 @@
 //! Connections: HTTP/1.1 and HTTP/2 on one port, with TLS or without, gRPC told apart by its content type.
 //!
-//! A connection that sends no request in time, or no sign of life, is dropped, and there are only so many at once: files that
-//! connections take are files that the database misses. On shutdown no new ones are taken, the ones there finish what they
-//! began, and what has not ended within a bound is cut.
+//! A connection that sends no request in time, gives no sign of life, or does not take what it asked for, is dropped, and there are
+//! only so many at once: files that connections take are files that the database misses. On shutdown no new ones are taken, the
+//! ones there finish what they began, and what has not ended within a bound is cut. A handler that panics answers with an error.
 
+use std::convert::Infallible;
 use std::future::Future;
 use std::io;
 use std::net::{IpAddr, Ipv6Addr};
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
 use axum::extract::{ConnectInfo, Request};
 use axum::http::header::CONTENT_TYPE;
+use futures_util::FutureExt as _;
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
@@ -26,20 +29,23 @@ use tower::ServiceExt as _;
 
 use super::crowd::Crowd;
 use super::tls::{Judged, Served, Tls};
+use super::untaken::Untaken;
+use crate::api::limits::LimitSettings;
 use crate::api::principals::Peer;
+use crate::api::status;
 
 /// How an HTTP/2 connection begins (RFC 9113 section 3.4).
 const HTTP2_PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-/// How long a client may take to begin, and to send a request's head.
-const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long an HTTP/2 connection may be silent before it is asked for a sign of life, and how long it may take to give one.
-const KEEP_ALIVE: Duration = Duration::from_secs(20);
 /// How long connections may take to finish on shutdown.
 const GRACE: Duration = Duration::from_secs(10);
 /// Requests of one connection that are answered at once.
 const CONCURRENT_STREAMS: u32 = 256;
-/// Connections at once, if the system gives as many files.
-const MAX_CONNECTIONS: u64 = 8192;
+/// What a client may send of one request, and of all of a connection, before somebody reads it, in bytes.
+const STREAM_WINDOW: u32 = 512 << 10;
+const CONNECTION_WINDOW: u32 = 1 << 20;
+/// Longest names and values of a request's head, in bytes; what HTTP/1.1 buffers of it, in bytes.
+const MAX_HEAD: u32 = 16 << 10;
+const HEAD_BUFFER: usize = 64 << 10;
 /// Files that are not for connections: the database holds up to 512 open, and writes new ones.
 const OTHER_FILES: u64 = 640;
 
@@ -64,20 +70,26 @@ pub async fn serve(
     crowd: Crowd,
     grpc: Router,
     http: Router,
+    limits: &LimitSettings,
     shutdown: impl Future<Output = ()>,
 ) {
+    let seconds = |seconds: u64| Duration::from_secs(seconds.max(1));
+    let (head, silent, unread) =
+        (seconds(limits.head_seconds), seconds(limits.silent_seconds), seconds(limits.unread_seconds));
     let mut builder = Builder::new(TokioExecutor::new());
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT);
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(head).max_buf_size(HEAD_BUFFER);
     builder
         .http2()
         .timer(TokioTimer::new())
-        .keep_alive_interval(KEEP_ALIVE)
-        .keep_alive_timeout(KEEP_ALIVE)
+        .keep_alive_interval(silent)
+        .keep_alive_timeout(silent)
         .max_concurrent_streams(CONCURRENT_STREAMS)
-        .adaptive_window(true);
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_header_list_size(MAX_HEAD);
     let builders = [builder.clone().http1_only(), builder.http2_only()];
     let connections = GracefulShutdown::new();
-    let room = Arc::new(Semaphore::new(max_connections()));
+    let room = Arc::new(Semaphore::new(max_connections(limits.connections)));
     let (cut, cutting) = watch::channel(false);
     tokio::pin!(shutdown);
     loop {
@@ -89,23 +101,35 @@ pub async fn serve(
             next = next => next,
             () = &mut shutdown => break,
         };
-        let Some(seat) = crowd.seat(stream.peer_addr().map(|address| address.ip().to_canonical()).ok()) else {
+        let address = address_of(&stream);
+        let Some(seat) = crowd.seat(address) else {
+            tracing::debug!(%address, "a connection is refused: there are as many as may be");
             continue;
         };
         let (grpc, http, builders, secured) = (grpc.clone(), http.clone(), builders.clone(), secured.clone());
         let (watcher, mut cutting) = (connections.watcher(), cutting.clone());
         tokio::spawn(async move {
+            let untaken = Untaken::default();
             let serving = async {
-                let Ok(Ok(begun)) = tokio::time::timeout(HEADER_TIMEOUT, begin(stream, secured)).await else { return };
+                let Ok(Ok(begun)) = tokio::time::timeout(head, begin(stream, address, secured)).await else { return };
                 let Begun { stream, is_http2, peer, judged } = begun;
+                let of_answers = untaken.clone();
                 let service = hyper::service::service_fn(move |mut request: hyper::Request<Incoming>| {
                     request.extensions_mut().insert(ConnectInfo(peer.address));
                     request.extensions_mut().insert(peer.clone());
-                    let router = if is_grpc(&request) { grpc.clone() } else { http.clone() };
-                    router.oneshot(Request::from(request.map(axum::body::Body::new)))
+                    let is_grpc = is_grpc(&request);
+                    let router = if is_grpc { grpc.clone() } else { http.clone() };
+                    let answer = router.oneshot(Request::from(request.map(axum::body::Body::new)));
+                    let untaken = of_answers.clone();
+                    async move {
+                        let answer = AssertUnwindSafe(answer).catch_unwind().await;
+                        let answer = answer.unwrap_or_else(|_| Ok(status::bug_over_http(is_grpc)))?;
+                        Ok::<_, Infallible>(answer.map(|body| untaken.in_pieces(body)))
+                    }
                 });
                 let [http1, http2] = builders;
                 let builder = if is_http2 { http2 } else { http1 };
+                let stream = untaken.watched(stream);
                 let connection = builder.serve_connection(TokioIo::new(stream), service).into_owned();
                 let turns = async {
                     match judged {
@@ -122,6 +146,9 @@ pub async fn serve(
             };
             tokio::select! {
                 () = serving => {}
+                () = untaken.longer_than(unread) => {
+                    tracing::debug!(%address, "a connection is dropped: what was asked for on it is not taken");
+                }
                 _ = cutting.wait_for(|cut| *cut) => {}
             }
             drop((place, seat));
@@ -135,15 +162,16 @@ pub async fn serve(
 }
 
 /// As many connections as there are files for; raises the soft limit of files as far as the hard one allows.
-fn max_connections() -> usize {
+fn max_connections(most: u32) -> usize {
+    let most = u64::from(most).max(32);
     let limit = getrlimit(Resource::Nofile);
-    let wanted = limit.maximum.unwrap_or(u64::MAX).min(MAX_CONNECTIONS + OTHER_FILES);
+    let wanted = limit.maximum.unwrap_or(u64::MAX).min(most + OTHER_FILES);
     let mut files = limit.current.unwrap_or(u64::MAX);
     if files < wanted && setrlimit(Resource::Nofile, Rlimit { current: Some(wanted), maximum: limit.maximum }).is_ok() {
         files = wanted;
     }
-    let connections = files.saturating_sub(OTHER_FILES).clamp(32, MAX_CONNECTIONS);
-    if connections < MAX_CONNECTIONS {
+    let connections = files.saturating_sub(OTHER_FILES).clamp(32, most);
+    if connections < most {
         tracing::warn!(connections, files, "few open files are allowed, so few connections are; raise the limit");
     }
     usize::try_from(connections).expect("clamped")
@@ -158,13 +186,12 @@ struct Begun {
     judged: Option<Judged>,
 }
 
-trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+pub(super) trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 
 /// Shakes hands, where there is TLS, and finds out what is spoken and by whom.
-async fn begin(stream: TcpStream, secured: Option<Secured>) -> io::Result<Begun> {
-    let address = stream.peer_addr().map_or(IpAddr::V6(Ipv6Addr::UNSPECIFIED), |address| address.ip().to_canonical());
+async fn begin(stream: TcpStream, address: IpAddr, secured: Option<Secured>) -> io::Result<Begun> {
     let Some(Secured { served }) = secured else {
         let is_http2 = begins_http2(&stream).await?;
         let peer = Peer { address, certificate: Ok(Arc::default()) };
@@ -177,6 +204,10 @@ async fn begin(stream: TcpStream, secured: Option<Secured>) -> io::Result<Begun>
     let judged = Judged::new(served, session.peer_certificates());
     let certificate = judged.verdict.clone().map(Arc::from).map_err(Arc::from);
     Ok(Begun { stream: Box::new(stream), is_http2, peer: Peer { address, certificate }, judged: Some(judged) })
+}
+
+fn address_of(stream: &TcpStream) -> IpAddr {
+    stream.peer_addr().map_or(IpAddr::V6(Ipv6Addr::UNSPECIFIED), |address| address.ip().to_canonical())
 }
 
 /// Whether a client speaks HTTP/2, without taking its first bytes away.

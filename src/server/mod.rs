@@ -14,9 +14,11 @@ pub mod high_water;
 pub mod in_process;
 pub mod listen;
 pub mod over_grpc;
+pub mod panics;
 pub mod scan;
 pub mod space;
 pub mod tls;
+mod untaken;
 
 use std::future::Future;
 use std::net::SocketAddr;
@@ -136,7 +138,8 @@ pub async fn serve(
     let checkpoint = ledger.newest().borrow().head.checkpoint.clone();
     mark.write(&checkpoint)?;
     data_dir.note_begun()?;
-    let following = tokio::spawn(mark.follow(ledger.clone()));
+    let following = tokio::spawn(follow(mark, ledger.clone()));
+    tokio::spawn(panics::tell(ledger.clone()));
     let reserve = Reserve::new(&data_dir.database(), config.keep_free_mib);
     reserve.look(&ledger);
     let watching = tokio::spawn(reserve.watch(ledger.clone()));
@@ -201,7 +204,8 @@ pub async fn serve(
         // What is queued is recorded and answered, what comes later is refused; streams end with the sequencer.
         closing.close().await;
     });
-    listen::serve(listener, secured, crowd::Crowd::unbounded(), grpc, http, stopped()).await;
+    let crowd = crowd::Crowd::each(config.limits.connections_per_address);
+    listen::serve(listener, secured, crowd, grpc, http, &config.limits, stopped()).await;
     let _ = confirming.await;
     ledger.close().await;
     let _ = following.await;
@@ -212,6 +216,13 @@ pub async fn serve(
     drop(ledger);
     closed(&in_use).await;
     Ok(())
+}
+
+/// Keeps the mark behind the ledger; without it there are no more entries.
+async fn follow(mark: HighWater, ledger: Ledger) {
+    if tokio::spawn(mark.follow(ledger.clone())).await.is_err() {
+        ledger.halt("a bug was hit, and the high-water mark is not written any more".to_owned()).await;
+    }
 }
 
 /// Waits, a bounded time, until the database is closed: only then may the data directory's lock be given up.

@@ -99,9 +99,13 @@ impl Stage {
             let grpc = guarded(grpc::routes(&ledger, Arc::clone(&access)).into_axum_router(), Arc::clone(&access));
             let source = Arc::new(EngineSource::new(ledger.clone()));
             let http = http::routes(source, Arc::new(prometheus_client::registry::Registry::default()));
-            tokio::spawn(listen::serve(listener, None, Crowd::unbounded(), grpc, guarded(http, access), async {
-                let _ = stopped.await;
-            }));
+            tokio::spawn(async move {
+                let stopped = async {
+                    let _ = stopped.await;
+                };
+                let (crowd, limits) = (Crowd::each(0), LimitSettings::default());
+                listen::serve(listener, None, crowd, grpc, guarded(http, access), &limits, stopped).await;
+            });
             address
         });
         let proxy = Proxy::before(&address.to_string());

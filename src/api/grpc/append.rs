@@ -1,17 +1,16 @@
 //! Writing over gRPC.
 
 use std::collections::BTreeSet;
-use std::future::Future;
-use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::mpsc;
-use tokio_stream::wrappers::ReceiverStream;
-use tokio_stream::{Stream, StreamExt as _};
+use tokio::task::JoinHandle;
 use tonic::{Request, Response, Status, Streaming};
 
+use super::{Messages, made_by};
 use crate::api::failures::Reason;
-use crate::api::limits::{InFlight, TooMuch, Who};
+use crate::api::limits::{InFlight, Room, TooMuch, Who};
 use crate::api::principals::{Access, Caller, Peer};
 use crate::api::{door, status};
 use crate::engine::plan::{Rejected, Submission as Admitted};
@@ -23,8 +22,12 @@ use crate::proto::{
     Evidence, Receipt, Submission,
 };
 
-/// Most statements of a stream that wait for their answer; past that the stream is not read.
+/// Most statements of a stream that wait for their answer, or whose answer waits to be taken; past that the stream is not read.
 const STREAM_WINDOW: usize = 1024;
+/// What a statement of a stream holds besides its bytes, about: receipt, proof and checkpoint.
+const ANSWER_BYTES: usize = 2048;
+/// How long a stream is not read when its caller holds all the memory it may.
+const PAUSE: Duration = Duration::from_millis(20);
 
 pub(super) struct Append {
     pub(super) ledger: Ledger,
@@ -112,6 +115,16 @@ impl Call {
         }
     }
 
+    /// The same, where it is memory that is short.
+    async fn room(&self, bytes: usize) -> Room {
+        loop {
+            match self.access.limits.hold_patiently(&self.in_flight, bytes) {
+                Ok(room) => return room,
+                Err(_) => tokio::time::sleep(PAUSE).await,
+            }
+        }
+    }
+
     fn not_recorded(&self, error: &AppendError) -> Status {
         if let AppendError::Rejected(Rejected::Unauthorized { unauthorized, .. }) = error {
             self.access.failures.note(Reason::Changed, self.peer.address, unauthorized);
@@ -120,7 +133,12 @@ impl Call {
     }
 }
 
-type Answer = Pin<Box<dyn Future<Output = Result<AppendStreamResponse, Status>> + Send>>;
+/// An answer of a stream, which is made as soon as it can be and not only when somebody takes it: what it is made from is a whole
+/// commit.
+struct Answer {
+    made: JoinHandle<AppendStreamResponse>,
+    _room: Room,
+}
 
 #[tonic::async_trait]
 impl AppendService for Append {
@@ -146,7 +164,7 @@ impl AppendService for Append {
         Ok(Response::new(AppendBatchResponse { receipts: appended.receipts, evidence: Some(evidence) }))
     }
 
-    type AppendStreamStream = Pin<Box<dyn Stream<Item = Result<AppendStreamResponse, Status>> + Send>>;
+    type AppendStreamStream = Messages<AppendStreamResponse>;
 
     async fn append_stream(
         &self,
@@ -154,38 +172,58 @@ impl AppendService for Append {
     ) -> Result<Response<Self::AppendStreamStream>, Status> {
         let call = Call::of(&self.access, &request);
         let ledger = self.ledger.clone();
-        let mut incoming = request.into_inner();
-        let (answers, answered) = mpsc::channel::<Answer>(STREAM_WINDOW);
-        tokio::spawn(async move {
-            // A place for the answer comes first: no room, no reading. That is the flow control.
-            while let Ok(place) = answers.reserve().await {
-                match incoming.message().await {
-                    Ok(Some(message)) => {
-                        call.pace().await;
-                        place.send(take(&ledger, &call, message.submission).await);
-                    }
-                    Ok(None) => break,
-                    Err(broken) => {
-                        place.send(Box::pin(async { Err(broken) }));
-                        break;
-                    }
+        let incoming = request.into_inner();
+        Ok(Response::new(made_by(1, |sender| async move {
+            let (answers, mut answered) = mpsc::channel::<Answer>(STREAM_WINDOW);
+            let reading = tokio::spawn(read(ledger, call, incoming, answers));
+            while let Some(Answer { made, _room }) = answered.recv().await {
+                let answer = made.await.map_err(|_| status::bug());
+                if sender.send(answer).await.is_err() {
+                    return reading.abort();
                 }
             }
-        });
-        Ok(Response::new(Box::pin(ReceiverStream::new(answered).then(|answer| answer))))
+            // Once every answer to what was read is given.
+            if let Err(end) = reading.await.unwrap_or_else(|_| Err(status::bug())) {
+                let _ = sender.send(Err(end)).await;
+            }
+        })))
+    }
+}
+
+/// Reads a stream to its end. An error ends it with this status.
+async fn read(
+    ledger: Ledger,
+    call: Call,
+    mut incoming: Streaming<AppendStreamRequest>,
+    answers: mpsc::Sender<Answer>,
+) -> Result<(), Status> {
+    let mut stopped = ledger.stopped();
+    loop {
+        // A place for the answer comes first: no room, no reading. That is the flow control.
+        let Ok(place) = answers.reserve().await else { return Ok(()) };
+        let message = tokio::select! {
+            message = incoming.message() => message?,
+            _ = stopped.wait_for(Option::is_some) => return Err(status::stops()),
+        };
+        let Some(AppendStreamRequest { submission }) = message else { return Ok(()) };
+        let submission = submission.unwrap_or_default();
+        let room = call.room(submission.statement.len() + ANSWER_BYTES).await;
+        call.pace().await;
+        let made = take(&ledger, &call, submission).await;
+        place.send(Answer { made, _room: room });
     }
 }
 
 /// Takes one statement of a stream to its place in the queue; its answer comes later.
-async fn take(ledger: &Ledger, call: &Call, submission: Option<Submission>) -> Answer {
+async fn take(ledger: &Ledger, call: &Call, submission: Submission) -> JoinHandle<AppendStreamResponse> {
     let queued = async {
-        let submissions = call.admit(vec![submission.unwrap_or_default()])?;
+        let submissions = call.admit(vec![submission])?;
         call.pace_for(ledger, &submissions).await?;
         ledger.enqueue(submissions).await.map_err(|error| call.not_recorded(&error))
     };
     let queued = queued.await;
     let (ledger, call) = (ledger.clone(), call.clone());
-    Box::pin(async move {
+    tokio::spawn(async move {
         let recorded = match queued {
             Ok(queued) => match queued.decided().await {
                 Ok(appended) => single(&ledger, appended),
@@ -197,7 +235,7 @@ async fn take(ledger: &Ledger, call: &Call, submission: Option<Submission>) -> A
             Ok(response) => StreamResult::Recorded(response),
             Err(refused) => StreamResult::Refused(status::refusal(&refused)),
         };
-        Ok(AppendStreamResponse { result: Some(result) })
+        AppendStreamResponse { result: Some(result) }
     })
 }
 

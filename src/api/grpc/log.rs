@@ -1,14 +1,10 @@
 //! Reading the log as a log, over gRPC.
 
-use std::pin::Pin;
 use std::sync::Arc;
 
-use tokio::sync::mpsc;
-use tokio_stream::Stream;
-use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
-use super::Fields;
+use super::{Fields, Messages, made_by};
 use crate::api::principals::{Access, Caller};
 use crate::api::status;
 use crate::engine::Ledger;
@@ -74,7 +70,7 @@ impl LogService for Log {
         })
     }
 
-    type ListEntriesStream = Pin<Box<dyn Stream<Item = Result<ListEntriesResponse, Status>> + Send>>;
+    type ListEntriesStream = Messages<ListEntriesResponse>;
 
     async fn list_entries(
         &self,
@@ -84,8 +80,7 @@ impl LogService for Log {
         let ListEntriesRequest { begin, end } = request.into_inner();
         let range = self.ask(|reader| reader.entry_range(begin, end))?.into_inner();
         let (ledger, access) = (self.ledger.clone(), Arc::clone(&self.access));
-        let (sender, receiver) = mpsc::channel(WINDOW);
-        tokio::spawn(async move {
+        Ok(Response::new(made_by(WINDOW, |sender| async move {
             let mut next = range.start;
             while next < range.end {
                 if !access.still_reads(caller.as_ref()) {
@@ -107,8 +102,7 @@ impl LogService for Log {
                     next += 1;
                 }
             }
-        });
-        Ok(Response::new(Box::pin(ReceiverStream::new(receiver))))
+        })))
     }
 
     async fn get_inclusion_proof(
@@ -135,7 +129,7 @@ impl LogService for Log {
         self.ask(|reader| reader.multi(&indexes, tree_size))
     }
 
-    type WatchStream = Pin<Box<dyn Stream<Item = Result<WatchResponse, Status>> + Send>>;
+    type WatchStream = Messages<WatchResponse>;
 
     async fn watch(&self, request: Request<WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
         let caller = request.extensions().get::<Caller>().cloned();
@@ -150,8 +144,7 @@ impl LogService for Log {
         }
         let (ledger, access) = (self.ledger.clone(), Arc::clone(&self.access));
         let mut principals = access.changes();
-        let (sender, receiver) = mpsc::channel(WINDOW);
-        tokio::spawn(async move {
+        Ok(Response::new(made_by(WINDOW, |sender| async move {
             loop {
                 principals.mark_unchanged();
                 if !access.still_reads(caller.as_ref()) {
@@ -185,8 +178,7 @@ impl LogService for Log {
                     () = sender.closed() => return,
                 }
             }
-        });
-        Ok(Response::new(Box::pin(ReceiverStream::new(receiver))))
+        })))
     }
 }
 

@@ -4,8 +4,13 @@ mod append;
 mod log;
 mod query;
 
+use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
 
+use tokio::sync::mpsc;
+use tokio_stream::Stream;
+use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
 use tonic::service::Routes;
 
@@ -42,7 +47,8 @@ pub fn routes(ledger: &Ledger, access: Arc<Access>) -> Routes {
     routes.routes()
 }
 
-/// `grpc.health.v1`: the whole server and reading serve as long as the process does; appending, until the sequencer stops.
+/// `grpc.health.v1`: reading serves as long as the process does; appending, until the sequencer stops; the whole server, until
+/// that or a bug was hit.
 fn health(
     ledger: &Ledger,
 ) -> tonic_health::pb::health_server::HealthServer<impl tonic_health::pb::health_server::Health> {
@@ -52,11 +58,15 @@ fn health(
         reporter.set_serving::<LogServiceServer<log::Log>>().await;
         reporter.set_serving::<QueryServiceServer<query::Query>>().await;
         reporter.set_serving::<AppendServiceServer<append::Append>>().await;
-        let mut shortage = ledger.shortage();
+        let (mut shortage, mut defect) = (ledger.shortage(), ledger.defect());
         loop {
             tokio::select! {
                 _ = stopped.wait_for(Option::is_some) => break,
                 changed = shortage.changed() => if changed.is_err() { break },
+                changed = defect.changed() => if changed.is_err() { break },
+            }
+            if defect.borrow_and_update().is_some() {
+                reporter.set_service_status("", tonic_health::ServingStatus::NotServing).await;
             }
             if shortage.borrow_and_update().is_some() {
                 reporter.set_not_serving::<AppendServiceServer<append::Append>>().await;
@@ -70,6 +80,25 @@ fn health(
     });
     service
 }
+
+/// A stream whose messages a task of its own makes, at most `window` of them ahead of whoever takes them. If the task hits a bug,
+/// the stream ends with an error: an end without one would say that this was all.
+fn made_by<T, F>(window: usize, make: impl FnOnce(mpsc::Sender<Result<T, Status>>) -> F) -> Messages<T>
+where
+    T: Send + 'static,
+    F: Future<Output = ()> + Send + 'static,
+{
+    let (sender, receiver) = mpsc::channel(window);
+    let making = tokio::spawn(make(sender.clone()));
+    tokio::spawn(async move {
+        if making.await.is_err() {
+            let _ = sender.send(Err(super::status::bug())).await;
+        }
+    });
+    Box::pin(ReceiverStream::new(receiver))
+}
+
+type Messages<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
 /// Parses the fields of a question, and reports all that are wrong.
 #[derive(Default)]

@@ -179,8 +179,8 @@ fn beside(path: &Path) -> PathBuf {
     name.into()
 }
 
-/// What is open. A line that a crash tore is none.
-fn read(text: &str) -> BTreeMap<String, Vec<u8>> {
+/// What the text of a journal leaves open. A line that a crash tore is none.
+pub fn read(text: &str) -> BTreeMap<String, Vec<u8>> {
     let mut open = BTreeMap::new();
     for line in text.split_inclusive('\n').filter_map(|line| line.strip_suffix('\n')) {
         match line.split(' ').collect::<Vec<_>>().as_slice() {

@@ -114,6 +114,19 @@ pub enum GatewayError {
     Upstream(String),
 }
 
+/// What a request is read as: path and parameters as they would be forwarded; `None` if it is refused.
+pub fn understood(method: &Method, path: &str, query: Option<&str>, registry: &Registry) -> Option<String> {
+    let target = Target::parse(path, registry, &[]).ok()?;
+    target.check(method).ok()?;
+    let tags = if *method == Method::PUT && matches!(target, Target::Manifest(..)) {
+        tags_of(query).ok()?
+    } else {
+        Vec::new()
+    };
+    let query: Vec<String> = tags.iter().map(|tag| format!("tag={tag}")).collect();
+    Some(if query.is_empty() { target.path() } else { format!("{}?{}", target.path(), query.join("&")) })
+}
+
 /// A gateway.
 pub struct Gateway<P> {
     config: GatewayConfig,

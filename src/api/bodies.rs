@@ -1,0 +1,158 @@
+//! The bodies of requests and answers, as the guard lets them through: counted, and not for ever.
+//!
+//! A request's body counts as held memory from its first byte until the request is answered, and has to be there in time. An
+//! answer counts until its last byte was taken. Where the caller set a deadline (`grpc-timeout`), the answer ends with it.
+
+use std::future::Future as _;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use axum::body::{Body, Bytes, HttpBody};
+use axum::http::HeaderMap;
+use hyper::body::{Frame, SizeHint};
+use tokio::time::{Instant, Sleep};
+
+use super::limits::{InFlight, Limits, Room};
+use super::status;
+
+/// What one request holds, until it is answered.
+#[derive(Clone, Default)]
+pub(super) struct Holding(Arc<Mutex<Vec<Room>>>);
+
+impl Holding {
+    fn add(&self, room: Room) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(room);
+    }
+}
+
+/// The body of a request that is read as a whole.
+pub(super) struct Counted {
+    pub(super) body: Body,
+    pub(super) limits: Limits,
+    pub(super) request: Arc<InFlight>,
+    pub(super) holding: Holding,
+    /// By when it has to be there.
+    pub(super) patience: Pin<Box<Sleep>>,
+}
+
+impl HttpBody for Counted {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(context) else {
+            ready!(self.patience.as_mut().poll(context));
+            return Poll::Ready(Some(Err(axum::Error::new(status::too_slow()))));
+        };
+        if let Some(data) = frame.as_ref().and_then(|frame| frame.as_ref().ok()).and_then(Frame::data_ref) {
+            match self.limits.hold(&self.request, data.len()) {
+                Ok(room) => self.holding.add(room),
+                Err(error) => return Poll::Ready(Some(Err(axum::Error::new(status::of_limit(&error))))),
+            }
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+/// The body of an answer.
+pub(super) struct Answer {
+    pub(super) body: Body,
+    pub(super) limits: Limits,
+    pub(super) request: Arc<InFlight>,
+    /// What the request holds, and the piece of the answer that was given out last.
+    pub(super) _holding: Holding,
+    pub(super) piece: Option<Room>,
+    /// When nobody waits for it any more.
+    pub(super) deadline: Option<Pin<Box<Sleep>>>,
+    pub(super) is_over: bool,
+}
+
+impl HttpBody for Answer {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        if self.is_over {
+            return Poll::Ready(None);
+        }
+        if let Some(deadline) = &mut self.deadline
+            && deadline.as_mut().poll(context).is_ready()
+        {
+            self.is_over = true;
+            return Poll::Ready(Some(Ok(Frame::trailers(status::in_trailers(&status::deadline_exceeded())))));
+        }
+        self.piece = None;
+        let frame = ready!(Pin::new(&mut self.body).poll_frame(context));
+        if let Some(data) = frame.as_ref().and_then(|frame| frame.as_ref().ok()).and_then(Frame::data_ref) {
+            self.piece = Some(self.limits.note_held(&self.request, data.len()));
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.is_over || self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        // With a deadline it can end early.
+        if self.deadline.is_some() { SizeHint::default() } else { self.body.size_hint() }
+    }
+}
+
+/// How long the caller waits, if it said so: at most eight digits and a unit (gRPC over HTTP/2, "Requests"). What is written
+/// otherwise says nothing.
+pub(super) fn deadline(headers: &HeaderMap) -> Option<Instant> {
+    let text = headers.get("grpc-timeout")?.to_str().ok()?;
+    let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
+    if digits.is_empty() || digits.len() > 8 || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+        return None;
+    }
+    let count: u64 = digits.parse().ok()?;
+    let wait = match unit {
+        "H" => Duration::from_secs(count * 3600),
+        "M" => Duration::from_secs(count * 60),
+        "S" => Duration::from_secs(count),
+        "m" => Duration::from_millis(count),
+        "u" => Duration::from_micros(count),
+        "n" => Duration::from_nanos(count),
+        _ => return None,
+    };
+    Instant::now().checked_add(wait)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_deadline_is_read_as_grpc_writes_it() {
+        let wait = |text: &str| {
+            let headers = [("grpc-timeout".parse().expect("a name"), text.parse().expect("a value"))];
+            let begin = Instant::now();
+            deadline(&headers.into_iter().collect()).map(|at| at.duration_since(begin).as_millis())
+        };
+        assert!(wait("1S").is_some_and(|ms| (1000..1100).contains(&ms)));
+        assert!(wait("250m").is_some_and(|ms| (250..350).contains(&ms)));
+        assert!(wait("0n").is_some_and(|ms| ms < 100));
+        assert!(wait("99999999H").is_some());
+        for odd in ["", "S", "1", "1s", "-1S", "+1S", "1.5S", "123456789S", "1 S", "\u{661}S"] {
+            assert_eq!(wait(odd), None, "{odd:?}");
+        }
+    }
+}

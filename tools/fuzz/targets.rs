@@ -1,0 +1,325 @@
+//! What must hold for bytes from anywhere, decoder by decoder: no panic, no more time than they are worth, and one valid encoding
+//! of everything, so that what decodes encodes to the same bytes.
+//!
+//! A target is a function of bytes that panics where that does not hold. `tools/fuzz/run` hands them to libFuzzer, for as long as
+//! wished; `tests/hostile_bytes.rs`, a short while and without any tool, to a simple mutator over the same corpus.
+
+use std::sync::LazyLock;
+
+use prost::Message;
+use tagledger::client::saved;
+use tagledger::edge::distribution::{self, MAX_EVENTS, Reading};
+use tagledger::edge::gateway;
+use tagledger::edge::gateway::journal;
+use tagledger::ledger::answer::Claimed;
+use tagledger::ledger::checkpoint::Checkpoint;
+use tagledger::ledger::entry::{Body, SignedEntry, index_and_time};
+use tagledger::ledger::evidence::verify;
+use tagledger::ledger::merkle::tile::{TilePath, push_bundled, split_bundle};
+use tagledger::ledger::names::{Digest, Registry, Repository, Tag, TagRef, parse_repository};
+use tagledger::ledger::note::{Skey, Vkey, open_note};
+use tagledger::ledger::policy::Policy;
+use tagledger::ledger::policy::import::{Format, Place, import};
+use tagledger::ledger::replay::state;
+use tagledger::ledger::statement::Statement;
+use tagledger::ledger::tlog_proof;
+use tagledger::proto;
+
+/// A decoder of outside bytes.
+pub(crate) type Target = fn(&[u8]);
+
+/// All of them, by the names of their folders in `corpus`.
+pub(crate) const TARGETS: [(&str, Target); 17] = [
+    ("audit_state", audit_state),
+    ("checkpoint", checkpoint),
+    ("configuration", configuration),
+    ("entry", entry),
+    ("evidence", evidence),
+    ("gateway_request", gateway_request),
+    ("journal", journal_text),
+    ("messages", messages),
+    ("names", names),
+    ("note", note),
+    ("policy", policy),
+    ("policy_import", policy_import),
+    ("statement", statement),
+    ("tampering", tampering),
+    ("tile", tile),
+    ("tlog_proof", tlog_proof_text),
+    ("webhook", webhook),
+];
+
+/// The key of the test vectors, whose seed is public.
+fn skey() -> Skey {
+    Skey::from_seed("ledger.example/vectors".parse().expect("an origin"), &[1; 32])
+}
+
+static VKEY: LazyLock<Vkey> = LazyLock::new(|| skey().vkey());
+
+fn text(data: &[u8]) -> Option<&str> {
+    std::str::from_utf8(data).ok()
+}
+
+/// What decodes encodes to the same bytes, but for what protobuf leaves open, which is sorted out by the first encoding.
+fn same<T: Message + Default + PartialEq>(data: &[u8]) {
+    let Ok(message) = T::decode(data) else { return };
+    let encoded = message.encode_to_vec();
+    // A negative enum is the worst: five bytes that are read as one of ten.
+    assert!(encoded.len() <= 2 * data.len(), "an encoding grows from {} to {} bytes", data.len(), encoded.len());
+    assert!(T::decode(&*encoded).is_ok_and(|again| again == message), "a message survives");
+}
+
+/// The file that an audit goes on from.
+pub(crate) fn audit_state(data: &[u8]) {
+    if let Ok(loaded) = state::load(data, &VKEY) {
+        let mut saved = Vec::new();
+        state::save(&loaded.replay, &loaded.note, &mut saved).expect("memory can be written");
+        assert!(saved == data, "a state has one encoding");
+    }
+    let _ = state::header(data);
+}
+
+/// A signed checkpoint.
+pub(crate) fn checkpoint(data: &[u8]) {
+    let Some(text) = text(data) else { return };
+    // As it came, and as it would be if the ledger had signed it.
+    let _ = Checkpoint::open(text, &VKEY);
+    if !text.ends_with('\n') {
+        return;
+    }
+    let signed = skey().sign_note(text);
+    let Ok(checkpoint) = Checkpoint::open(&signed, &VKEY) else { return };
+    let body = open_note(&checkpoint.sign(&skey()), &VKEY).expect("just signed").to_owned();
+    assert_eq!(body, text, "a checkpoint has one text");
+}
+
+/// The configuration files of the three services.
+pub(crate) fn configuration(data: &[u8]) {
+    let Some(text) = text(data) else { return };
+    let _ = toml::from_str::<tagledger::server::config::Config>(text);
+    let _ = toml::from_str::<tagledger::server::gateway::Settings>(text);
+    let _ = toml::from_str::<tagledger::server::scan::Settings>(text);
+}
+
+/// An entry of the log.
+pub(crate) fn entry(data: &[u8]) {
+    let skimmed = index_and_time(data);
+    let Ok(entry) = SignedEntry::decode(data) else { return };
+    assert_eq!(skimmed, Ok((entry.body.index(), entry.body.recorded_at_us())), "both readings agree");
+    let body = match &entry.body {
+        Body::Record(record, _) => proto::entry::Body::Record(record.encode_to_vec()),
+        Body::Commitment(commitment) => proto::entry::Body::Commitment(commitment.encode_to_vec()),
+    };
+    let signature = proto::Entry::decode(data).expect("it was decoded").signature;
+    let again = proto::Entry { body: Some(body), signature };
+    assert!(again.encode_to_vec() == data, "an entry has one encoding");
+    let _ = entry.verify(&VKEY);
+}
+
+/// An evidence file.
+pub(crate) fn evidence(data: &[u8]) {
+    let Some(text) = text(data) else { return };
+    let Ok(claimed) = saved::from_text(text) else { return };
+    let _ = claimed.check(&VKEY);
+    let canonical = saved::to_text(&claimed);
+    let again = saved::from_text(&canonical).expect("what is written can be read");
+    assert_eq!(saved::to_text(&again), canonical, "a file survives");
+}
+
+/// A request to the gateway: the method, a blank, path and parameters.
+pub(crate) fn gateway_request(data: &[u8]) {
+    let Some((method, target)) = text(data).and_then(|text| text.split_once(' ')) else { return };
+    let registry = "registry.example".parse().expect("a registry");
+    let (path, query) = target.split_once('?').map_or((target, None), |(path, query)| (path, Some(query)));
+    let Ok(method) = method.parse() else { return };
+    let Some(understood) = gateway::understood(&method, path, query, &registry) else { return };
+    assert!(!understood.contains("..") && !understood.contains("//") && !understood.contains('%'), "{understood:?}");
+    let (path, query) = understood.split_once('?').map_or((&*understood, None), |(path, query)| (path, Some(query)));
+    let again = gateway::understood(&method, path, query, &registry);
+    assert_eq!(again.as_deref(), Some(&*understood), "what is forwarded has one spelling");
+}
+
+/// What a gateway finds of the one before.
+pub(crate) fn journal_text(data: &[u8]) {
+    let Some(text) = text(data) else { return };
+    let open = journal::read(text);
+    assert!(open.len() <= text.lines().count(), "no more is open than lines say");
+    for (id, statement) in &open {
+        assert!(!id.contains([' ', '\n']) && statement.len() < text.len(), "{id:?}");
+        let _ = Statement::parse(statement);
+    }
+}
+
+/// Every message that a server or a client takes off the wire: the first byte says which.
+pub(crate) fn messages(data: &[u8]) {
+    let Some((which, data)) = data.split_first() else { return };
+    match which % 16 {
+        0 => same::<proto::AppendRequest>(data),
+        1 => same::<proto::AppendBatchRequest>(data),
+        2 => same::<proto::AppendStreamRequest>(data),
+        3 => same::<proto::AppendBatchResponse>(data),
+        4 => same::<proto::GetEntryRequest>(data),
+        5 => same::<proto::GetMultiProofRequest>(data),
+        6 => same::<proto::WatchRequest>(data),
+        7 => same::<proto::ListRunningRequest>(data),
+        8 => same::<proto::ProveSubjectRequest>(data),
+        9 => same::<proto::DiffRepositoryRequest>(data),
+        10 => same::<proto::AppendStreamResponse>(data),
+        11 => same::<proto::ResolveTagResponse>(data),
+        12 => same::<proto::ListTagHistoryResponse>(data),
+        13 => same::<proto::ListTagsResponse>(data),
+        14 => same::<proto::Statement>(data),
+        _ => {
+            same::<proto::Evidence>(data);
+            if let Ok(evidence) = proto::Evidence::decode(data) {
+                let _ = verify(&evidence, &VKEY);
+            }
+        }
+    }
+}
+
+/// Names of registries, repositories, tags and digests, and references made of them.
+pub(crate) fn names(data: &[u8]) {
+    let Some(text) = text(data) else { return };
+    if let Ok(registry) = text.parse::<Registry>() {
+        assert_eq!(registry.as_str(), text, "a registry has one name");
+    }
+    if let Ok(tag) = text.parse::<Tag>() {
+        assert_eq!(tag.as_str(), text, "a tag has one name");
+    }
+    if let Ok(digest) = text.parse::<Digest>() {
+        assert_eq!(digest.as_str(), text, "a digest has one spelling");
+    }
+    if let Ok(reference) = text.parse::<TagRef>() {
+        assert_eq!(reference.to_string().parse(), Ok(reference.clone()), "a reference survives");
+        assert_eq!(reference.to_string(), text, "a reference has one spelling");
+    }
+    if let Ok((registry, repository)) = parse_repository(text) {
+        assert_eq!(Repository::parse(&registry, repository.as_str()), Ok(repository), "a repository survives");
+    }
+}
+
+/// Signed notes and the keys around them.
+pub(crate) fn note(data: &[u8]) {
+    let Some(text) = text(data) else { return };
+    if let Ok(vkey) = text.parse::<Vkey>() {
+        assert_eq!(vkey.to_string(), text, "a key has one text");
+    }
+    if let Ok(skey) = Skey::from_text(text) {
+        assert_eq!(skey.to_text().trim_end(), text.trim_end(), "a key has one text");
+    }
+    if let Ok(body) = open_note(text, &VKEY) {
+        assert!(text.starts_with(body), "the text of a note is its beginning");
+    }
+}
+
+/// A policy.
+pub(crate) fn policy(data: &[u8]) {
+    let Some(text) = text(data) else { return };
+    let Ok(policy) = Policy::parse(text) else { return };
+    assert_eq!(policy.text(), text, "a policy is its text");
+    assert!(policy.rules().len() <= 1000, "{} rules", policy.rules().len());
+}
+
+/// What registries export of their rules: the first byte says whose.
+pub(crate) fn policy_import(data: &[u8]) {
+    let Some((which, json)) = data.split_first() else { return };
+    let Some(json) = text(json) else { return };
+    let format = match which % 8 {
+        0 => Format::Acr,
+        1 => Format::DockerHub,
+        2 => Format::Ecr,
+        3 => Format::GitLab,
+        4 => Format::Google,
+        5 => Format::Harbor,
+        6 => Format::Nexus,
+        _ => Format::Quay,
+    };
+    let registry: Registry = "registry.example".parse().expect("a registry");
+    let under = Repository::parse(&registry, "team").ok();
+    for place in [Place::default(), Place { registry: Some(registry), under }] {
+        if let Ok(imported) = import(format, json, &place) {
+            let parsed = Policy::parse(&imported.document.to_text());
+            assert!(parsed.is_ok(), "what is imported is a policy: {parsed:?}");
+        }
+    }
+}
+
+/// A statement, as producers send it.
+pub(crate) fn statement(data: &[u8]) {
+    let Ok(_) = Statement::parse(data) else { return };
+    let message = proto::Statement::decode(data).expect("it was parsed");
+    assert!(message.encode_to_vec() == data, "a statement has one encoding");
+}
+
+/// Honest answers of the vectors, and what each says.
+static HONEST: LazyLock<Vec<(Claimed, String)>> = LazyLock::new(|| {
+    let vectors = include_str!("../../tests/vectors/evidence.json");
+    let vectors: serde_json::Value = serde_json::from_str(vectors).expect("JSON");
+    let cases = vectors["cases"].as_array().expect("cases").iter();
+    let is_file = |case: &&serde_json::Value| case["file"].as_str().is_some_and(|file| file.starts_with('{'));
+    let valid = cases.filter(|case| case["valid"].as_bool() == Some(true)).filter(is_file);
+    let honest = valid.map(|case| {
+        let claimed = saved::from_text(case["file"].as_str().expect("a file")).expect("an evidence file");
+        let says = format!("{:?}", claimed.check(&VKEY).expect("it verifies").finding);
+        (claimed, says)
+    });
+    honest.collect()
+});
+
+/// Evidence that somebody changed on its way, the checksum of its file with it: it says the same, or nothing. The first bytes
+/// choose answer, page and part; the rest is three bytes for each change.
+pub(crate) fn tampering(data: &[u8]) {
+    let [which, page, part, changes @ ..] = data else { return };
+    let (honest, says) = &HONEST[usize::from(*which) % HONEST.len()];
+    let mut claimed = honest.clone();
+    let count = claimed.pages.len();
+    let page = &mut claimed.pages[usize::from(*page) % count];
+    let mut bytes = page.encode_to_vec();
+    let half = usize::from(*part) * bytes.len() / 256;
+    for change in changes.chunks_exact(3) {
+        let at = (half + usize::from(change[0]) * 256 + usize::from(change[1])) % bytes.len();
+        bytes[at] ^= change[2];
+    }
+    let Ok(changed) = proto::Evidence::decode(&*bytes) else { return };
+    *page = changed;
+    if let Ok(answer) = claimed.check(&VKEY) {
+        assert_eq!(format!("{:?}", answer.finding), *says, "changed evidence verifies, and says something else");
+    }
+}
+
+/// The path of a tile, and a bundle of entries.
+pub(crate) fn tile(data: &[u8]) {
+    if let Some(entries) = split_bundle(data) {
+        let mut again = Vec::new();
+        entries.iter().for_each(|entry| push_bundled(&mut again, entry));
+        assert!(again == data, "a bundle has one encoding");
+    }
+    let Some(text) = text(data) else { return };
+    let Some(path) = TilePath::parse(text) else { return };
+    assert_eq!(path.to_string(), text, "a tile has one path");
+    for size in [0, 1, 255, 256, 70_000, u64::MAX >> 1, u64::MAX] {
+        let _ = path.is_covered_by(size);
+    }
+}
+
+/// A C2SP tlog-proof.
+pub(crate) fn tlog_proof_text(data: &[u8]) {
+    let Some(text) = text(data) else { return };
+    let Ok(evidence) = tlog_proof::from_text(text) else { return };
+    assert_eq!(tlog_proof::to_text(&evidence).as_deref(), Some(text), "a proof has one text");
+    let _ = verify(&evidence, &VKEY);
+}
+
+/// What a registry posts.
+pub(crate) fn webhook(data: &[u8]) {
+    let registry = "registry.example".parse().expect("a registry");
+    let Ok(readings) = distribution::read_envelope(&registry, data) else { return };
+    assert!(readings.len() <= MAX_EVENTS, "{} events", readings.len());
+    for reading in readings {
+        if let Reading::Claim { statement, .. } = reading {
+            let parsed = Statement::parse(&statement.encode_to_vec());
+            assert!(parsed.is_ok(), "what is claimed is a statement: {parsed:?}");
+        }
+    }
+}
