@@ -62,5 +62,7 @@ fn note(panic: &PanicHookInfo<'_>) {
 }
 
 fn words<'a>(panic: &'a PanicHookInfo<'_>) -> &'a str {
-    panic.payload_as_str().unwrap_or("no words")
+    let payload = panic.payload();
+    let words = payload.downcast_ref::<&str>().copied();
+    words.or_else(|| payload.downcast_ref::<String>().map(String::as_str)).unwrap_or("no words")
 }
