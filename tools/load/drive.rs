@@ -86,7 +86,10 @@ impl Watch {
 }
 
 /// A client asks until told to end. Each `ask` is one measurement, of as many answers as it returns.
-pub(crate) async fn ask_again<F>(watch: Arc<Watch>, mut ask: impl FnMut() -> F) -> Result<(u64, Histogram<u64>), Failure>
+pub(crate) async fn ask_again<F>(
+    watch: Arc<Watch>,
+    mut ask: impl FnMut() -> F,
+) -> Result<(u64, Histogram<u64>), Failure>
 where
     F: Future<Output = Result<u64, Failure>>,
 {
