@@ -162,7 +162,8 @@ impl Stage {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("bound");
         tokio::spawn(async move {
-            listen::serve(listener, None, grpc, guarded(http, access), &settings, std::future::pending()).await;
+            let crowd = tagledger::server::crowd::Crowd::each(0);
+            listen::serve(listener, None, crowd, grpc, guarded(http, access), &settings, std::future::pending()).await;
         });
         tokio::spawn(panics::tell(ledger.clone()));
         let channel = Channel::from_shared(format!("http://{address}")).expect("an address").connect_lazy();
