@@ -47,6 +47,9 @@ struct Minute {
     entries: usize,
 }
 
+/// What of a minute is held against others.
+type Figure = fn(&Minute) -> u64;
+
 fn part(entry: &[u8]) -> [u8; 12] {
     let hash: [u8; 32] = Sha256::digest(entry).into();
     *hash.first_chunk().expect("it is longer")
@@ -137,12 +140,12 @@ fn judge(minutes: &[Minute]) -> Result<(), Failure> {
         return Ok(());
     }
     let (first, second) = steady.split_at(steady.len() / 2);
-    let middle = |minutes: &[Minute], of: fn(&Minute) -> u64| {
+    let middle = |minutes: &[Minute], of: Figure| {
         let mut values: Vec<u64> = minutes.iter().map(of).collect();
         values.sort_unstable();
         values[values.len() / 2]
     };
-    let figures: [(&str, fn(&Minute) -> u64, u64, &str); 3] = [
+    let figures: [(&str, Figure, u64, &str); 3] = [
         ("memory", |minute| minute.rss_mib, MORE_MIB, "MiB"),
         ("p50", |minute| minute.p50_us, MORE_US, "us"),
         ("p99", |minute| minute.p99_us, MORE_US, "us"),
