@@ -39,6 +39,13 @@ pub(super) struct Job {
     pub(super) not_before_us: u64,
 }
 
+impl Job {
+    /// Whether what is remembered says that the round, which began then, has counted it.
+    pub(super) fn was_counted(&self, started_us: u64) -> bool {
+        self.known.other.as_ref().is_some_and(|other| other.since_us >= started_us)
+    }
+}
+
 /// What a look came to.
 #[derive(Debug)]
 pub(super) enum Looked {

@@ -361,6 +361,11 @@ impl<P: ScannerPort> Scanner<P> {
             self.run(due, &mut later).await?;
             waiting = later;
         }
+        // Whoever goes on with an interrupted round counts these once more.
+        let started_us = self.report().started_us;
+        let counted_anew = waiting.iter().filter(|job| !job.was_counted(started_us)).count();
+        let report = self.report();
+        report.tags = report.tags.saturating_sub(u64::try_from(counted_anew).unwrap_or_default());
         Ok(())
     }
 
@@ -410,8 +415,7 @@ impl<P: ScannerPort> Scanner<P> {
         };
         self.heard(failed);
         let started_us = self.report().started_us;
-        let was_counted = job.known.other.as_ref().is_some_and(|other| other.since_us >= started_us);
-        if job.looks == 0 && !was_counted {
+        if job.looks == 0 && !job.was_counted(started_us) {
             self.report().tags += 1;
         }
         match looked {
