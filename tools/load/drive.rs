@@ -49,6 +49,9 @@ pub(crate) fn histogram() -> Histogram<u64> {
     Histogram::new_with_bounds(1, 600_000_000_000, 3).expect("bounds in order")
 }
 
+/// What one client saw: answers, and how long they took, in nanoseconds.
+pub(crate) type Asked = Result<(u64, Histogram<u64>), Failure>;
+
 /// When to measure: after the beginning, and until told to end.
 pub(crate) struct Watch {
     measures: AtomicBool,

@@ -4,6 +4,12 @@
 //! reads what the system knows of it, [`drive`] is how clients ask and what is measured of it, [`scenarios`] what they ask,
 //! [`limits`] what the machine could do at best. Started by `tools/bench`.
 
+#![expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "figures, none of which comes near a bound"
+)]
+
 mod drive;
 mod limits;
 mod preload;

@@ -17,12 +17,13 @@ use tagledger::proto::log_service_client::LogServiceClient;
 use tagledger::proto::query_service_client::QueryServiceClient;
 use tagledger::proto::{self, statement::Kind};
 use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
 use tokio_stream::StreamExt as _;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Channel;
 
 use crate::Failure;
-use crate::drive::{Seen, Watch, ask_again, authorized, histogram};
+use crate::drive::{Asked, Seen, Watch, ask_again, authorized, histogram};
 use crate::server::Server;
 use crate::traffic::{Random, Traffic};
 
@@ -84,13 +85,13 @@ impl Place<'_> {
         self.measure(&watch, asking).await
     }
 
-    async fn measure(
-        &self,
-        watch: &Watch,
-        asking: Vec<tokio::task::JoinHandle<Result<(u64, hdrhistogram::Histogram<u64>), Failure>>>,
-    ) -> Result<Measured, Failure> {
+    async fn measure(&self, watch: &Watch, asking: Vec<JoinHandle<Asked>>) -> Result<Measured, Failure> {
         let mut before = None;
-        let elapsed = watch.run(self.warm_up, self.time, || Ok(before = Some(self.cpu()?))).await?;
+        let begin = || {
+            before = Some(self.cpu()?);
+            Ok(())
+        };
+        let elapsed = watch.run(self.warm_up, self.time, begin).await?;
         let (before, after) = (before.expect("taken"), self.cpu()?);
         let (mut count, mut latency) = (0, histogram());
         for asked in asking {
@@ -433,7 +434,7 @@ async fn one_stream(
     token: Option<String>,
     vkey: Vkey,
     mut submissions: impl FnMut() -> Option<proto::Submission> + Send,
-) -> Result<(u64, hdrhistogram::Histogram<u64>), Failure> {
+) -> Asked {
     let (sender, receiver) = mpsc::channel(WINDOW);
     let mut client = AppendServiceClient::new(channel);
     let messages = ReceiverStream::new(receiver);
