@@ -70,7 +70,9 @@ impl QueryService for Query {
         request: Request<ListRepositoriesRequest>,
     ) -> Result<Response<ListRepositoriesResponse>, Status> {
         let request = request.into_inner();
-        self.ask(|reader| reader.repositories(&request))
+        self.page(request.page_size, |reader, page_size| {
+            reader.repositories(&ListRepositoriesRequest { page_size, ..request.clone() })
+        })
     }
 
     async fn list_digest_sightings(
