@@ -138,8 +138,8 @@ impl Stage {
         let mut registry = prometheus_client::registry::Registry::with_prefix("tagledger");
         register_metrics(&mut registry, &ledger);
         let metrics = Metrics::register(&mut registry);
-        // A request that does not give its place back is noticed by the third one after it.
-        let few = Limit { concurrent: 2, ..Limit::default() };
+        // A request that does not give its place back is noticed soon: a watch that was left takes a moment to give its own back.
+        let few = Limit { concurrent: 8, ..Limit::default() };
         let settings = LimitSettings { principal: few, address: few, ..LimitSettings::default() };
         let (limits, failures) = (Limits::new(settings.clone()), Failures::register(&mut registry));
         let access = Arc::new(Access::new(ledger.principals(), Reads::Open, false, limits, failures));
