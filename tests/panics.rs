@@ -283,6 +283,7 @@ fn questions() -> Vec<(&'static str, Vec<u8>)> {
         ("QueryService/ResolveTag", of_tag.encode_to_vec()),
         ("QueryService/ListTagHistory", history.encode_to_vec()),
         ("QueryService/ListTags", tags.encode_to_vec()),
+        ("QueryService/ListRepositories", proto::ListRepositoriesRequest::default().encode_to_vec()),
         ("QueryService/ListDigestSightings", sightings.encode_to_vec()),
         ("QueryService/ListRunning", running.encode_to_vec()),
         ("QueryService/DiffRepository", difference.encode_to_vec()),

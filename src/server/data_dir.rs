@@ -9,6 +9,7 @@ use std::io::{Read as _, Seek as _, Write as _};
 use std::net::SocketAddr;
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64;
@@ -263,7 +264,16 @@ fn lock(directory: &Path) -> Result<File, DataDirError> {
         .mode(0o600)
         .open(&path)
         .map_err(io(&path))?;
-    match file.try_lock() {
+    // A server that is just about to end, or a program that it has just started, may have it for a moment longer.
+    let mut tries = 20;
+    let locked = loop {
+        match file.try_lock() {
+            Err(TryLockError::WouldBlock) if tries > 0 => std::thread::sleep(Duration::from_millis(25)),
+            locked => break locked,
+        }
+        tries -= 1;
+    };
+    match locked {
         Ok(()) => {}
         Err(TryLockError::WouldBlock) => {
             let mut holder = String::new();

@@ -133,7 +133,8 @@ pub(crate) fn gateway_request(data: &[u8]) {
     let (path, query) = target.split_once('?').map_or((target, None), |(path, query)| (path, Some(query)));
     let Ok(method) = method.parse() else { return };
     let Some(understood) = gateway::understood(&method, path, query, &registry) else { return };
-    assert!(!understood.contains("..") && !understood.contains("//") && !understood.contains('%'), "{understood:?}");
+    let climbs = understood.split(['/', '?']).any(|part| part == "." || part == "..");
+    assert!(!climbs && !understood.contains("//") && !understood.contains('%'), "{understood:?}");
     let (path, query) = understood.split_once('?').map_or((&*understood, None), |(path, query)| (path, Some(query)));
     let again = gateway::understood(&method, path, query, &registry);
     assert_eq!(again.as_deref(), Some(&*understood), "what is forwarded has one spelling");
