@@ -1,7 +1,7 @@
 //! The one layer that every request passes, gRPC and HTTP alike: who it is, whether that is enough, and whether it is too much.
 //!
 //! It decides by the path alone, before a byte of the message is read. A path that is not in `need_of` is for readers. What it
-//! lets through it counts, bodies too ([`super::bodies`]), and a caller's deadline is kept.
+//! lets through it counts, bodies too (`bodies`), and a caller's deadline is kept.
 
 use std::sync::Arc;
 

@@ -2,7 +2,7 @@
 //!
 //! The log is the database; all else follows from it. So a [`Derivation`] takes entries one after the other, plans each batch
 //! again with the planner of the running ledger ([`super::plan`]), and writes the rows into a store of its own. The one thing
-//! it can't do again is sign: entries are sealed with the bytes that were recorded ([`Recorded`]), which must be those that the
+//! it can't do again is sign: entries are sealed with the bytes that were recorded (`Recorded`), which must be those that the
 //! rules lead to; and the newest checkpoint is the one that was recorded. `fsck` compares what comes out with what is there,
 //! `rebuild` and `restore` keep it. Under a new origin everything is signed anew instead.
 //!

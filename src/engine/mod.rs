@@ -3,7 +3,7 @@
 //! [`Ledger`] is the handle that everything above holds. Its pieces: [`plan`] (what to write: pure), [`sequencer`] (the one
 //! thread that writes it), [`recovery`] (what must hold before it may), [`query`] (answers, as of a time), `tops` (the subject
 //! map of each moment, for those), `idle` (a commitment now and then while nothing is written), [`clock`]. Beside it, with no
-//! ledger running: [`derive`] (all rows once more, from the entries), [`check`] (whether what is there is that).
+//! ledger running: [`mod@derive`] (all rows once more, from the entries), [`check`] (whether what is there is that).
 
 pub mod check;
 pub mod clock;

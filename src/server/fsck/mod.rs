@@ -1,7 +1,7 @@
 //! `tagledgerd fsck`: a ledger that does not run, looked at from end to end.
 //!
 //! What is compared is in [`crate::engine::check`]; here are the files around it (keys, high-water mark, what RocksDB itself can't
-//! open or read), the room to derive into, and the report ([`show`]).
+//! open or read), the room to derive into, and the report (`show`).
 
 mod show;
 
