@@ -28,6 +28,7 @@ use evidence::{entries_at, entry, shown, subject_proof, time_of};
 use proxy::Answer;
 use stage::{Stage, skey, submissions, words};
 use tagledger::engine::clock::Bounds;
+use tagledger::engine::known::Known;
 use tagledger::engine::plan::{Base, plan};
 use tagledger::ledger::checkpoint::Checkpoint;
 use tagledger::ledger::entry::{Body, SignedEntry, entry_hash, sign_record};
@@ -684,6 +685,7 @@ fn forgetting(stage: &Stage, subject: &Subject, statements: &[proto::Statement])
     let tree = Tree::load(&StoredNodes(&rows), head.size).expect("all nodes are kept");
     let base = Base {
         read: &rows,
+        known: &Known::default(),
         tree: &tree,
         top: &top,
         leaves: &pages,

@@ -11,6 +11,7 @@ use std::collections::HashMap;
 use proptest::prelude::*;
 use prost::Message as _;
 use tagledger::engine::clock::Bounds;
+use tagledger::engine::known::Known as Ahead;
 use tagledger::engine::plan::{Accepted, Base, Plan, Rejected, Submission, plan, plan_genesis, plan_idle};
 use tagledger::ledger::checkpoint::Checkpoint;
 use tagledger::ledger::entry::{Body, SignedEntry};
@@ -97,6 +98,7 @@ struct Log {
     tree: Tree,
     top: map::Top,
     leaves: LeafPages,
+    known: Ahead,
     last_time_us: u64,
     policy: Policy,
     principals: std::sync::Arc<tagledger::ledger::principals::Principals>,
@@ -110,6 +112,7 @@ impl Log {
             tree: Tree::default(),
             top: map::Top::default(),
             leaves: LeafPages::new(tempfile::tempfile().expect("a file"), 0),
+            known: Ahead::default(),
             last_time_us: 0,
             policy: Policy::default(),
             principals: std::sync::Arc::default(),
@@ -125,6 +128,7 @@ impl Log {
     fn base(&self) -> Base<'_> {
         Base {
             read: &self.store,
+            known: &self.known,
             tree: &self.tree,
             top: &self.top,
             leaves: &self.leaves,
@@ -142,7 +146,10 @@ impl Log {
     fn commit(&mut self, plan: Plan) {
         self.store.commit(self.tree.size(), plan.batch).expect("committed");
         self.leaves.put(&plan.leaves).expect("written");
-        (self.tree, self.top, self.last_time_us) = (plan.tree, plan.top, plan.head.recorded_at_us);
+        self.known.learn(plan.learned);
+        if let Some(head) = plan.head {
+            (self.tree, self.top, self.last_time_us) = (plan.tree, plan.top, head.recorded_at_us);
+        }
         self.policy = plan.policy.unwrap_or_else(|| self.policy.clone());
     }
 
@@ -264,16 +271,17 @@ proptest! {
             }
             // The records, and the commitment that closes them.
             prop_assert_eq!(plan.tree.size(), next + 1);
-            prop_assert_eq!(plan.head.size, next + 1);
+            let head_size = plan.head.as_ref().expect("something is new").size;
+            prop_assert_eq!(head_size, next + 1);
             // The new entries can be proven from the plan alone, before anything is read back.
             let indexes: Vec<u64> = (size..=next).collect();
-            let proof = multi_proof(&plan.nodes, &indexes, plan.head.size).expect("all nodes are in the plan");
+            let proof = multi_proof(&plan.nodes, &indexes, head_size).expect("all nodes are in the plan");
             let leaves: Vec<_> = indexes
                 .iter()
                 .zip(&plan.entries)
                 .map(|(index, entry)| (*index, tagledger::ledger::entry::entry_hash(entry)))
                 .collect();
-            prop_assert_eq!(verify_multi(&leaves, plan.head.size, &proof, &plan.tree.root()), Ok(()));
+            prop_assert_eq!(verify_multi(&leaves, head_size, &proof, &plan.tree.root()), Ok(()));
             log.commit(plan);
         }
         log.check();
@@ -344,6 +352,10 @@ fn a_request_with_something_that_has_to_wait_is_refused_whole_and_a_repetition_n
     log.check();
 }
 
+fn time_of(plan: &Plan) -> u64 {
+    plan.head.as_ref().expect("something is new").recorded_at_us
+}
+
 #[test]
 fn an_idle_batch_is_one_commitment_over_the_same_subjects() {
     let mut log = Log::new();
@@ -351,13 +363,13 @@ fn an_idle_batch_is_one_commitment_over_the_same_subjects() {
     log.commit(plan);
     let before = log.top.root();
     let plan = plan_idle(&log.base(), log.last_time_us + 5, Bounds::default()).expect("planned");
-    assert_eq!((plan.entries.len(), plan.head.recorded_at_us), (1, log.last_time_us + 5));
+    assert_eq!((plan.entries.len(), time_of(&plan)), (1, log.last_time_us + 5));
     assert_eq!(plan.top.root(), before);
     log.commit(plan);
     log.check();
     // A clock that stands still does not hold it up.
     let plan = plan_idle(&log.base(), log.last_time_us, Bounds::default()).expect("planned");
-    assert_eq!(plan.head.recorded_at_us, log.last_time_us + 1);
+    assert_eq!(time_of(&plan), log.last_time_us + 1);
 }
 
 #[test]

@@ -11,6 +11,7 @@
 use std::cell::RefCell;
 use std::sync::Arc;
 
+use super::known::Known;
 use super::plan::{Accepted, Base, Seal, Submission, Writer};
 use crate::ledger::checkpoint::Checkpoint;
 use crate::ledger::entry::{Body, EntryError, SignedEntry};
@@ -99,6 +100,7 @@ pub struct Derivation<'a> {
     tree: Tree,
     top: map::Top,
     leaves: LeafPages,
+    known: Known,
     last_time_us: u64,
     policy: Policy,
     principals: Arc<Principals>,
@@ -116,6 +118,7 @@ impl<'a> Derivation<'a> {
             tree: Tree::default(),
             top: map::Top::default(),
             leaves: LeafPages::new(file, 0),
+            known: Known::default(),
             last_time_us: 0,
             policy: Policy::default(),
             principals: Arc::default(),
@@ -160,6 +163,7 @@ impl<'a> Derivation<'a> {
         };
         let base = Base {
             read: self.store,
+            known: &self.known,
             tree: &self.tree,
             top: &self.top,
             leaves: &self.leaves,
@@ -212,7 +216,8 @@ impl<'a> Derivation<'a> {
         if let Some(policy) = plan.policy {
             self.policy = policy;
         }
-        self.last_time_us = plan.head.recorded_at_us;
+        self.known.learn(plan.learned);
+        self.last_time_us = plan.head.expect("a batch was closed").recorded_at_us;
         Ok(())
     }
 }
@@ -273,11 +278,14 @@ impl<'a> Recorded<'a> {
 }
 
 impl Seal for Recorded<'_> {
-    fn record(&self, planned: &proto::Record) -> Vec<u8> {
-        self.next(planned.index, |found| match found {
-            Body::Record(found, _) => (**found != *planned).then(|| record_difference(planned, found)),
-            Body::Commitment(_) => Some("it is a commitment, and a record is due".to_owned()),
-        })
+    fn records(&self, planned: &[proto::Record]) -> Vec<Vec<u8>> {
+        let record = |planned: &proto::Record| {
+            self.next(planned.index, |found| match found {
+                Body::Record(found, _) => (**found != *planned).then(|| record_difference(planned, found)),
+                Body::Commitment(_) => Some("it is a commitment, and a record is due".to_owned()),
+            })
+        };
+        planned.iter().map(record).collect()
     }
 
     fn commitment(&self, planned: &proto::Commitment) -> Vec<u8> {

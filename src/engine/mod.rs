@@ -1,14 +1,17 @@
-//! The engine: one sequencer that writes, and questions that read.
+//! The engine: one sequencer that decides, one committer that writes, and questions that read.
 //!
 //! [`Ledger`] is the handle that everything above holds. Its pieces: [`plan`] (what to write: pure), [`sequencer`] (the one
-//! thread that writes it), [`recovery`] (what must hold before it may), [`query`] (answers, as of a time), `tops` (the subject
+//! thread that plans), [`committer`] (the one that writes what was planned), [`known`] (what is planned and not yet written),
+//! [`recovery`] (what must hold before it may), [`query`] (answers, as of a time), `tops` (the subject
 //! map of each moment, for those), `idle` (a commitment now and then while nothing is written), [`clock`]. Beside it, with no
 //! ledger running: [`mod@derive`] (all rows once more, from the entries), [`check`] (whether what is there is that).
 
 pub mod check;
 pub mod clock;
+pub mod committer;
 pub mod derive;
 mod idle;
+pub mod known;
 pub mod plan;
 pub mod query;
 pub mod recovery;
@@ -189,29 +192,38 @@ impl Ledger {
             outcomes: Arc::clone(&outcomes),
             has_news: Arc::clone(&has_news),
         };
-        let sequencer = sequencer::Sequencer {
-            store: options.store,
-            skey: options.skey,
-            policy: recovered.policy,
+        let committer = committer::Committer {
+            store: Arc::clone(&options.store),
             principals: principals_sender,
-            clock: options.clock,
-            bounds: options.clock_bounds,
-            standstill: clock::Standstill::new(std::time::Instant::now()),
-            stood_us: 0,
-            tree: recovered.tree,
-            top: recovered.top,
-            leaves: recovered.leaves,
             tops,
-            last_time_us: recovered.last_time_us,
             newest: newest_sender,
             stopped: stopped_sender,
+            bounds: options.clock_bounds,
             clock_alarm,
             outcomes,
             has_news,
         };
-        std::thread::Builder::new()
-            .name("sequencer".into())
-            .spawn(move || sequencer.run(waiting))
+        // No room in between: when an order is taken, the one before it is carried out.
+        let (orders, taken) = std::sync::mpsc::sync_channel(0);
+        let sequencer = sequencer::Sequencer {
+            store: options.store,
+            skey: options.skey,
+            policy: recovered.policy,
+            principals: Arc::clone(&shared.principals.borrow()),
+            clock: options.clock,
+            bounds: options.clock_bounds,
+            standstill: clock::Standstill::new(std::time::Instant::now()),
+            tree: recovered.tree,
+            top: recovered.top,
+            leaves: recovered.leaves,
+            known: known::Known::default(),
+            last_time_us: recovered.last_time_us,
+            orders,
+        };
+        let thread = |name: &str| std::thread::Builder::new().name(name.into());
+        thread("committer")
+            .spawn(move || committer.run(taken))
+            .and_then(|_| thread("sequencer").spawn(move || sequencer.run(waiting)))
             .map_err(|error| recovery::OpenError::Thread(error.to_string()))?;
         Ok(Self { shared: Arc::new(shared), queue })
     }

@@ -1,18 +1,20 @@
 //! Planning a batch: a pure function from what the store holds, a clock reading and the waiting requests to the rows to
 //! commit and the answers to give. It touches nothing, so a model can check it.
 //!
-//! A request is all or none. Its statements are decided in order, each against the state the one before left. The batch
-//! closes with a commitment to the subject map, and the signed checkpoint over all of it is among the rows: what is on disk
-//! after the commit is provable at once.
+//! A request is all or none. Its statements are decided in order, each against the state the one before left; what was decided
+//! is signed, all of the batch at once, and then put into the log and into the histories. The batch closes with a commitment
+//! to the subject map, and the signed checkpoint over all of it is among the rows: what is on disk after the commit is provable
+//! at once.
 
 use std::cell::RefCell;
-use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
+use rayon::prelude::*;
 use sha2::{Digest as _, Sha256};
 
 use super::clock::{self, Bounds, Oddity};
+use super::known::{Bound, Events, Known, Learned};
 use super::trial::Trial;
 use crate::ledger::checkpoint::Checkpoint;
 use crate::ledger::entry::{MAX_ENTRY_LENGTH, entry_hash, sign_commitment, sign_record};
@@ -32,6 +34,9 @@ use crate::ledger::transition::{Binding, Step, SubjectState, Touch, View, transi
 use crate::proto::{self, Outcome};
 use crate::store::rows::{self, Event, Head, SubjectRow, Version};
 use crate::store::{Batch, Read, ReadError};
+
+/// Records that are signed one after the other, at least: fewer are not worth waking another thread for.
+const SIGNED_IN_A_ROW: usize = 8;
 
 /// A statement that passed the door: parsed, authenticated, its signature checked.
 #[derive(Debug, Clone)]
@@ -54,8 +59,10 @@ pub struct Submission {
 
 /// What a batch is planned on.
 pub struct Base<'a> {
-    /// What is committed.
+    /// What is committed, or at least all but the last batch.
     pub read: &'a dyn Read,
+    /// What earlier batches left: the last one, wherever it is not committed yet.
+    pub known: &'a Known,
     /// The tree over it.
     pub tree: &'a Tree,
     /// The upper part of the subject map over it.
@@ -74,8 +81,8 @@ pub struct Base<'a> {
 
 /// Makes entries of what is planned, and the checkpoint: the ledger's key signs them; [`super::derive`] has them from a log.
 pub trait Seal {
-    /// The entry of a record.
-    fn record(&self, record: &proto::Record) -> Vec<u8>;
+    /// The entries of a batch's records.
+    fn records(&self, records: &[proto::Record]) -> Vec<Vec<u8>>;
 
     /// The entry of a commitment.
     fn commitment(&self, commitment: &proto::Commitment) -> Vec<u8>;
@@ -88,8 +95,8 @@ pub trait Seal {
 }
 
 impl Seal for Skey {
-    fn record(&self, record: &proto::Record) -> Vec<u8> {
-        sign_record(record, self)
+    fn records(&self, records: &[proto::Record]) -> Vec<Vec<u8>> {
+        records.par_iter().with_min_len(SIGNED_IN_A_ROW).map(|record| sign_record(record, self)).collect()
     }
 
     fn commitment(&self, commitment: &proto::Commitment) -> Vec<u8> {
@@ -119,8 +126,8 @@ pub struct Plan {
     pub policy: Option<Policy>,
     /// Who may state what after the commit.
     pub principals: Arc<Principals>,
-    /// The state of the log after the commit.
-    pub head: Head,
+    /// The state of the log after the commit; `None`: nothing new is to be recorded.
+    pub head: Option<Head>,
     /// The new entries, from `base.tree.size()` on.
     pub entries: Vec<Vec<u8>>,
     /// The subtrees the new entries complete, and the edge they grew on: enough to prove the new entries.
@@ -129,6 +136,8 @@ pub struct Plan {
     pub decisions: Vec<Result<Vec<Accepted>, Rejected>>,
     /// What is odd about the clock.
     pub oddity: Option<Oddity>,
+    /// What the next batch has to know.
+    pub learned: Learned,
 }
 
 /// What became of one statement.
@@ -234,8 +243,19 @@ pub(super) struct Writer<'a> {
     /// Set once the batch has changed it.
     policy: Option<Policy>,
     new_nodes: Vec<Node>,
+    /// Records that are decided, and yet to be signed.
+    records: Vec<proto::Record>,
+    /// For each of them its places in histories.
+    places: Vec<Vec<Place>>,
     entries: Vec<Vec<u8>>,
     pub(super) overlay: Overlay<'a>,
+}
+
+/// A place in a history.
+struct Place {
+    key: SubjectKey,
+    version: u64,
+    effective: u64,
 }
 
 impl<'a> Writer<'a> {
@@ -249,13 +269,16 @@ impl<'a> Writer<'a> {
             leaves: Vec::new(),
             policy: None,
             new_nodes: base.tree.edge().collect(),
+            records: Vec::new(),
+            places: Vec::new(),
             entries: Vec::new(),
             overlay: Overlay {
                 read: base.read,
+                known: base.known,
                 subjects: RefCell::default(),
                 changed: BTreeSet::new(),
-                bound: BTreeMap::new(),
-                events: HashMap::new(),
+                bound: Bound::new(),
+                events: Events::new(),
                 principals: Arc::clone(base.principals),
             },
         }
@@ -303,7 +326,7 @@ impl<'a> Writer<'a> {
             let conflict = match (&known, own.get(&(submission.principal.as_str(), event_id))) {
                 (Some(event), _) => (event.statement_hash != hash).then_some(event.index),
                 // Twice in one request: the first of them would get the next index.
-                (None, Some(first)) => (*first != hash).then_some(self.tree.size()),
+                (None, Some(first)) => (*first != hash).then_some(self.next_index()),
                 (None, None) => None,
             };
             if let Some(index) = conflict {
@@ -319,7 +342,7 @@ impl<'a> Writer<'a> {
     fn held(&self, request: &[Submission]) -> Result<Option<Rejected>, ReadError> {
         let mut trial = Trial::new(&self.overlay);
         let mut policy = self.policy.as_ref().unwrap_or(self.base.policy);
-        let mut index = self.tree.size();
+        let mut index = self.next_index();
         let mut tried: BTreeSet<(&str, &str)> = BTreeSet::new();
         for (position, Submission { statement, principal, .. }) in request.iter().enumerate() {
             let id = (principal.as_str(), statement.event_id.as_str());
@@ -351,7 +374,7 @@ impl<'a> Writer<'a> {
         {
             return Ok(Accepted::Duplicate(event));
         }
-        let index = self.tree.size();
+        let index = self.next_index();
         let policy = self.policy.as_ref().unwrap_or(self.base.policy);
         let steps = transition(&self.overlay, policy, &submission.principal, &submission.statement, index)?;
         for step in &steps {
@@ -392,9 +415,14 @@ impl<'a> Writer<'a> {
         }))
     }
 
+    /// The index of the next entry.
+    fn next_index(&self) -> u64 {
+        self.tree.size() + u64::try_from(self.records.len()).expect("a batch is in memory")
+    }
+
     fn record(&mut self, submission: &Submission, step: &Step) -> Result<(), ReadError> {
-        let (index, recorded_at_us) = (self.tree.size(), self.next_time_us);
-        let record = proto::Record {
+        let (index, recorded_at_us) = (self.next_index(), self.next_time_us);
+        self.records.push(proto::Record {
             index,
             recorded_at_us,
             statement: submission.bytes.clone(),
@@ -405,37 +433,55 @@ impl<'a> Writer<'a> {
             rule: step.rule.clone(),
             detail: step.detail.clone(),
             subjects: step.touches.iter().map(named).collect(),
-        };
-        let entry_hash = self.push(self.base.seal.record(&record));
+        });
+        self.next_time_us += 1;
+        let mut places = Vec::with_capacity(step.touches.len());
         for touch in &step.touches {
-            self.touch(touch, &entry_hash, Version { index, recorded_at_us, effective: touch.after.effective() })?;
+            let version = Version { index, recorded_at_us, effective: touch.after.effective() };
+            places.push(self.touch(touch, version)?);
         }
+        self.places.push(places);
         Ok(())
     }
 
-    fn touch(&mut self, touch: &Touch, entry_hash: &Hash, version: Version) -> Result<(), ReadError> {
-        let (key, batch) = (touch.subject.key(), &mut self.batch);
-        rows::put_version(batch, &key, touch.version, &version);
-        let row = self.overlay.change(key)?;
-        assert_eq!(row.history.size(), touch.version, "the rules count the entries of a history as it does");
-        let leaf = history_leaf(version.index, entry_hash, version.effective);
-        row.history.append(leaf, |node| rows::put_history_node(batch, &key, &node));
-        row.binding = touch.after.clone();
-        row.hold = touch.hold.clone();
-        let Subject::Tag(name) = &touch.subject else { return Ok(()) };
+    /// Writes what a record makes of a subject, except into the tree of its history: that takes the record's hash.
+    fn touch(&mut self, touch: &Touch, version: Version) -> Result<Place, ReadError> {
+        let key = touch.subject.key();
+        rows::put_version(&mut self.batch, &key, touch.version, &version);
+        let subject = self.overlay.change(key)?;
+        assert_eq!(subject.count, touch.version, "the rules count the entries of a history as it does");
+        subject.count += 1;
+        subject.row.binding = touch.after.clone();
+        subject.row.hold = touch.hold.clone();
+        let place = Place { key, version: touch.version, effective: version.effective };
+        let Subject::Tag(name) = &touch.subject else { return Ok(place) };
         if touch.before.digest() == touch.after.digest() {
-            return Ok(());
+            return Ok(place);
         }
         let key = |digest: &Digest| (name.registry.clone(), name.repository.clone(), digest.clone(), name.tag.clone());
-        if let Some(digest) = touch.before.digest() {
-            rows::put_bound(&mut self.batch, (&name.registry, &name.repository), digest, &name.tag, false);
-            self.overlay.bound.insert(key(digest), false);
+        for (digest, is_bound) in [(touch.before.digest(), false), (touch.after.digest(), true)] {
+            let Some(digest) = digest else { continue };
+            rows::put_bound(&mut self.batch, (&name.registry, &name.repository), digest, &name.tag, is_bound);
+            self.overlay.bound.insert(key(digest), is_bound);
         }
-        if let Some(digest) = touch.after.digest() {
-            rows::put_bound(&mut self.batch, (&name.registry, &name.repository), digest, &name.tag, true);
-            self.overlay.bound.insert(key(digest), true);
+        Ok(place)
+    }
+
+    /// Signs what was decided, and puts it into the log and the histories.
+    fn seal(&mut self) {
+        let subjects = self.overlay.subjects.get_mut();
+        let first = self.tree.size();
+        let entries = self.base.seal.records(&self.records);
+        for (index, (entry, places)) in (first..).zip(entries.into_iter().zip(std::mem::take(&mut self.places))) {
+            let hash = push(&mut self.batch, &mut self.tree, &mut self.new_nodes, &entry);
+            self.entries.push(entry);
+            for Place { key, version, effective } in places {
+                let history = &mut subjects.get_mut(&key).expect("it was touched").row.history;
+                assert_eq!(history.size(), version, "histories grow in the order of their entries");
+                let leaf = history_leaf(index, &hash, effective);
+                history.append(leaf, |node| rows::put_history_node(&mut self.batch, &key, &node));
+            }
         }
-        Ok(())
     }
 
     /// Writes what became of the subjects, and appends the commitment that closes the batch.
@@ -443,7 +489,7 @@ impl<'a> Writer<'a> {
         let subjects = self.overlay.subjects.get_mut();
         let mut leaves = Vec::with_capacity(self.overlay.changed.len());
         for key in &self.overlay.changed {
-            let row = &subjects[key];
+            let row = &subjects[key].row;
             rows::put_subject(&mut self.batch, key, row);
             leaves.push(map_leaf(*key, &row.history).hashed());
         }
@@ -455,23 +501,11 @@ impl<'a> Writer<'a> {
             map_root: self.top.root().to_vec(),
             map_size: self.top.size(),
         };
-        self.push(self.base.seal.commitment(&commitment));
-        Ok(())
-    }
-
-    /// Appends an entry, and returns its leaf hash.
-    fn push(&mut self, entry: Vec<u8>) -> Hash {
-        assert!(entry.len() <= MAX_ENTRY_LENGTH, "the limits on statements and tags keep entries below 65,535 bytes");
-        let leaf = entry_hash(&entry);
-        rows::put_entry(&mut self.batch, self.tree.size(), &leaf, &entry);
-        let (batch, nodes) = (&mut self.batch, &mut self.new_nodes);
-        self.tree.append(leaf, |node| {
-            rows::put_node(batch, &node);
-            nodes.push(node);
-        });
-        self.entries.push(entry);
         self.next_time_us += 1;
-        leaf
+        let entry = self.base.seal.commitment(&commitment);
+        push(&mut self.batch, &mut self.tree, &mut self.new_nodes, &entry);
+        self.entries.push(entry);
+        Ok(())
     }
 
     fn finish(
@@ -479,11 +513,9 @@ impl<'a> Writer<'a> {
         decisions: Vec<Result<Vec<Accepted>, Rejected>>,
         oddity: Option<Oddity>,
     ) -> Result<Plan, ReadError> {
-        if self.entries.is_empty() {
+        if self.records.is_empty() {
             // Nothing but duplicates and refusals: the state of the log stays.
-            let head = rows::head(self.base.read)?
-                .ok_or_else(|| ReadError::Damaged { table: "meta", what: "the head is missing".into() })?;
-            return Ok(self.into_plan(head, decisions, None));
+            return Ok(self.into_plan(None, decisions, None));
         }
         self.close(decisions, oddity)
     }
@@ -494,14 +526,20 @@ impl<'a> Writer<'a> {
         decisions: Vec<Result<Vec<Accepted>, Rejected>>,
         oddity: Option<Oddity>,
     ) -> Result<Plan, ReadError> {
+        self.seal();
         self.commit()?;
         let checkpoint = self.base.seal.checkpoint(&Checkpoint { size: self.tree.size(), root: self.tree.root() });
         let head = Head { size: self.tree.size(), recorded_at_us: self.next_time_us - 1, checkpoint };
         rows::put_head(&mut self.batch, &head);
-        Ok(self.into_plan(head, decisions, oddity))
+        Ok(self.into_plan(Some(head), decisions, oddity))
     }
 
-    fn into_plan(self, head: Head, decisions: Vec<Result<Vec<Accepted>, Rejected>>, oddity: Option<Oddity>) -> Plan {
+    fn into_plan(
+        self,
+        head: Option<Head>,
+        decisions: Vec<Result<Vec<Accepted>, Rejected>>,
+        oddity: Option<Oddity>,
+    ) -> Plan {
         Plan {
             batch: self.batch,
             tree: self.tree,
@@ -514,35 +552,76 @@ impl<'a> Writer<'a> {
             nodes: self.new_nodes.into_iter().collect(),
             decisions,
             oddity,
+            learned: Learned {
+                subjects: self.overlay.subjects.into_inner().into_iter().map(|(key, seen)| (key, seen.row)).collect(),
+                bound: self.overlay.bound,
+                events: self.overlay.events,
+            },
         }
     }
+}
+
+/// Appends an entry to the log, and returns its leaf hash.
+fn push(batch: &mut Batch, tree: &mut Tree, new_nodes: &mut Vec<Node>, entry: &[u8]) -> Hash {
+    assert!(entry.len() <= MAX_ENTRY_LENGTH, "the limits on statements and tags keep entries below 65,535 bytes");
+    let leaf = entry_hash(entry);
+    rows::put_entry(batch, tree.size(), &leaf, entry);
+    tree.append(leaf, |node| {
+        rows::put_node(batch, &node);
+        new_nodes.push(node);
+    });
+    leaf
 }
 
 fn named(touch: &Touch) -> proto::Subject {
     proto::Subject { kind: touch.subject.kind().into(), version: touch.version, name: touch.name.clone() }
 }
 
-/// What is committed, and on top of it what this batch has planned so far.
+/// What is committed or known, and on top of it what this batch has planned so far.
 pub(super) struct Overlay<'a> {
     read: &'a dyn Read,
+    known: &'a Known,
     /// Every subject looked at: each is asked for several times.
-    subjects: RefCell<HashMap<SubjectKey, SubjectRow>>,
+    subjects: RefCell<HashMap<SubjectKey, Seen>>,
     /// Which of them this batch changes.
     changed: BTreeSet<SubjectKey>,
-    bound: BTreeMap<(Registry, Repository, Digest, Tag), bool>,
-    events: HashMap<(String, String), Event>,
+    bound: Bound,
+    events: Events,
     /// In force for the next entry.
     pub(super) principals: Arc<Principals>,
 }
 
+/// A subject, as far as it is planned.
+struct Seen {
+    /// Its history without the entries that are yet to be signed.
+    row: SubjectRow,
+    /// Number of entries in its history, with those.
+    count: u64,
+}
+
+impl Seen {
+    fn state(&self) -> SubjectState {
+        SubjectState { count: self.count, ..self.row.state() }
+    }
+}
+
 impl Overlay<'_> {
+    fn look(&self, key: &SubjectKey) -> Result<Seen, ReadError> {
+        let row = match self.known.subject(key) {
+            Some(row) => row.clone(),
+            None => rows::subject(self.read, key)?,
+        };
+        Ok(Seen { count: row.history.size(), row })
+    }
+
     /// A subject, to be changed.
-    fn change(&mut self, key: SubjectKey) -> Result<&mut SubjectRow, ReadError> {
+    fn change(&mut self, key: SubjectKey) -> Result<&mut Seen, ReadError> {
         self.changed.insert(key);
-        match self.subjects.get_mut().entry(key) {
-            Entry::Occupied(known) => Ok(known.into_mut()),
-            Entry::Vacant(unknown) => Ok(unknown.insert(rows::subject(self.read, &key)?)),
+        if !self.subjects.get_mut().contains_key(&key) {
+            let seen = self.look(&key)?;
+            self.subjects.get_mut().insert(key, seen);
         }
+        Ok(self.subjects.get_mut().get_mut(&key).expect("it was looked at"))
     }
 
     /// The tags that are or ever were bound to a digest, and whether they are.
@@ -554,7 +633,7 @@ impl Overlay<'_> {
     ) -> Result<BTreeMap<Tag, bool>, ReadError> {
         let mut tags: BTreeMap<Tag, bool> =
             rows::ever_bound(self.read, registry, repository, digest)?.into_iter().collect();
-        for ((of, within, to, tag), is_bound) in &self.bound {
+        for ((of, within, to, tag), is_bound) in self.known.bound().iter().chain(&self.bound) {
             if (of, within, to) == (registry, repository, digest) {
                 tags.insert(tag.clone(), *is_bound);
             }
@@ -563,7 +642,8 @@ impl Overlay<'_> {
     }
 
     fn event(&self, principal: &str, event_id: &str) -> Result<Option<Event>, ReadError> {
-        match self.events.get(&(principal.to_owned(), event_id.to_owned())) {
+        let id = (principal.to_owned(), event_id.to_owned());
+        match self.events.get(&id).or_else(|| self.known.events().get(&id)) {
             Some(event) => Ok(Some(event.clone())),
             None => rows::event(self.read, principal, event_id),
         }
@@ -574,11 +654,13 @@ impl View for Overlay<'_> {
     type Error = ReadError;
 
     fn subject(&self, key: &SubjectKey) -> Result<SubjectState, ReadError> {
-        let mut subjects = self.subjects.borrow_mut();
-        match subjects.entry(*key) {
-            Entry::Occupied(known) => Ok(known.get().state()),
-            Entry::Vacant(unknown) => Ok(unknown.insert(rows::subject(self.read, key)?).state()),
+        if let Some(seen) = self.subjects.borrow().get(key) {
+            return Ok(seen.state());
         }
+        let seen = self.look(key)?;
+        let state = seen.state();
+        self.subjects.borrow_mut().insert(*key, seen);
+        Ok(state)
     }
 
     fn tags_bound_to(

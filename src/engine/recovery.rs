@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::known::Known;
 use super::plan::{Base, plan_genesis};
 use super::{Committed, Options};
 use crate::ledger::checkpoint::{Checkpoint, CheckpointError};
@@ -91,7 +92,7 @@ pub enum OpenError {
     #[error(transparent)]
     Commit(#[from] CommitError),
     /// The operating system gives no thread.
-    #[error("cannot start the sequencer's thread: {0}")]
+    #[error("cannot start the threads that write: {0}")]
     Thread(String),
 }
 
@@ -172,6 +173,7 @@ fn hold_against(note: &str, tree: &Tree, options: &Options) -> Result<(), OpenEr
 fn begin(options: &Options) -> Result<(), OpenError> {
     let base = Base {
         read: &*options.store,
+        known: &Known::default(),
         tree: &Tree::default(),
         top: &map::Top::default(),
         leaves: &StoredLeaves::new(&*options.store),

@@ -1,27 +1,27 @@
-//! The one thread that writes.
+//! The thread that decides what is written, and in which order.
 //!
-//! It takes what is waiting (no timer: the batch is what arrived while the last commit was in flight), plans it, commits it
-//! synced, publishes it, and only then answers. Told so, it commits to what there is without any new record. A commit that
-//! fails leaves it unknown what is on disk; writing on could sign two histories. So the sequencer stops for good, says why,
-//! and a restart recovers from what is there. A panic is the same: nobody knows how far it came.
+//! It takes what is waiting (no timer: the batch is what arrived while the last one was planned), plans it on what the batches
+//! before it leave, and hands it to the [committer](super::committer). While that writes, it plans the next one: what is
+//! planned so is acknowledged by nobody, and lost together with the batch it stands on if that can't be written. A panic is the
+//! end: nobody knows how far it came.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::SyncSender;
 use std::time::Instant;
 
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 
-use super::clock::{Bounds, Oddity, ReadClock, Standstill};
-use super::plan::{Accepted, Base, Plan, Rejected, plan, plan_idle};
-use super::tops::Tops;
-use super::{AppendError, Command, Committed, Tally, Waiting};
+use super::clock::{Bounds, ReadClock, Standstill};
+use super::committer::{Answers, BUG, Order};
+use super::known::Known;
+use super::plan::{Base, Plan, Submission, plan, plan_idle};
+use super::{Command, Waiting};
 use crate::ledger::map;
 use crate::ledger::merkle::Tree;
 use crate::ledger::note::Skey;
 use crate::ledger::policy::Policy;
 use crate::ledger::principals::Principals;
-use crate::proto;
 use crate::store::Store;
 use crate::store::leaf_pages::LeafPages;
 
@@ -32,202 +32,98 @@ const BATCH_STATEMENTS: usize = 2048;
 /// Most bytes of statements in one commit, likewise.
 const BATCH_BYTES: usize = 8 << 20;
 
-/// What the thread owns. Nobody else touches any of it.
+/// What the thread owns: the ledger as it is after the last batch that was planned. Nobody else touches any of it.
 pub(super) struct Sequencer {
     pub(super) store: Arc<dyn Store>,
     pub(super) skey: Skey,
     /// The rules in force.
     pub(super) policy: Policy,
-    /// Who may state what, also for those who let callers in. It changes before anybody hears of the change.
-    pub(super) principals: watch::Sender<Arc<Principals>>,
+    /// Who may state what.
+    pub(super) principals: Arc<Principals>,
     pub(super) clock: ReadClock,
     pub(super) bounds: Bounds,
     pub(super) standstill: Standstill,
-    /// For how long the clock has stood still, in microseconds.
-    pub(super) stood_us: u64,
-    /// The tree over everything committed.
     pub(super) tree: Tree,
-    /// The upper part of the subject map over it.
+    /// The upper part of the subject map.
     pub(super) top: map::Top,
     /// The leaves of that map.
     pub(super) leaves: LeafPages,
-    /// The same for readers.
-    pub(super) tops: Arc<Tops>,
-    /// Time of the last committed entry.
+    /// What the store may not have yet.
+    pub(super) known: Known,
+    /// Time of the last entry.
     pub(super) last_time_us: u64,
-    pub(super) newest: watch::Sender<Arc<Committed>>,
-    pub(super) stopped: watch::Sender<Option<String>>,
-    /// Whether the clock was beyond its bounds at the last commit.
-    pub(super) clock_alarm: Arc<AtomicBool>,
-    /// Statements recorded since the start, by outcome.
-    pub(super) outcomes: Arc<Tally>,
-    /// Set when something was recorded.
-    pub(super) has_news: Arc<AtomicBool>,
+    pub(super) orders: SyncSender<Order>,
 }
 
 impl Sequencer {
-    /// Runs until it is told to end, nobody can append any more, or a commit fails.
+    /// Runs until it is told to end, nobody can append any more, or nothing can be written any more.
     pub(super) fn run(mut self, mut commands: mpsc::Receiver<Command>) {
-        let mut is_last = false;
-        while !is_last {
-            let batch = next_batch(&mut commands);
-            is_last = batch.is_last;
-            let halt = batch.halt.clone();
-            // What it panics over may be half changed, and is never looked at again.
-            match catch_unwind(AssertUnwindSafe(|| self.write(batch))) {
-                Ok(Ok(())) => {}
-                Ok(Err(_)) => return,
-                Err(_) => {
-                    let reason = "a bug was hit while a batch was written, and the log says where".to_owned();
-                    tracing::error!(reason, "the sequencer stops: appends are refused until a restart");
-                    self.stopped.send_replace(Some(reason));
+        let reason = loop {
+            let NextBatch { requests, commits, ends } = next_batch(&mut commands);
+            let (requests, answers): (Vec<_>, Answers) =
+                requests.into_iter().map(|waiting| (waiting.submissions, waiting.reply)).unzip();
+            if !requests.is_empty() || commits {
+                let first = self.tree.size();
+                let reading_us = (self.clock)();
+                let stood_us = self.standstill.see(reading_us, Instant::now());
+                // What it panics over may be half changed, and is never looked at again.
+                let planned = catch_unwind(AssertUnwindSafe(|| self.plan(reading_us, &requests, commits)));
+                let order = match planned.unwrap_or_else(|_| Err(BUG.to_owned())) {
+                    Ok(plan) => Order::Commit { first, plan: Box::new(plan), stood_us, answers },
+                    Err(reason) => Order::Fail { reason, answers },
+                };
+                if let Err(order) = self.orders.send(order) {
+                    order.0.refuse();
                     return;
                 }
             }
-            if let Some(reason) = halt {
-                tracing::error!(reason, "the sequencer stops: appends are refused until a restart");
-                self.stopped.send_replace(Some(reason));
-                return;
+            if let Some(reason) = ends {
+                break reason;
             }
-        }
-        let Self { store, stopped, .. } = self;
+        };
+        let Self { store, orders, .. } = self;
         // Whoever waits for the end may open the store again.
         drop(store);
-        stopped.send_replace(Some("it was shut down".into()));
+        let _ = orders.send(reason);
     }
 
-    /// Plans, commits, publishes, answers. An error is fatal.
-    fn write(&mut self, batch: NextBatch) -> Result<(), String> {
-        let (requests, replies): (Vec<_>, Vec<_>) =
-            batch.requests.into_iter().map(|waiting| (waiting.submissions, waiting.reply)).unzip();
-        if requests.is_empty() && !batch.commits {
-            return Ok(());
-        }
-        let principals = Arc::clone(&self.principals.borrow());
-        let reading_us = (self.clock)();
-        self.stood_us = self.standstill.see(reading_us, Instant::now());
+    fn plan(&mut self, reading_us: u64, requests: &[Vec<Submission>], commits: bool) -> Result<Plan, String> {
         let base = Base {
             read: &*self.store,
+            known: &self.known,
             tree: &self.tree,
             top: &self.top,
             leaves: &self.leaves,
             last_time_us: self.last_time_us,
             policy: &self.policy,
-            principals: &principals,
+            principals: &self.principals,
             seal: &self.skey,
         };
-        let planned = if requests.is_empty() {
-            plan_idle(&base, reading_us, self.bounds)
-        } else {
-            plan(&base, reading_us, self.bounds, &requests)
+        let planned = match requests {
+            [] => plan_idle(&base, reading_us, self.bounds),
+            _ => plan(&base, reading_us, self.bounds, requests),
         };
         // Where nothing of it was new, the commitment that was asked for is still due.
         let planned = match planned {
-            Ok(plan) if plan.entries.is_empty() && batch.commits => {
+            Ok(plan) if plan.entries.is_empty() && commits => {
                 plan_idle(&base, reading_us, self.bounds).map(|idle| Plan { decisions: plan.decisions, ..idle })
             }
             planned => planned,
         };
-        let outcome = planned.map_err(|error| error.to_string()).and_then(|plan| self.commit(plan));
-        match outcome {
-            Ok((decisions, committed)) => {
-                for (reply, decision) in replies.into_iter().zip(decisions) {
-                    let answer = decision.map(|accepted| (accepted, Arc::clone(&committed)));
-                    // A client that left has its entry all the same; with an event id it can ask again.
-                    let _ = reply.send(answer.map_err(AppendError::from));
-                }
-                Ok(())
+        let mut plan = planned.map_err(|error| error.to_string())?;
+        self.known.learn(std::mem::take(&mut plan.learned));
+        if let Some(head) = &plan.head {
+            self.leaves.put(&plan.leaves).map_err(|error| error.to_string())?;
+            (self.tree, self.top) = (plan.tree.clone(), plan.top.clone());
+            if let Some(policy) = &plan.policy {
+                self.policy = policy.clone();
             }
-            Err(reason) => {
-                tracing::error!(reason, "the sequencer stops: appends are refused until a restart");
-                // Health is red before anybody hears of it.
-                self.stopped.send_replace(Some(reason.clone()));
-                for reply in replies {
-                    let _ = reply.send(Err(AppendError::Stopped(reason.clone())));
-                }
-                Err(reason)
-            }
+            self.principals = Arc::clone(&plan.principals);
+            self.last_time_us = head.recorded_at_us;
         }
-    }
-
-    fn commit(&mut self, plan: Plan) -> Result<Written, String> {
-        self.report(plan.oddity);
-        if plan.entries.is_empty() {
-            return Ok((plan.decisions, Arc::clone(&self.newest.borrow())));
-        }
-        let first = self.tree.size();
-        // First of all: a reader may see the rows before the commit returns, and also where it returns an error.
-        self.tops.put(plan.tree.size(), plan.top.clone());
-        self.store.commit(first, plan.batch).map_err(|error| error.to_string())?;
-        // Durable from here on.
-        self.leaves.put(&plan.leaves).map_err(|error| error.to_string())?;
-        (self.tree, self.top) = (plan.tree, plan.top);
-        if let Some(policy) = plan.policy {
-            tracing::info!(digest = %policy.digest(), "another policy is in force");
-            self.policy = policy;
-        }
-        if !Arc::ptr_eq(&plan.principals, &self.principals.borrow()) {
-            tracing::info!(count = plan.principals.len(), digest = %plan.principals.digest(), "the principals have changed");
-            self.principals.send_replace(plan.principals);
-        }
-        self.last_time_us = plan.head.recorded_at_us;
-        let committed = Arc::new(Committed { head: plan.head, first, entries: plan.entries, nodes: plan.nodes });
-        self.newest.send_replace(Arc::clone(&committed));
-        self.tell(&plan.decisions);
-        Ok((plan.decisions, committed))
-    }
-
-    /// Counts outcomes, and raises the alarm for what policy forbids and what drifted.
-    fn tell(&self, decisions: &[Result<Vec<Accepted>, Rejected>]) {
-        for accepted in decisions.iter().flatten().flatten() {
-            let Accepted::New(receipt) = accepted else { continue };
-            self.outcomes.add(receipt.outcome());
-            self.has_news.store(true, Ordering::Relaxed);
-            let (index, rule, detail) = (receipt.index, &receipt.rule, &receipt.detail);
-            match receipt.outcome() {
-                proto::Outcome::Violation => {
-                    tracing::error!(index, rule, detail, "violation: it happened against policy")
-                }
-                proto::Outcome::Drift => tracing::warn!(index, detail, "drift: the world differs from the record"),
-                _ => {}
-            }
-        }
-    }
-
-    fn report(&self, oddity: Option<Oddity>) {
-        match oddity {
-            Some(Oddity::StoodOrSteppedBack { behind_us, alarm: true }) => {
-                tracing::error!(
-                    behind_us,
-                    "clock alarm: the clock is far behind the last entry; check the time source"
-                );
-            }
-            Some(Oddity::StoodOrSteppedBack { behind_us, alarm: false }) => {
-                tracing::warn!(
-                    behind_us,
-                    "the clock stood still or stepped back; the ledger counts on by microseconds"
-                );
-            }
-            Some(Oddity::TooFarAhead { ahead_us }) => {
-                tracing::error!(
-                    ahead_us,
-                    "clock alarm: the clock is far ahead of the last entry; check the time source"
-                );
-            }
-            None => {}
-        }
-        let stands = self.stood_us > self.bounds.behind_us;
-        if stands {
-            tracing::error!(stood_us = self.stood_us, "clock alarm: the clock stands still; check the time source");
-        }
-        let is_off =
-            matches!(oddity, Some(Oddity::StoodOrSteppedBack { alarm: true, .. } | Oddity::TooFarAhead { .. }));
-        let alarm = is_off || stands;
-        self.clock_alarm.store(alarm, Ordering::Relaxed);
+        Ok(plan)
     }
 }
-
-type Written = (Vec<Result<Vec<Accepted>, Rejected>>, Arc<Committed>);
 
 /// What is written in one go.
 #[derive(Default)]
@@ -235,10 +131,8 @@ struct NextBatch {
     requests: Vec<Waiting>,
     /// A commitment is asked for. Every batch of records has one anyway.
     commits: bool,
-    /// Nothing comes after it.
-    is_last: bool,
-    /// Nothing may come after it.
-    halt: Option<String>,
+    /// Nothing comes after it, and this is how it ends.
+    ends: Option<Order>,
 }
 
 /// Waits for a command, and takes with it what else is waiting.
@@ -253,8 +147,10 @@ fn next_batch(commands: &mut mpsc::Receiver<Command>) -> NextBatch {
                 batch.requests.push(request);
             }
             Some(Command::Commit) => batch.commits = true,
-            Some(Command::Halt(reason)) => return NextBatch { halt: Some(reason), ..batch },
-            Some(Command::Close) | None => return NextBatch { is_last: true, ..batch },
+            Some(Command::Halt(reason)) => {
+                return NextBatch { ends: Some(Order::Fail { reason, answers: Vec::new() }), ..batch };
+            }
+            Some(Command::Close) | None => return NextBatch { ends: Some(Order::Close), ..batch },
         }
         if statements >= BATCH_STATEMENTS || bytes >= BATCH_BYTES {
             return batch;

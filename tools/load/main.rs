@@ -29,6 +29,8 @@ use tagledger::ledger::note::Vkey;
 use tagledger::proto;
 use tagledger::proto::log_service_client::LogServiceClient;
 
+use tokio_stream::StreamExt as _;
+
 use drive::{Seen, histogram};
 use scenarios::{Measured, Place};
 use server::{Server, bytes_below, copy_of};
@@ -234,8 +236,11 @@ async fn scenario(
     line.insert("server_rss_mib".into(), (server.memory_kib("VmRSS")? / 1024).into());
     line.insert("server_rss_peak_mib".into(), (server.memory_kib("VmHWM")? / 1024).into());
     server.stop()?;
-    let database = bytes_below(&data_dir.join("db"))?;
-    line.insert("disk_bytes".into(), database.into());
+    // As it is found after the next start: what was written ahead has gone where it belongs.
+    Server::start(programs, &data_dir, None)?.stop()?;
+    line.insert("disk_bytes".into(), bytes_below(&data_dir.join("db"))?.into());
+    line.insert("entry_bytes".into(), place.entry_bytes.into());
+    line.insert("entries_before".into(), place.size.into());
     Ok(line)
 }
 
@@ -244,7 +249,14 @@ async fn place<'a>(arguments: &Arguments, programs: &'a Path, server: &'a Server
     let mut log = LogServiceClient::new(server.channels(1).await?.remove(0));
     let note = log.get_checkpoint(proto::GetCheckpointRequest {}).await?.into_inner().checkpoint;
     let size = Checkpoint::open(&note, &vkey)?.size;
+    let request = proto::ListEntriesRequest { begin: size.saturating_sub(5_000), end: size };
+    let (mut listed, mut count, mut bytes) = (log.list_entries(request).await?.into_inner(), 0, 0);
+    while let Some(entry) = listed.next().await {
+        count += 1;
+        bytes += entry?.entry.map_or(0, |entry| entry.entry.len() as u64);
+    }
     Ok(Place {
+        entry_bytes: bytes / count.max(1),
         server,
         programs,
         traffic: Arc::new(Mutex::new(Traffic::after(arguments.seed, arguments.preload))),

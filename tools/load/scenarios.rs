@@ -45,6 +45,8 @@ pub(crate) struct Place<'a> {
     pub(crate) vkey: Vkey,
     /// Entries of the ledger as it was preloaded.
     pub(crate) size: u64,
+    /// Of the newest of them, on average.
+    pub(crate) entry_bytes: u64,
     pub(crate) warm_up: Duration,
     pub(crate) time: Duration,
 }

@@ -1,0 +1,181 @@
+//! The thread that writes.
+//!
+//! It commits what the [sequencer](super::sequencer) planned, synced and in its order, publishes it, and only then answers. A
+//! commit that fails leaves it unknown what is on disk; writing on could sign two histories. So the committer stops for good,
+//! says why, and a restart recovers from what is there. A panic is the same.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::Receiver;
+
+use tokio::sync::{oneshot, watch};
+
+use super::clock::{Bounds, Oddity};
+use super::plan::{Accepted, Plan, Rejected};
+use super::tops::Tops;
+use super::{AppendError, Committed, Decided, Tally};
+use crate::ledger::principals::Principals;
+use crate::proto;
+use crate::store::Store;
+
+/// Why nothing is written any more after a panic.
+pub(super) const BUG: &str = "a bug was hit while a batch was written, and the log says where";
+
+/// Where the answers go, one for each request of a batch.
+pub(super) type Answers = Vec<oneshot::Sender<Result<Decided, AppendError>>>;
+
+/// What the committer is told.
+pub(super) enum Order {
+    /// Write this.
+    Commit {
+        /// Entries before it.
+        first: u64,
+        plan: Box<Plan>,
+        /// For how long the clock has stood still, in microseconds.
+        stood_us: u64,
+        answers: Answers,
+    },
+    /// It can't go on, for this reason.
+    Fail { reason: String, answers: Answers },
+    /// Nothing comes any more.
+    Close,
+}
+
+impl Order {
+    /// Lets those who wait for it know that nobody takes it any more.
+    pub(super) fn refuse(self) {
+        if let Self::Commit { answers, .. } | Self::Fail { answers, .. } = self {
+            // They find out why when they see that nobody answers.
+            drop(answers);
+        }
+    }
+}
+
+/// What the thread owns.
+pub(super) struct Committer {
+    pub(super) store: Arc<dyn Store>,
+    /// Who may state what, for those who let callers in. It changes before anybody hears of the change.
+    pub(super) principals: watch::Sender<Arc<Principals>>,
+    /// The upper part of the subject map of each state, for readers.
+    pub(super) tops: Arc<Tops>,
+    pub(super) newest: watch::Sender<Arc<Committed>>,
+    pub(super) stopped: watch::Sender<Option<String>>,
+    pub(super) bounds: Bounds,
+    /// Whether the clock was beyond its bounds at the last commit.
+    pub(super) clock_alarm: Arc<AtomicBool>,
+    /// Statements recorded since the start, by outcome.
+    pub(super) outcomes: Arc<Tally>,
+    /// Set when something was recorded.
+    pub(super) has_news: Arc<AtomicBool>,
+}
+
+impl Committer {
+    /// Runs until it is told to end, or a commit fails.
+    pub(super) fn run(self, orders: Receiver<Order>) {
+        for order in &orders {
+            match order {
+                Order::Commit { first, plan, stood_us, answers } => {
+                    let written = catch_unwind(AssertUnwindSafe(|| self.commit(first, *plan, stood_us)));
+                    let (decisions, committed) = match written.unwrap_or_else(|_| Err(BUG.to_owned())) {
+                        Ok(written) => written,
+                        Err(reason) => return self.fail(reason, answers),
+                    };
+                    for (answer, decision) in answers.into_iter().zip(decisions) {
+                        let decided = decision.map(|accepted| (accepted, Arc::clone(&committed)));
+                        // A client that left has its entry all the same; with an event id it can ask again.
+                        let _ = answer.send(decided.map_err(AppendError::from));
+                    }
+                }
+                Order::Fail { reason, answers } => return self.fail(reason, answers),
+                Order::Close => break,
+            }
+        }
+        let Self { store, stopped, .. } = self;
+        // Whoever waits for the end may open the store again.
+        drop(store);
+        stopped.send_replace(Some("it was shut down".into()));
+    }
+
+    fn fail(self, reason: String, answers: Answers) {
+        tracing::error!(reason, "the sequencer stops: appends are refused until a restart");
+        // Health is red before anybody hears of it.
+        self.stopped.send_replace(Some(reason.clone()));
+        for answer in answers {
+            let _ = answer.send(Err(AppendError::Stopped(reason.clone())));
+        }
+    }
+
+    fn commit(&self, first: u64, plan: Plan, stood_us: u64) -> Result<Written, String> {
+        self.report(plan.oddity, stood_us);
+        let Some(head) = plan.head else {
+            return Ok((plan.decisions, Arc::clone(&self.newest.borrow())));
+        };
+        // First of all: a reader may see the rows before the commit returns, and also where it returns an error.
+        self.tops.put(head.size, plan.top);
+        self.store.commit(first, plan.batch).map_err(|error| error.to_string())?;
+        // Durable from here on.
+        if let Some(policy) = plan.policy {
+            tracing::info!(digest = %policy.digest(), "another policy is in force");
+        }
+        if !Arc::ptr_eq(&plan.principals, &self.principals.borrow()) {
+            tracing::info!(count = plan.principals.len(), digest = %plan.principals.digest(), "the principals have changed");
+            self.principals.send_replace(plan.principals);
+        }
+        let committed = Arc::new(Committed { head, first, entries: plan.entries, nodes: plan.nodes });
+        self.newest.send_replace(Arc::clone(&committed));
+        self.tell(&plan.decisions);
+        Ok((plan.decisions, committed))
+    }
+
+    /// Counts outcomes, and raises the alarm for what policy forbids and what drifted.
+    fn tell(&self, decisions: &[Result<Vec<Accepted>, Rejected>]) {
+        for accepted in decisions.iter().flatten().flatten() {
+            let Accepted::New(receipt) = accepted else { continue };
+            self.outcomes.add(receipt.outcome());
+            self.has_news.store(true, Ordering::Relaxed);
+            let (index, rule, detail) = (receipt.index, &receipt.rule, &receipt.detail);
+            match receipt.outcome() {
+                proto::Outcome::Violation => {
+                    tracing::error!(index, rule, detail, "violation: it happened against policy")
+                }
+                proto::Outcome::Drift => tracing::warn!(index, detail, "drift: the world differs from the record"),
+                _ => {}
+            }
+        }
+    }
+
+    fn report(&self, oddity: Option<Oddity>, stood_us: u64) {
+        match oddity {
+            Some(Oddity::StoodOrSteppedBack { behind_us, alarm: true }) => {
+                tracing::error!(
+                    behind_us,
+                    "clock alarm: the clock is far behind the last entry; check the time source"
+                );
+            }
+            Some(Oddity::StoodOrSteppedBack { behind_us, alarm: false }) => {
+                tracing::warn!(
+                    behind_us,
+                    "the clock stood still or stepped back; the ledger counts on by microseconds"
+                );
+            }
+            Some(Oddity::TooFarAhead { ahead_us }) => {
+                tracing::error!(
+                    ahead_us,
+                    "clock alarm: the clock is far ahead of the last entry; check the time source"
+                );
+            }
+            None => {}
+        }
+        let stands = stood_us > self.bounds.behind_us;
+        if stands {
+            tracing::error!(stood_us, "clock alarm: the clock stands still; check the time source");
+        }
+        let is_off =
+            matches!(oddity, Some(Oddity::StoodOrSteppedBack { alarm: true, .. } | Oddity::TooFarAhead { .. }));
+        let alarm = is_off || stands;
+        self.clock_alarm.store(alarm, Ordering::Relaxed);
+    }
+}
+
+type Written = (Vec<Result<Vec<Accepted>, Rejected>>, Arc<Committed>);
