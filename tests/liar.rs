@@ -43,8 +43,9 @@ use tagledger::ledger::transition::Binding;
 use tagledger::proto::subject_proof::Terminal;
 use tagledger::proto::{self, Evidence, HistoryProof, SubjectProof};
 use tagledger::store::leaf_pages::LeafPages;
+use tagledger::store::log_tree::LogTree;
 use tagledger::store::memory::MemoryStore;
-use tagledger::store::rows::{self, StoredHistory, StoredLeaves, StoredNodes, SubjectRow, Version};
+use tagledger::store::rows::{self, StoredHistory, StoredLeaves, SubjectRow, Version};
 use tagledger::store::{Batch, Store as _, Table};
 use world::{delete, deploy, digest, happened, requested};
 
@@ -682,7 +683,7 @@ fn forgetting(stage: &Stage, subject: &Subject, statements: &[proto::Statement])
     let mut rising = leaves.into_iter();
     let Ok(top) = Top::load(|| Ok::<_, Infallible>(rising.next()));
     let head = rows::head(&rows).expect("readable").expect("it has begun");
-    let tree = Tree::load(&StoredNodes(&rows), head.size).expect("all nodes are kept");
+    let tree = LogTree::load(&rows, head.size).expect("all nodes are kept");
     let base = Base {
         read: &rows,
         known: &Known::default(),

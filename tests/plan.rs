@@ -27,6 +27,7 @@ use tagledger::proto;
 use tagledger::proto::Disposition::{Happened, Intended};
 use tagledger::proto::statement::Kind;
 use tagledger::store::leaf_pages::LeafPages;
+use tagledger::store::log_tree::LogTree;
 use tagledger::store::memory::MemoryStore;
 use tagledger::store::rows::{self, StoredHistory, StoredLeaves};
 use tagledger::store::{Read, Store};
@@ -95,7 +96,7 @@ fn submission((statement, first): &(proto::Statement, bool)) -> Submission {
 /// A store, the tree and the map over it, and the time of its last entry.
 struct Log {
     store: MemoryStore,
-    tree: Tree,
+    tree: LogTree,
     top: map::Top,
     leaves: LeafPages,
     known: Ahead,
@@ -109,7 +110,7 @@ impl Log {
     fn new() -> Self {
         let mut log = Self {
             store: MemoryStore::default(),
-            tree: Tree::default(),
+            tree: LogTree::default(),
             top: map::Top::default(),
             leaves: LeafPages::new(tempfile::tempfile().expect("a file"), 0),
             known: Ahead::default(),

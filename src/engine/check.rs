@@ -13,11 +13,12 @@ use super::derive::{Derivation, DeriveError, EXAMINED_AT_ONCE, Sealing, examined
 use crate::ledger::answer::subject_words;
 use crate::ledger::checkpoint::Checkpoint;
 use crate::ledger::entry::{Body, SignedEntry};
-use crate::ledger::merkle::Tree;
 use crate::ledger::merkle::hash::leaf_hash;
+use crate::ledger::merkle::{Nodes as _, Tree};
 use crate::ledger::note::Vkey;
 use crate::ledger::subject::{SubjectKey, named_by};
-use crate::store::rows::{self, Head, StoredNodes};
+use crate::store::log_tree::StoredNodes;
+use crate::store::rows::{self, Head};
 use crate::store::{Cursor, Read, ReadError, Store, Table};
 
 /// Damages that are told one by one; the others are counted.
@@ -246,7 +247,7 @@ impl Log<'_, '_> {
 
     fn unfit(&mut self, index: u64, what: String, bytes: &[u8]) {
         // The tree was made of what was written; where it is whole itself, it tells what that was.
-        let hash = rows::node_range(self.found, 0, index..index + 1).ok().and_then(|hashes| hashes.first().copied());
+        let hash = StoredNodes::new(self.found).node(0, index).ok();
         let expected = match hash {
             Some(hash) if hash != leaf_hash(bytes) => format!("the entry with the leaf hash {}", hex::encode(hash)),
             _ => "an entry that the ledger signed".to_owned(),
@@ -276,7 +277,7 @@ fn reaches(
 ) -> Result<(), DeriveError> {
     let same = match mark.size.cmp(&derived.size) {
         std::cmp::Ordering::Greater => *derived,
-        _ => Checkpoint { size: mark.size, root: Tree::load(&StoredNodes(beside), mark.size)?.root() },
+        _ => Checkpoint { size: mark.size, root: Tree::load(&StoredNodes::new(beside), mark.size)?.root() },
     };
     if same != *mark {
         let place = "the log, by the checkpoint that is kept outside of the database".to_owned();

@@ -12,8 +12,8 @@ use std::sync::mpsc::Receiver;
 use tokio::sync::{oneshot, watch};
 
 use super::clock::{Bounds, Oddity};
+use super::moments::{Moment, Moments};
 use super::plan::{Accepted, Plan, Rejected};
-use super::tops::Tops;
 use super::{AppendError, Committed, Decided, Tally};
 use crate::ledger::principals::Principals;
 use crate::proto;
@@ -57,8 +57,8 @@ pub(super) struct Committer {
     pub(super) store: Arc<dyn Store>,
     /// Who may state what, for those who let callers in. It changes before anybody hears of the change.
     pub(super) principals: watch::Sender<Arc<Principals>>,
-    /// The upper part of the subject map of each state, for readers.
-    pub(super) tops: Arc<Tops>,
+    /// What readers need of each state.
+    pub(super) moments: Arc<Moments>,
     pub(super) newest: watch::Sender<Arc<Committed>>,
     pub(super) stopped: watch::Sender<Option<String>>,
     pub(super) bounds: Bounds,
@@ -112,7 +112,7 @@ impl Committer {
             return Ok((plan.decisions, Arc::clone(&self.newest.borrow())));
         };
         // First of all: a reader may see the rows before the commit returns, and also where it returns an error.
-        self.tops.put(head.size, plan.top);
+        self.moments.put(Moment { tree: plan.tree, top: plan.top });
         self.store.commit(first, plan.batch).map_err(|error| error.to_string())?;
         // Durable from here on.
         if let Some(policy) = plan.policy {

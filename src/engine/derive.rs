@@ -17,13 +17,14 @@ use crate::ledger::checkpoint::Checkpoint;
 use crate::ledger::entry::{Body, EntryError, SignedEntry};
 use crate::ledger::hold::{Held, must_wait};
 use crate::ledger::map;
-use crate::ledger::merkle::{Hash, Tree};
+use crate::ledger::merkle::Hash;
 use crate::ledger::note::{Origin, Skey, Vkey};
 use crate::ledger::policy::Policy;
 use crate::ledger::principals::Principals;
 use crate::ledger::statement::{Kind, Statement};
 use crate::proto;
 use crate::store::leaf_pages::{LeafPages, ScratchError};
+use crate::store::log_tree::LogTree;
 use crate::store::rows::{self, Head};
 use crate::store::{Batch, CommitError, ReadError, Store};
 
@@ -97,7 +98,7 @@ pub enum Sealing<'a> {
 pub struct Derivation<'a> {
     store: &'a dyn Store,
     sealing: Sealing<'a>,
-    tree: Tree,
+    tree: LogTree,
     top: map::Top,
     leaves: LeafPages,
     known: Known,
@@ -115,7 +116,7 @@ impl<'a> Derivation<'a> {
         Ok(Self {
             store,
             sealing,
-            tree: Tree::default(),
+            tree: LogTree::default(),
             top: map::Top::default(),
             leaves: LeafPages::new(file, 0),
             known: Known::default(),

@@ -2,8 +2,8 @@
 //!
 //! [`Ledger`] is the handle that everything above holds. Its pieces: [`plan`] (what to write: pure), [`sequencer`] (the one
 //! thread that plans), [`committer`] (the one that writes what was planned), [`known`] (what is planned and not yet written),
-//! [`recovery`] (what must hold before it may), [`query`] (answers, as of a time), `tops` (the subject
-//! map of each moment, for those), `idle` (a commitment now and then while nothing is written), [`clock`]. Beside it, with no
+//! [`recovery`] (what must hold before it may), [`query`] (answers, as of a time), `moments` (what those need
+//! of each state), `idle` (a commitment now and then while nothing is written), [`clock`]. Beside it, with no
 //! ledger running: [`mod@derive`] (all rows once more, from the entries), [`check`] (whether what is there is that).
 
 pub mod check;
@@ -12,11 +12,11 @@ pub mod committer;
 pub mod derive;
 mod idle;
 pub mod known;
+mod moments;
 pub mod plan;
 pub mod query;
 pub mod recovery;
 pub mod sequencer;
-mod tops;
 mod trial;
 
 use std::collections::BTreeMap;
@@ -36,10 +36,11 @@ use crate::ledger::statement::{Statement, Violation};
 use crate::proto;
 pub use crate::store::ReadError;
 use crate::store::Store;
-use crate::store::rows::{self, Head, StoredNodes};
+use crate::store::log_tree::{StoredNodes, UpperTiles};
+use crate::store::rows::{self, Head};
+use moments::{Moment, Moments};
 use plan::{Accepted, Rejected, Submission};
 use query::Reader;
-use tops::Tops;
 
 /// The first principal of a ledger.
 pub const OPERATOR: &str = "operator";
@@ -87,7 +88,9 @@ struct Shared {
     clock: clock::ReadClock,
     newest: watch::Receiver<Arc<Committed>>,
     principals: watch::Receiver<Arc<Principals>>,
-    tops: Arc<Tops>,
+    moments: Arc<Moments>,
+    /// Upper tiles of the log's tree, once they were read.
+    upper: UpperTiles,
     /// Why appends are refused for good, once they are.
     stopped: watch::Receiver<Option<String>>,
     /// Why appends are refused for the time being.
@@ -177,14 +180,16 @@ impl Ledger {
         let clock_alarm = Arc::new(AtomicBool::new(false));
         let outcomes = Arc::new(Tally::default());
         let has_news = Arc::new(AtomicBool::new(false));
-        let tops = Arc::new(Tops::new(recovered.tree.size(), recovered.top.clone()));
+        let begin = Moment { tree: recovered.tree.clone(), top: recovered.top.clone() };
+        let moments = Arc::new(Moments::new(begin));
         let shared = Shared {
             store,
             vkey,
             clock: Arc::clone(&options.clock),
             newest,
             principals,
-            tops: Arc::clone(&tops),
+            moments: Arc::clone(&moments),
+            upper: UpperTiles::default(),
             stopped,
             shortage: watch::Sender::new(None),
             defect: watch::Sender::new(None),
@@ -195,7 +200,7 @@ impl Ledger {
         let committer = committer::Committer {
             store: Arc::clone(&options.store),
             principals: principals_sender,
-            tops,
+            moments,
             newest: newest_sender,
             stopped: stopped_sender,
             bounds: options.clock_bounds,
@@ -450,8 +455,8 @@ impl Ledger {
             let rows = self.shared.store.snapshot();
             let head = rows::head(&*rows)?
                 .ok_or_else(|| ReadError::Damaged { table: "meta", what: "the head is missing".into() })?;
-            if let Some(top) = self.shared.tops.at(head.size) {
-                return Ok(Reader::new(rows, head, top, &self.shared.has_news));
+            if let Some(moment) = self.shared.moments.at(head.size) {
+                return Ok(Reader::new(rows, head, moment, &self.shared.upper, &self.shared.has_news));
             }
         }
         Err(ReadError::Storage { table: "meta", reason: "it changes faster than it can be read".into() })
@@ -459,7 +464,7 @@ impl Ledger {
 
     /// Proves entries, most of them from a commit that is still in memory.
     pub fn prove(&self, committed: &Committed, indexes: &[u64]) -> Result<proto::Evidence, ReadError> {
-        let nodes = NewestFirst { newest: &committed.nodes, rest: StoredNodes(&*self.shared.store) };
+        let nodes = NewestFirst { newest: &committed.nodes, rest: StoredNodes::new(&*self.shared.store) };
         let entry = |&index: &u64| {
             let known =
                 index.checked_sub(committed.first).and_then(|at| committed.entries.get(usize::try_from(at).ok()?));

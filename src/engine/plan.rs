@@ -21,8 +21,8 @@ use crate::ledger::entry::{MAX_ENTRY_LENGTH, entry_hash, sign_commitment, sign_r
 use crate::ledger::history::{history_leaf, map_leaf};
 use crate::ledger::hold::{Held, must_wait};
 use crate::ledger::map::{self, LeafHash, LeafHashes};
+use crate::ledger::merkle::Hash;
 use crate::ledger::merkle::tree::{MemoryNodes, Node};
-use crate::ledger::merkle::{Hash, Tree};
 use crate::ledger::names::{Digest, Registry, Repository, Tag};
 use crate::ledger::note::{Origin, Skey};
 use crate::ledger::policy::Policy;
@@ -32,6 +32,7 @@ use crate::ledger::statement::{Kind, Statement};
 use crate::ledger::subject::{Subject, SubjectKey};
 use crate::ledger::transition::{Binding, Step, SubjectState, Touch, View, transition};
 use crate::proto::{self, Outcome};
+use crate::store::log_tree::LogTree;
 use crate::store::rows::{self, Event, Head, SubjectRow, Version};
 use crate::store::{Batch, Read, ReadError};
 
@@ -64,7 +65,7 @@ pub struct Base<'a> {
     /// What earlier batches left: the last one, wherever it is not committed yet.
     pub known: &'a Known,
     /// The tree over it.
-    pub tree: &'a Tree,
+    pub tree: &'a LogTree,
     /// The upper part of the subject map over it.
     pub top: &'a map::Top,
     /// The leaves of that map.
@@ -117,7 +118,7 @@ pub struct Plan {
     /// The rows. Empty if nothing new is to be recorded.
     pub batch: Batch,
     /// The tree after the commit.
-    pub tree: Tree,
+    pub tree: LogTree,
     /// The upper part of the subject map after the commit.
     pub top: map::Top,
     /// The leaves that are then others than before, by rising key.
@@ -236,7 +237,7 @@ pub(super) struct Writer<'a> {
     base: &'a Base<'a>,
     pub(super) next_time_us: u64,
     pub(super) batch: Batch,
-    tree: Tree,
+    tree: LogTree,
     top: map::Top,
     /// The map's leaves that change, once they are known.
     leaves: Vec<LeafHash>,
@@ -562,14 +563,11 @@ impl<'a> Writer<'a> {
 }
 
 /// Appends an entry to the log, and returns its leaf hash.
-fn push(batch: &mut Batch, tree: &mut Tree, new_nodes: &mut Vec<Node>, entry: &[u8]) -> Hash {
+fn push(batch: &mut Batch, tree: &mut LogTree, new_nodes: &mut Vec<Node>, entry: &[u8]) -> Hash {
     assert!(entry.len() <= MAX_ENTRY_LENGTH, "the limits on statements and tags keep entries below 65,535 bytes");
     let leaf = entry_hash(entry);
     rows::put_entry(batch, tree.size(), &leaf, entry);
-    tree.append(leaf, |node| {
-        rows::put_node(batch, &node);
-        new_nodes.push(node);
-    });
+    tree.append(leaf, batch, |node| new_nodes.push(node));
     leaf
 }
 

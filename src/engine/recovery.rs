@@ -17,7 +17,8 @@ use crate::ledger::subject::Subject;
 use crate::ledger::transition::Binding;
 use crate::proto::{self, Outcome};
 use crate::store::leaf_pages::{LeafPages, ScratchError};
-use crate::store::rows::{self, FORMAT, OlderFormat, StoredLeaves, StoredNodes};
+use crate::store::log_tree::{LogTree, StoredNodes};
+use crate::store::rows::{self, FORMAT, OlderFormat, StoredLeaves};
 use crate::store::{CommitError, ReadError, Store};
 
 /// Leaves that are put into their pages at a time while the map is read.
@@ -98,7 +99,7 @@ pub enum OpenError {
 
 /// A ledger as it was found.
 pub(super) struct Recovered {
-    pub(super) tree: Tree,
+    pub(super) tree: LogTree,
     pub(super) top: map::Top,
     pub(super) leaves: LeafPages,
     pub(super) policy: Policy,
@@ -127,7 +128,7 @@ pub(super) fn recover(options: &Options) -> Result<Recovered, OpenError> {
     }
     let head = rows::head(store)?.ok_or_else(|| OpenError::Inconsistent("it has no checkpoint".into()))?;
     let checkpoint = Checkpoint::open(&head.checkpoint, &options.skey.vkey())?;
-    let tree = Tree::load(&StoredNodes(store), head.size)?;
+    let tree = LogTree::load(store, head.size)?;
     if checkpoint.size != head.size || checkpoint.root != tree.root() {
         return Err(OpenError::Inconsistent(format!(
             "its checkpoint is over {} entries, its tree over {}, or their roots differ",
@@ -155,14 +156,14 @@ pub(super) fn recover(options: &Options) -> Result<Recovered, OpenError> {
 }
 
 /// The store has everything that a checkpoint was signed over.
-fn hold_against(note: &str, tree: &Tree, options: &Options) -> Result<(), OpenError> {
+fn hold_against(note: &str, tree: &LogTree, options: &Options) -> Result<(), OpenError> {
     let known = Checkpoint::open(note, &options.skey.vkey()).map_err(OpenError::HighWater)?;
     let known_root = hex::encode(known.root);
     if known.size > tree.size() {
         let (found, found_root) = (tree.size(), hex::encode(tree.root()));
         return Err(OpenError::RolledBack { found, found_root, known: known.size, known_root });
     }
-    let found = Tree::load(&StoredNodes(&*options.store), known.size)?.root();
+    let found = Tree::load(&StoredNodes::new(&*options.store), known.size)?.root();
     if found != known.root {
         let found_root = hex::encode(found);
         return Err(OpenError::OtherHistory { size: known.size, found_root, known_root });
@@ -174,7 +175,7 @@ fn begin(options: &Options) -> Result<(), OpenError> {
     let base = Base {
         read: &*options.store,
         known: &Known::default(),
-        tree: &Tree::default(),
+        tree: &LogTree::default(),
         top: &map::Top::default(),
         leaves: &StoredLeaves::new(&*options.store),
         last_time_us: 0,

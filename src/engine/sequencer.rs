@@ -18,12 +18,12 @@ use super::known::Known;
 use super::plan::{Base, Plan, Submission, plan, plan_idle};
 use super::{Command, Waiting};
 use crate::ledger::map;
-use crate::ledger::merkle::Tree;
 use crate::ledger::note::Skey;
 use crate::ledger::policy::Policy;
 use crate::ledger::principals::Principals;
 use crate::store::Store;
 use crate::store::leaf_pages::LeafPages;
+use crate::store::log_tree::LogTree;
 
 /// Most requests that wait; past that they are refused as overload.
 pub(super) const QUEUE_LENGTH: usize = 8192;
@@ -43,7 +43,7 @@ pub(super) struct Sequencer {
     pub(super) clock: ReadClock,
     pub(super) bounds: Bounds,
     pub(super) standstill: Standstill,
-    pub(super) tree: Tree,
+    pub(super) tree: LogTree,
     /// The upper part of the subject map.
     pub(super) top: map::Top,
     /// The leaves of that map.

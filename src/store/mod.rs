@@ -5,10 +5,11 @@
 //! store, [`memory`] the double that fails on demand. A replicated store would implement the
 //! same trait; so nothing above this module may know RocksDB.
 //!
-//! What the rows mean is in [`rows`]: keys, values and their encoding. [`leaf_pages`] is a copy of some of it in a scratch file,
+//! What the rows mean is in [`rows`]: keys, values and their encoding; those of the log's tree in [`log_tree`]. [`leaf_pages`] is a copy of some of it in a scratch file,
 //! where updating the subject map finds it faster.
 
 pub mod leaf_pages;
+pub mod log_tree;
 pub mod memory;
 pub mod rocks;
 pub mod rows;
@@ -25,7 +26,7 @@ pub enum Table {
     Entries,
     /// Leaf hash -> index.
     Leaves,
-    /// (level, index) -> complete subtree of the log.
+    /// (level, number) -> full tile of the log's tree.
     Nodes,
     /// Subject key -> its newest state. In this order of keys they are the leaves of the subject map.
     Subjects,

@@ -9,6 +9,7 @@ use std::ops::Range;
 
 use bincode::{Decode, Encode};
 
+use super::log_tree::{self, StoredNodes};
 use super::{Batch, Cursor, Read, ReadError, Table};
 use crate::ledger::entry::{Body, SignedEntry};
 use crate::ledger::history::history_leaf;
@@ -21,7 +22,7 @@ use crate::ledger::subject::SubjectKey;
 use crate::ledger::transition::{Binding, SubjectState};
 
 /// The version of everything below. A store with another one is refused.
-pub const FORMAT: u32 = 3;
+pub const FORMAT: u32 = 4;
 
 /// A store was written by older software. There is no conversion: what it lacks was never signed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -238,36 +239,6 @@ pub fn index_of_leaf(read: &(impl Read + ?Sized), leaf_hash: &[u8]) -> Result<Op
     read.get(Table::Leaves, leaf_hash)?.map(|row| number(Table::Leaves, &row)).transpose()
 }
 
-/// Writes a complete subtree.
-pub fn put_node(batch: &mut Batch, node: &Node) {
-    batch.put(Table::Nodes, node_key(node.level, node.index), node.hash.as_slice());
-}
-
-/// The complete subtrees of one level at the positions of a range, which must all be there.
-pub fn node_range(read: &(impl Read + ?Sized), level: u8, range: Range<u64>) -> Result<Vec<Hash>, ReadError> {
-    consecutive(read, (Table::Nodes, "node"), &[level], range, |hash| hash.try_into().ok())
-}
-
-/// The log's tree, as the store has it.
-pub struct StoredNodes<'a, R: ?Sized>(pub &'a R);
-
-impl<R: Read + ?Sized> Nodes for StoredNodes<'_, R> {
-    type Error = ReadError;
-
-    fn node(&self, level: u8, index: u64) -> Result<Hash, ReadError> {
-        self.0
-            .get(Table::Nodes, &node_key(level, index))?
-            .and_then(|row| row.try_into().ok())
-            .ok_or_else(|| damaged(Table::Nodes, format!("node {index} on level {level} is missing or not a hash")))
-    }
-}
-
-fn node_key(level: u8, index: u64) -> Vec<u8> {
-    let mut key = vec![level];
-    key.extend_from_slice(&index.to_be_bytes());
-    key
-}
-
 // Subjects.
 //
 // A row is the length of the history, the edge of its tree (a hash for each bit of the length), binding and hold. The first two
@@ -402,7 +373,7 @@ impl<R: Read + ?Sized> Nodes for StoredHistory<'_, R> {
     fn node(&self, level: u8, index: u64) -> Result<Hash, ReadError> {
         if level == 0 {
             let version = version(self.read, &self.key, index)?;
-            let entry_hash = StoredNodes(self.read).node(0, version.index)?;
+            let entry_hash = StoredNodes::new(self.read).node(0, version.index)?;
             return Ok(history_leaf(version.index, &entry_hash, version.effective));
         }
         let row = self.read.get(Table::HistoryNodes, &history_node_key(&self.key, level, index))?;
@@ -413,7 +384,8 @@ impl<R: Read + ?Sized> Nodes for StoredHistory<'_, R> {
 
 fn history_node_key(key: &SubjectKey, level: u8, index: u64) -> Vec<u8> {
     let mut bytes = key.0.to_vec();
-    bytes.append(&mut node_key(level, index));
+    bytes.push(level);
+    bytes.extend_from_slice(&index.to_be_bytes());
     bytes
 }
 
@@ -511,7 +483,7 @@ pub fn place(table: Table, key: &[u8]) -> Option<String> {
         },
         Table::Entries => Some(format!("entry {}", number(key)?)),
         Table::Leaves => (key.len() == 32).then(|| "the place of the entry with this leaf hash".to_owned()),
-        Table::Nodes => node(key),
+        Table::Nodes => log_tree::place(key),
         Table::Subjects => (key.len() == 32).then(|| subject(key)),
         Table::Histories => {
             let (key, version) = key.split_at_checked(32)?;

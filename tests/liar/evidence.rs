@@ -10,8 +10,9 @@ use tagledger::ledger::subject::Subject;
 use tagledger::proto::subject_proof::Terminal as WireTerminal;
 use tagledger::proto::{self, Evidence, SubjectProof};
 use tagledger::store::ReadError;
+use tagledger::store::log_tree::StoredNodes;
 use tagledger::store::memory::MemoryStore;
-use tagledger::store::rows::{self, StoredHistory, StoredLeaves, StoredNodes};
+use tagledger::store::rows::{self, StoredHistory, StoredLeaves};
 
 use crate::stage::skey;
 
@@ -28,14 +29,14 @@ pub(crate) fn time_of(rows: &MemoryStore, index: u64) -> u64 {
 /// Entries as of a size of the log, under the newest checkpoint, or under one that the ledger signs for this.
 pub(crate) fn entries_at(rows: &MemoryStore, indexes: &[u64], size: u64) -> Evidence {
     let head = rows::head(rows).expect("readable").expect("it has begun");
-    let root = subtree(&StoredNodes(rows), 0..size).expect("all nodes are kept");
+    let root = subtree(&StoredNodes::new(rows), 0..size).expect("all nodes are kept");
     let mut indexes = indexes.to_vec();
     indexes.sort_unstable();
     indexes.dedup();
     Evidence {
         checkpoint: if size == head.size { head.checkpoint } else { Checkpoint { size, root }.sign(&skey()) },
         entries: indexes.iter().map(|&index| proto::LogEntry { index, entry: entry(rows, index) }).collect(),
-        proof: bytes(multi_proof(&StoredNodes(rows), &indexes, size).expect("all nodes are kept")),
+        proof: bytes(multi_proof(&StoredNodes::new(rows), &indexes, size).expect("all nodes are kept")),
         subjects: Vec::new(),
     }
 }

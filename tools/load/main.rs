@@ -235,12 +235,13 @@ async fn scenario(
     let mut line = figures(name, &measured);
     line.insert("server_rss_mib".into(), (server.memory_kib("VmRSS")? / 1024).into());
     line.insert("server_rss_peak_mib".into(), (server.memory_kib("VmHWM")? / 1024).into());
+    let (size, entry_bytes) = (place.size, place.entry_bytes);
     server.stop()?;
     // As it is found after the next start: what was written ahead has gone where it belongs.
     Server::start(programs, &data_dir, None)?.stop()?;
     line.insert("disk_bytes".into(), bytes_below(&data_dir.join("db"))?.into());
-    line.insert("entry_bytes".into(), place.entry_bytes.into());
-    line.insert("entries_before".into(), place.size.into());
+    line.insert("entry_bytes".into(), entry_bytes.into());
+    line.insert("entries_before".into(), size.into());
     Ok(line)
 }
 

@@ -7,9 +7,9 @@ use crate::engine::ReadError;
 use crate::ledger::merkle::multi::multi_proof;
 use crate::ledger::merkle::proof::{consistency_proof, inclusion_proof};
 use crate::ledger::merkle::tree::subtree;
-use crate::ledger::merkle::{Hash, hash::leaf_hash};
+use crate::ledger::merkle::{Hash, Nodes as _};
 use crate::proto;
-use crate::store::rows::{self, StoredNodes};
+use crate::store::rows;
 
 /// Most leaves of one multi-proof.
 pub const MAX_PROOF_LEAVES: usize = 1024;
@@ -39,7 +39,7 @@ impl Reader<'_> {
 
     /// Complete subtrees of one level.
     pub fn nodes(&self, level: u8, range: Range<u64>) -> Result<Vec<Hash>, ReadError> {
-        rows::node_range(&*self.rows, level, range)
+        self.tree().range(level, range)
     }
 
     /// The audit path of a leaf in the tree of a size (0: the checkpoint's).
@@ -50,7 +50,7 @@ impl Reader<'_> {
             index,
             tree_size: size,
             leaf_hash: self.leaf_hash(index)?.to_vec(),
-            hashes: bytes(inclusion_proof(&StoredNodes(&*self.rows), index, size)?),
+            hashes: bytes(inclusion_proof(&self.tree(), index, size)?),
             root: self.root(size)?.to_vec(),
             checkpoint: self.head.checkpoint.clone(),
         })
@@ -68,7 +68,7 @@ impl Reader<'_> {
             second,
             first_root: self.root(first)?.to_vec(),
             second_root: self.root(second)?.to_vec(),
-            hashes: bytes(consistency_proof(&StoredNodes(&*self.rows), first, second)?),
+            hashes: bytes(consistency_proof(&self.tree(), first, second)?),
             checkpoint: self.head.checkpoint.clone(),
         })
     }
@@ -90,7 +90,7 @@ impl Reader<'_> {
             indexes: indexes.to_vec(),
             tree_size: size,
             leaf_hashes: leaves.collect::<Result<_, ReadError>>()?,
-            hashes: bytes(multi_proof(&StoredNodes(&*self.rows), indexes, size)?),
+            hashes: bytes(multi_proof(&self.tree(), indexes, size)?),
             root: self.root(size)?.to_vec(),
             checkpoint: self.head.checkpoint.clone(),
         })
@@ -111,11 +111,11 @@ impl Reader<'_> {
     }
 
     fn leaf_hash(&self, index: u64) -> Result<Hash, ReadError> {
-        Ok(leaf_hash(&rows::entry(&*self.rows, index)?))
+        self.tree().node(0, index)
     }
 
     fn root(&self, size: u64) -> Result<Hash, ReadError> {
-        subtree(&StoredNodes(&*self.rows), 0..size)
+        if size == self.head.size { Ok(self.moment.tree.root()) } else { subtree(&self.tree(), 0..size) }
     }
 
     fn tree_size(&self, field: &'static str, size: u64) -> Result<u64, QueryError> {

@@ -1,7 +1,7 @@
 //! Answers, as of a time.
 //!
-//! A [`Reader`] sees one state of the ledger: a checkpoint, the rows that were committed with it, and the upper part of the
-//! subject map over them. Times mean recorded times, so "as of T" is a prefix of the log; within one subject it is a prefix of
+//! A [`Reader`] sees one state of the ledger: a checkpoint, the rows that were committed with it, the upper part of the
+//! subject map over them, and the edge of the log's tree. Times mean recorded times, so "as of T" is a prefix of the log; within one subject it is a prefix of
 //! the history, found by bisection. Every answer carries what proves it, also that nothing is missing from it (`shown`).
 //!
 //! What can be asked: `log` (entries and proofs), `history` (one subject), `lists` (many, page by page: `page`).
@@ -12,16 +12,18 @@ mod log;
 mod page;
 mod shown;
 
+use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use super::ReadError;
+use super::moments::Moment;
 use crate::ledger::entry::{Body, SignedEntry};
-use crate::ledger::map::Top;
 use crate::ledger::merkle::Hash;
 use crate::ledger::statement::Statement;
 use crate::ledger::time::MAX_TIME_US;
 use crate::proto;
 use crate::store::Read;
+use crate::store::log_tree::{LogNodes, StoredNodes, UpperTiles};
 use crate::store::rows::{self, Head};
 use shown::Shown;
 
@@ -63,15 +65,27 @@ pub enum QueryError {
 pub struct Reader<'a> {
     rows: Box<dyn Read + Send + 'a>,
     head: Head,
-    top: Top,
+    moment: Arc<Moment>,
+    upper: &'a UpperTiles,
     /// Set by questions whose answer holds as of the newest commitment: they would like to have a newer one.
     has_news: &'a AtomicBool,
 }
 
 impl<'a> Reader<'a> {
-    /// `head` and `top` are those of the rows.
-    pub(super) fn new(rows: Box<dyn Read + Send + 'a>, head: Head, top: Top, has_news: &'a AtomicBool) -> Self {
-        Self { rows, head, top, has_news }
+    /// `head` and `moment` are those of the rows.
+    pub(super) fn new(
+        rows: Box<dyn Read + Send + 'a>,
+        head: Head,
+        moment: Arc<Moment>,
+        upper: &'a UpperTiles,
+        has_news: &'a AtomicBool,
+    ) -> Self {
+        Self { rows, head, moment, upper, has_news }
+    }
+
+    /// The log's tree.
+    fn tree(&self) -> LogNodes<'_, dyn Read + Send + 'a> {
+        LogNodes { tree: &self.moment.tree, stored: StoredNodes::with(&*self.rows, self.upper) }
     }
 
     /// Size, time and signed checkpoint.

@@ -13,7 +13,7 @@ use crate::ledger::merkle::multi::multi_proof;
 use crate::ledger::subject::SubjectKey;
 use crate::proto;
 use crate::proto::subject_proof::Terminal as WireTerminal;
-use crate::store::rows::{self, StoredHistory, StoredLeaves, StoredNodes, Version};
+use crate::store::rows::{self, StoredHistory, StoredLeaves, Version};
 
 /// What an answer rests on.
 #[derive(Default)]
@@ -65,7 +65,7 @@ impl Reader<'_> {
         let entry = |&index: &u64| Ok(proto::LogEntry { index, entry: rows::entry(&*self.rows, index)? });
         let proof = match indexes.as_slice() {
             [] => Vec::new(),
-            indexes => multi_proof(&StoredNodes(&*self.rows), indexes, self.head.size)?,
+            indexes => multi_proof(&self.tree(), indexes, self.head.size)?,
         };
         Ok(proto::Evidence {
             checkpoint: self.head.checkpoint.clone(),
@@ -81,7 +81,7 @@ impl Reader<'_> {
         key: SubjectKey,
         versions: &BTreeMap<u64, Version>,
     ) -> Result<proto::SubjectProof, ReadError> {
-        let map_proof = self.top.prove(leaves, &key)?;
+        let map_proof = self.moment.top.prove(leaves, &key)?;
         let terminal = match map_proof.terminal {
             Terminal::Own { count, root } => {
                 let numbers: Vec<u64> = versions.keys().copied().collect();

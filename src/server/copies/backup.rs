@@ -22,6 +22,7 @@ use crate::ledger::note::Vkey;
 use crate::server::data_dir::{is_there, read_vkey, sync, write_synced};
 use crate::server::fsck::{CareError, Progress, room};
 use crate::server::high_water::HighWater;
+use crate::store::log_tree::StoredNodes;
 use crate::store::rocks::RocksStore;
 use crate::store::rows;
 
@@ -125,7 +126,7 @@ impl Backup {
         let hashes =
             |bytes: &[u8]| -> Option<Vec<_>> { Some(split_bundle(bytes)?.into_iter().map(entry_hash).collect()) };
         let there = fs::read(&path).ok();
-        let logged = rows::node_range(store, 0, tile.range()).map_err(CareError::Read)?;
+        let logged = StoredNodes::new(store).range(0, tile.range()).map_err(CareError::Read)?;
         if let Some(found) = there.as_deref().and_then(hashes).filter(|found| *found == logged) {
             return Ok(found);
         }

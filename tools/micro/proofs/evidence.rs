@@ -20,12 +20,13 @@ use tagledger::ledger::checkpoint::Checkpoint;
 use tagledger::ledger::entry::{entry_hash, sign_commitment, sign_record};
 use tagledger::ledger::history::history_leaf;
 use tagledger::ledger::map::EMPTY;
-use tagledger::ledger::merkle::{Hash, Tree};
+use tagledger::ledger::merkle::Hash;
 use tagledger::ledger::names::TagRef;
 use tagledger::ledger::note::Skey;
 use tagledger::ledger::subject::Subject;
 use tagledger::ledger::transition::Binding;
 use tagledger::proto::{self, SubjectKind};
+use tagledger::store::log_tree::LogTree;
 use tagledger::store::rocks::RocksStore;
 use tagledger::store::rows::{self, Head, SubjectRow, Version};
 use tagledger::store::{Batch, Store as _};
@@ -108,7 +109,7 @@ fn push(tag: &TagRef, version: u64, index: u64) -> Result<(proto::Record, Bindin
 struct Writer {
     store: RocksStore,
     batch: Batch,
-    tree: Tree,
+    tree: LogTree,
 }
 
 impl Writer {
@@ -118,7 +119,7 @@ impl Writer {
         if let Some(entry) = entry {
             rows::put_entry(batch, self.tree.size(), &hash, entry);
         }
-        self.tree.append(hash, |node| rows::put_node(batch, &node));
+        self.tree.append(hash, batch, |_| {});
     }
 
     fn commit(&mut self) -> Result<(), Failure> {
@@ -129,7 +130,7 @@ impl Writer {
 fn make(path: &Path, shape: Shape) -> Result<(), Failure> {
     let (skey, tag) = (skey()?, name("latest")?);
     let key = Subject::Tag(tag.clone()).key();
-    let mut writer = Writer { store: RocksStore::open(path)?, batch: Batch::default(), tree: Tree::default() };
+    let mut writer = Writer { store: RocksStore::open(path)?, batch: Batch::default(), tree: LogTree::default() };
     put_subjects(&writer.store, shape.subjects - 1)?;
 
     rows::put_identity(&mut writer.batch, skey.origin().as_str());
