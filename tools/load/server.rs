@@ -11,7 +11,7 @@ use crate::Failure;
 
 /// No caller is held back: what is measured is the ledger.
 const SETTINGS: &str =
-    "[limits.principal]\nper_second = 0\nconcurrent = 0\n\n[limits.address]\nper_second = 0\nconcurrent = 0\n";
+    "[limits]\nmemory_mib = 0\nconcurrent = 0\nconnections_per_address = 0\n\n[limits.principal]\nper_second = 0\nconcurrent = 0\n\n[limits.address]\nper_second = 0\nconcurrent = 0\n";
 
 /// A running `tagledgerd serve`.
 pub(crate) struct Server {
