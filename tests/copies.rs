@@ -394,6 +394,26 @@ fn a_backup_never_loses_what_an_earlier_one_had() {
 }
 
 #[test]
+fn a_backup_of_another_history_changes_nothing_of_an_earlier_one() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (one, other, to) = (folder.path().join("one"), folder.path().join("other"), folder.path().join("backup"));
+    append(&one, 0..1);
+    copy(&one, &other);
+    append(&one, 1..4);
+    append(&other, 4..20);
+    let good = tagledgerd(&["backup", "--data-dir", path(&one), "--to", path(&to)]);
+    assert!(good.status.success(), "{}", said(&good));
+    let bytes = || walk(&to).into_iter().map(|file| (fs::read(&file).expect("there"), file)).collect::<Vec<_>>();
+    let before = bytes();
+    let refused = tagledgerd(&["backup", "--data-dir", path(&other), "--to", path(&to)]);
+    assert!(refused.status.code() == Some(1) && said(&refused).contains("root"), "{}", said(&refused));
+    let (mut before, mut after) = (before, bytes());
+    before.sort();
+    after.sort();
+    assert!(before == after, "something was changed");
+}
+
+#[test]
 fn a_rebuilt_ledger_is_the_same_table_by_table_and_goes_on() {
     let folder = tempfile::tempdir().expect("a folder");
     let (data_dir, into) = (folder.path().join("ledger"), folder.path().join("rebuilt"));

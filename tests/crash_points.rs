@@ -28,8 +28,8 @@ use tagledger::ledger::checkpoint::Checkpoint;
 use tagledger::ledger::entry::{Body, SignedEntry};
 use tagledger::ledger::merkle::Tree;
 use tagledger::store::Read;
-use tagledger::store::memory::MemoryStore;
 use tagledger::store::log_tree::StoredNodes;
+use tagledger::store::memory::MemoryStore;
 use tagledger::store::rows;
 use world::{delete, digest, happened, requested};
 
@@ -96,7 +96,8 @@ fn keeps_its_word(store: &dyn Read, given: &Given) -> Result<(), String> {
     }
     for note in &given.checkpoints {
         let known = opened(note);
-        let found = (known.size <= size).then(|| Tree::load(&StoredNodes::new(store), known.size).map(|tree| tree.root()));
+        let found =
+            (known.size <= size).then(|| Tree::load(&StoredNodes::new(store), known.size).map(|tree| tree.root()));
         if found != Some(Ok(known.root)) {
             return Err(format!(
                 "the checkpoint over {} entries was given, and {size} entries contradict it",

@@ -6,6 +6,7 @@
 
 mod world;
 
+use std::cell::RefCell;
 use std::collections::HashMap;
 
 use proptest::prelude::*;
@@ -30,7 +31,7 @@ use tagledger::store::leaf_pages::LeafPages;
 use tagledger::store::log_tree::LogTree;
 use tagledger::store::memory::MemoryStore;
 use tagledger::store::rows::{self, StoredHistory, StoredLeaves};
-use tagledger::store::{Read, Store};
+use tagledger::store::{Batch, Read, Store};
 use world::{check_log, delete, delete_manifest, deploy, digest, happened, policy, push, requested};
 
 const RULE: &str = "registry.example/team/**:v*";
@@ -93,9 +94,12 @@ fn submission((statement, first): &(proto::Statement, bool)) -> Submission {
     }
 }
 
-/// A store, the tree and the map over it, and the time of its last entry.
+/// A store, the tree and the map over it, and the time of its last entry. As in the running ledger, the store lacks the last batch
+/// while the next one is planned.
 struct Log {
     store: MemoryStore,
+    /// The last batch, and how many entries come before it.
+    ahead: RefCell<Option<(u64, Batch)>>,
     tree: LogTree,
     top: map::Top,
     leaves: LeafPages,
@@ -110,6 +114,7 @@ impl Log {
     fn new() -> Self {
         let mut log = Self {
             store: MemoryStore::default(),
+            ahead: RefCell::default(),
             tree: LogTree::default(),
             top: map::Top::default(),
             leaves: LeafPages::new(tempfile::tempfile().expect("a file"), 0),
@@ -145,7 +150,10 @@ impl Log {
     }
 
     fn commit(&mut self, plan: Plan) {
-        self.store.commit(self.tree.size(), plan.batch).expect("committed");
+        self.write();
+        if plan.head.is_some() {
+            self.ahead.replace(Some((self.tree.size(), plan.batch)));
+        }
         self.leaves.put(&plan.leaves).expect("written");
         self.known.learn(plan.learned);
         if let Some(head) = plan.head {
@@ -154,12 +162,21 @@ impl Log {
         self.policy = plan.policy.unwrap_or_else(|| self.policy.clone());
     }
 
+    /// Brings the last batch into the store.
+    fn write(&self) {
+        if let Some((size, batch)) = self.ahead.take() {
+            self.store.commit(size, batch).expect("committed");
+        }
+    }
+
     fn entries(&self) -> Vec<Vec<u8>> {
+        self.write();
         rows::entries(&self.store, 0..self.tree.size()).expect("all there")
     }
 
     /// Recomputes the world from the bytes, and holds against it what is kept of the histories.
     fn check(&self) {
+        self.write();
         let head = rows::head(&self.store).expect("readable").expect("a head");
         let checkpoint = Checkpoint::open(&head.checkpoint, &self.skey.vkey()).expect("signed");
         let policy = check_log(&self.entries(), &checkpoint, &self.skey.vkey());
@@ -379,6 +396,7 @@ fn a_commit_for_another_size_is_refused() {
     let request = vec![submission(&(happened("v1", &digest('a')), true))];
     let (first, second) = (log.plan(std::slice::from_ref(&request)), log.plan(&[request]));
     log.commit(first);
+    log.write();
     let error = log.store.commit(3, second.batch).expect_err("the store has moved on");
     assert!(error.to_string().contains("planned for 3"), "{error}");
     assert!(log.store.get(tagledger::store::Table::Meta, b"head").is_ok());

@@ -114,7 +114,13 @@ impl Told {
             }
         }
         match Checkpoint::open(&evidence.checkpoint, vkey) {
-            Ok(checkpoint) => drop(self.checkpoints.insert(checkpoint.size, evidence.checkpoint.clone())),
+            Ok(checkpoint) => {
+                let earlier = self.checkpoints.insert(checkpoint.size, evidence.checkpoint.clone());
+                let earlier = earlier.and_then(|note| Checkpoint::open(&note, vkey).ok());
+                if earlier.is_some_and(|earlier| earlier.root != checkpoint.root) {
+                    self.broken.push(format!("two checkpoints over {} entries have different roots", checkpoint.size));
+                }
+            }
             Err(error) => self.broken.push(format!("a reply's checkpoint: {error}")),
         }
     }

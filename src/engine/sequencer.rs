@@ -72,8 +72,12 @@ impl Sequencer {
                     Ok(plan) => Order::Commit { first, plan: Box::new(plan), stood_us, answers },
                     Err(reason) => Order::Fail { reason, answers },
                 };
+                let fails = matches!(order, Order::Fail { .. });
                 if let Err(order) = self.orders.send(order) {
                     order.0.refuse();
+                    return;
+                }
+                if fails {
                     return;
                 }
             }

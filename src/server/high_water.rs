@@ -70,7 +70,9 @@ impl HighWater {
     pub fn write(&self, note: &str) -> Result<(), HighWaterError> {
         let written = || {
             let temporary = self.0.with_extension("new");
-            let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o644).open(&temporary)?;
+            // Not through a link that somebody put there.
+            let _ = fs::remove_file(&temporary);
+            let mut file = OpenOptions::new().write(true).create_new(true).mode(0o644).open(&temporary)?;
             file.write_all(note.as_bytes())?;
             file.sync_all()?;
             fs::rename(&temporary, &self.0)?;

@@ -10,8 +10,7 @@ use tonic::transport::Channel;
 use crate::Failure;
 
 /// No caller is held back: what is measured is the ledger.
-const SETTINGS: &str =
-    "[limits]\nmemory_mib = 0\nconcurrent = 0\nconnections_per_address = 0\n\n[limits.principal]\nper_second = 0\nconcurrent = 0\n\n[limits.address]\nper_second = 0\nconcurrent = 0\n";
+const SETTINGS: &str = "[limits]\nmemory_mib = 0\nconcurrent = 0\nconnections_per_address = 0\n\n[limits.principal]\nper_second = 0\nconcurrent = 0\n\n[limits.address]\nper_second = 0\nconcurrent = 0\n";
 
 /// A running `tagledgerd serve`.
 pub(crate) struct Server {

@@ -5,9 +5,9 @@
 //! backup adds to the folder what is new. The checkpoint is replaced last: until then the folder is the earlier backup. What is
 //! in the folder afterwards is read again, and must lead to the checkpoint.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::fs;
+use std::io;
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -24,7 +24,7 @@ use crate::server::fsck::{CareError, Progress, room};
 use crate::server::high_water::HighWater;
 use crate::store::log_tree::StoredNodes;
 use crate::store::rocks::RocksStore;
-use crate::store::rows;
+use crate::store::{ReadError, rows};
 
 /// Attempts to open the database beside a server that is just removing a file.
 const ATTEMPTS: u32 = 5;
@@ -95,6 +95,13 @@ impl Backup {
         if found < mark.size {
             return Err(CareError::Short { found, known: mark.size });
         }
+        // Before anything of an earlier backup is replaced: it may be of another history.
+        let nodes = StoredNodes::new(&store);
+        let at = |size: u64| Tree::load(&nodes, size).map_err(CareError::Read);
+        if let Some(earlier) = &earlier {
+            same_root(&at(earlier.size)?, earlier, &format!(" (the earlier backup in {})", self.to.display()))?;
+        }
+        same_root(&at(mark.size)?, &mark, " (the high-water mark)")?;
         let mut done = BackedUp { size: mark.size, before, written: 0, mended: 0 };
         let mut tree = Tree::default();
         for index in 0..mark.size.div_ceil(TILE_WIDTH) {
@@ -130,15 +137,19 @@ impl Backup {
         if let Some(found) = there.as_deref().and_then(hashes).filter(|found| *found == logged) {
             return Ok(found);
         }
-        done.mended += u64::from(there.is_some());
-        done.written += 1;
         let mut bundle = Vec::new();
         for entry in rows::entries(store, tile.range()).map_err(CareError::Read)? {
             push_bundled(&mut bundle, &entry);
         }
+        if hashes(&bundle).as_ref() != Some(&logged) {
+            let what = format!("the entries from {} on are not those of its tree", tile.range().start);
+            return Err(CareError::Read(ReadError::Damaged { table: "entries", what }));
+        }
+        done.mended += u64::from(there.is_some());
+        done.written += 1;
         let folder = path.parent().expect("it is in a folder");
         fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(CareError::io(folder))?;
-        write_bundle(&path, &bundle).map_err(CareError::io(&path))?;
+        write_synced(&path, &bundle, 0o600)?;
         sync(folder)?;
         Ok(hashes(&bundle).expect("as it was made"))
     }
@@ -218,15 +229,4 @@ fn open_beside(path: &Path, notes: &Path) -> Result<RocksStore, CareError> {
         }
         std::thread::sleep(Duration::from_millis(200));
     }
-}
-
-fn write_bundle(path: &Path, content: &[u8]) -> io::Result<()> {
-    let mut name = path.as_os_str().to_owned();
-    name.push(".new");
-    let temporary = PathBuf::from(name);
-    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
-    file.write_all(content)?;
-    file.sync_all()?;
-    drop::<File>(file);
-    fs::rename(&temporary, path)
 }
