@@ -12,14 +12,15 @@ use super::pattern::check_characters;
 
 /// Most characters of one expression once its repetitions are written out.
 const MAX_SIZE: usize = 1_000;
-/// Most of them in a policy.
-pub const MAX_POLICY_SIZE: usize = 10_000;
+/// Most of them in a policy, whose worst then takes below a millisecond (docs/PERFORMANCE.md).
+pub const MAX_POLICY_SIZE: usize = 2_000;
 /// Most repetitions that an expression may ask for, as in RE2.
 const MAX_REPETITIONS: usize = 1_000;
 
 /// An expression that was accepted.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct Regex {
+    pub(super) text: String,
     /// As the `regex` crate takes it.
     pub(super) canonical: String,
     /// Its length once repetitions are written out.
@@ -32,7 +33,7 @@ pub(super) fn regex(text: &str) -> Result<Regex, String> {
     let mut parser = Parser { characters: text.chars().peekable(), canonical: String::new(), depth: 0 };
     let size = parser.alternatives()?;
     match parser.characters.next() {
-        None => Ok(Regex { canonical: parser.canonical, size }),
+        None => Ok(Regex { text: text.to_owned(), canonical: parser.canonical, size }),
         Some(_) => Err("has a ) that closes nothing; write \\)".to_owned()),
     }
 }
