@@ -346,7 +346,14 @@ impl Rotate {
             }
         }
         message.keys.extend(self.add_keys.iter().map(Vkey::to_string));
-        message.certificate_names.retain(|name| !self.drop_certificate_names.contains(name));
+        for name in &self.drop_certificate_names {
+            let before = message.certificate_names.len();
+            message.certificate_names.retain(|known| known != name);
+            if message.certificate_names.len() == before {
+                let message = format!("principal {:?} has no name of a certificate {name:?}", self.name);
+                return Err(Failure::Operational(message));
+            }
+        }
         message.certificate_names.extend(self.add_certificate_names.iter().cloned());
         message.keys = sorted(std::mem::take(&mut message.keys));
         message.certificate_names = sorted(std::mem::take(&mut message.certificate_names));

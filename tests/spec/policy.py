@@ -12,7 +12,7 @@ from functools import lru_cache
 from typing import Any, Callable, Dict, FrozenSet, Iterable, List, Optional, Tuple
 
 MAX_TEXT, MAX_RULES, MAX_PATTERN, MAX_ID, MAX_NESTING, MAX_REPETITIONS = 60000, 1000, 512, 128, 16, 1000
-MAX_REGEX, MAX_REGEXES = 1000, 10000
+MAX_REGEX, MAX_REGEXES, MAX_GLOB, MAX_GLOBS = 500, 500, 1000, 60000
 CREATE, OVERWRITE, RECREATE, DELETE = CHANGES = ("create", "overwrite", "recreate", "delete")
 REFERRER = re.compile(r"(sha256|sha512)-([0-9a-f]{64})(|\.sig|\.att|\.sbom)")
 ASCII = frozenset(map(chr, range(128)))
@@ -50,8 +50,11 @@ class Glob:
     def __init__(self, pattern: str):
         check_characters(pattern)
         self.pattern, self.at, self.depth = pattern, 0, 0
+        self.count, self.characters = 1, 0  # of what it stands for, as far as it is read
         self.moves: List[List[Tuple[Optional[Callable[[str], bool]], int]]] = [[]]
         self.final = self._sequence(0, nested=False)
+        self.size = self.count + self.characters
+        require(self.size <= MAX_GLOB, f"{pattern!r} is too large once its alternatives are written out")
 
     def matches(self, text: str) -> bool:
         states = self._closure({0})
@@ -86,6 +89,8 @@ class Glob:
             whole = (p.startswith("**", self.at) and (self.at == 0 or p[self.at - 1] == "/")
                      and p[self.at + 2:self.at + 3] in ("", "/"))
             c = self._next()
+            if c != "{":
+                self.characters += self.count * (1 if not whole else 3 if self.at + 1 < len(p) else 2)
             if whole and self.at + 1 < len(p):  # `**/`: any number of components, each with its slash
                 self.at += 2
                 state = self._move(state, None)
@@ -109,18 +114,23 @@ class Glob:
                 begin, state = state, self._move(state, None)
                 self.moves[begin].pop()  # `state` is where the alternatives meet
                 filled = False
+                before, together = (self.count, self.characters), (0, 0)
                 while True:
+                    self.count, self.characters = 1, 0
                     first, at = self._move(begin, None), self.at
                     last = self._sequence(first, nested=True)
                     if self.at == at:
                         self.moves[begin].pop()  # an empty alternative is left out
                     else:
                         filled = True
+                        together = together[0] + self.count, together[1] + self.characters
                         self._move(last, None, state)
                     if self._next() == "}":
                         break
                 if not filled:
                     self._move(begin, None, state)
+                    together = 1, 0
+                self.count, self.characters = before[0] * together[0], before[1] * together[0] + before[0] * together[1]
                 self.depth -= 1
             else:
                 require(c not in "}", f"a }} without {{ in {p!r}")
@@ -331,8 +341,11 @@ class Names:
         return (not self.including or any(one.matches(name) for one in self.including)) \
             and not any(one.matches(name) for one in self.excluding)
 
-    def regex_size(self) -> int:
-        return sum(one.size for one in self.including + self.excluding if isinstance(one, Regex))
+    def glob_size(self) -> int:
+        return sum(one.size for one in self.including + self.excluding if isinstance(one, Glob))
+
+    def regexes(self) -> Dict[str, int]:
+        return {one.text: one.size for one in self.including + self.excluding if isinstance(one, Regex)}
 
 
 LISTS = [f"{field}{which}" for field, kinds in (("registries", ("", "_excluding")),
@@ -412,6 +425,13 @@ def read_policy(text: str) -> Policy:
     require(isinstance(rules, list) and len(rules) <= MAX_RULES, f"rule is no list, or has more than {MAX_RULES}")
     rules = [Rule(rule) for rule in rules]
     require(len({rule.id for rule in rules}) == len(rules), "an id that is there twice")
-    size = sum(names.regex_size() for rule in rules for names in (rule.repositories, rule.tags))
-    require(size <= MAX_REGEXES, "regular expressions too large together")
+    globs = sum(names.glob_size() for rule in rules for names in (rule.registries, rule.repositories, rule.tags))
+    globs += sum(source.size for rule in rules for source in rule.sources)
+    require(globs <= MAX_GLOBS, "patterns too large together")
+    repositories: Dict[str, int] = {}
+    tags: Dict[str, int] = {}
+    for rule in rules:
+        repositories.update(rule.repositories.regexes())
+        tags.update(rule.tags.regexes())
+    require(sum(repositories.values()) + sum(tags.values()) <= MAX_REGEXES, "regular expressions too large together")
     return Policy(text, exempt, rules)

@@ -160,7 +160,46 @@ fn cases() -> Vec<Case<'static>> {
         let (text, decisions) = tags(rest, names);
         cases.push((name, text, decisions));
     }
+    let large = format!("tags = ['{}']", of_size(1000));
+    let matching = format!("r/app:{}t", "x".repeat(48));
+    cases.push(("a pattern as large as may be", rule("one", &large), over(&[&matching, "r/app:x"])));
+    cases.push((
+        "patterns as large together as may be",
+        (0..60).map(|n| rule(&n.to_string(), &large)).collect(),
+        over(&[&matching, "r/app:x"]),
+    ));
+    cases.push((
+        "expressions as large together as may be, one of them twice",
+        rule("a", "tags_regex = ['^a{248}']") + &rule("b", "repositories_regex = ['a{249}']\ntags_regex = ['^a{248}']"),
+        over(&["r/app:a"]),
+    ));
+    for (name, rest, names) in [
+        (
+            "components in alternatives",
+            "repositories = ['{a,b/**/c}/**', '**/{x,y/**/**/z}']",
+            &["r/a:t", "r/a/b:t", "r/b/c/d:t", "r/b/q/c/d:t", "r/q/x:t", "r/y/z:t", "r/y/q/z:t", "r/y/qz:t"][..],
+        ),
+        (
+            "stars in a row",
+            "repositories = ['**/**/a*{*,?}*', 'b**c/**']",
+            &["r/ab:t", "r/x/y/a:t", "r/x/a/b:t", "r/bxc/d:t"],
+        ),
+        ("a set with a slash", "repositories = ['a[!x]b', 'c[+-0]d']", &["r/a/b:t", "r/axb:t", "r/c/d:t", "r/c0d:t"]),
+        ("an alternative of nothing but alternatives", "tags = ['{a,{}}b']", &["ab", "b"]),
+    ] {
+        let names: Vec<String> = names
+            .iter()
+            .map(|tag| if tag.contains(':') { (*tag).to_owned() } else { format!("r/app:{tag}") })
+            .collect();
+        cases.push((name, rule("one", rest), over(&names.iter().map(String::as_str).collect::<Vec<_>>())));
+    }
     cases
+}
+
+/// A pattern that has at least 1,000 characters once its alternatives are written out.
+fn of_size(size: usize) -> String {
+    let branches: Vec<String> = ('a'..='t').map(String::from).collect();
+    format!("{}{{{}{}}}", "x".repeat(48), branches.join(","), "x".repeat(size - 1000))
 }
 
 fn refused() -> Vec<(&'static str, String)> {
@@ -228,7 +267,18 @@ fn refused() -> Vec<(&'static str, String)> {
         ("groups too deep", regex(&nested(17, "(", ")"))),
         ("an expression too large", regex("(a{100}){10}")),
         ("nothing, too often", regex("((){1000}){1000}")),
-        ("expressions too large together", (0..11).map(|n| rule(&n.to_string(), "tags_regex = ['a{990}']")).collect()),
+        ("expressions too large together", one("tags_regex = ['a{249}', 'b{249}', 'c']")),
+        (
+            "expressions of tags and repositories too large together",
+            one("tags_regex = ['a{249}', 'b']\nrepositories_regex = ['a{249}']"),
+        ),
+        ("a pattern too large", glob(&of_size(1001))),
+        ("a pattern too large by far", glob(&"{a,b}".repeat(100))),
+        (
+            "patterns too large together",
+            (0..60).map(|n| rule(&n.to_string(), &format!("tags = ['{}']", of_size(1000)))).collect::<String>()
+                + &rule("more", "promoted_from = ['a']"),
+        ),
         ("1,001 rules", (0..1001).map(|n| rule(&n.to_string(), "")).collect()),
     ]
 }

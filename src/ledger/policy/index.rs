@@ -6,9 +6,10 @@
 use std::collections::HashMap;
 use std::sync::OnceLock;
 
-use globset::{Glob, GlobSet, GlobSetBuilder};
 use regex::bytes::{RegexSet, RegexSetBuilder};
 
+use super::machine::Machine;
+use super::pattern::Glob;
 use super::rule::{Change, Names, Rule, Says};
 use crate::ledger::statement::TagName;
 
@@ -24,7 +25,7 @@ pub(super) struct Index {
     repositories: Matcher,
     tags: Matcher,
     /// Where a rule demands a promotion: the patterns of the tags it is from, by the rule's position.
-    promotions: HashMap<usize, OnceLock<GlobSet>>,
+    promotions: HashMap<usize, OnceLock<Machine>>,
 }
 
 /// Some of the rules, a bit for each by its position.
@@ -36,7 +37,7 @@ pub(super) struct RuleSet(Vec<u64>);
 struct Matcher {
     /// Rules that mean every name of the kind.
     always: RuleSet,
-    globs: GlobSet,
+    globs: Machine,
     glob_rules: Vec<Owners>,
     regexes: Option<RegexSet>,
     regex_rules: Vec<Owners>,
@@ -89,7 +90,7 @@ impl Index {
 
     /// Whether a tag is one that the rule in this position promotes from.
     pub(super) fn promotes_from(&self, position: usize, patterns: &[Glob], tag: &str) -> bool {
-        self.promotions[&position].get_or_init(|| globs(patterns)).is_match(tag)
+        !self.promotions[&position].get_or_init(|| Machine::new(patterns)).matches(tag).is_empty()
     }
 }
 
@@ -106,13 +107,13 @@ impl Matcher {
                 always.add(position);
             }
             for glob in &names.patterns {
-                patterns.owners(glob.glob(), || glob.clone()).including.add(position);
+                patterns.owners(&glob.text, || glob.clone()).including.add(position);
             }
             for regex in &names.regexes {
                 regexes.owners(&regex.canonical, || regex.canonical.clone()).including.add(position);
             }
             for glob in &names.excluding_patterns {
-                patterns.owners(glob.glob(), || glob.clone()).excluding.add(position);
+                patterns.owners(&glob.text, || glob.clone()).excluding.add(position);
             }
             for regex in &names.excluding_regexes {
                 regexes.owners(&regex.canonical, || regex.canonical.clone()).excluding.add(position);
@@ -125,7 +126,7 @@ impl Matcher {
         });
         Self {
             always,
-            globs: globs(&patterns.patterns),
+            globs: Machine::new(&patterns.patterns),
             glob_rules: patterns.owners,
             regexes: set,
             regex_rules: regexes.owners,
@@ -135,8 +136,7 @@ impl Matcher {
 
     fn of(&self, name: &str) -> RuleSet {
         let mut rules = self.always.clone();
-        let mut found = Vec::new();
-        self.globs.matches_into(name, &mut found);
+        let found = self.globs.matches(name);
         let globs = found.iter().map(|&at| &self.glob_rules[at]);
         let regexes: Vec<usize> =
             self.regexes.as_ref().map_or(Vec::new(), |set| set.matches(name.as_bytes()).iter().collect());
@@ -170,14 +170,6 @@ impl<T> Owned<T> {
         });
         &mut self.owners[place]
     }
-}
-
-fn globs(patterns: &[Glob]) -> GlobSet {
-    let mut set = GlobSetBuilder::new();
-    patterns.iter().for_each(|glob| {
-        set.add(glob.clone());
-    });
-    set.build().expect("patterns of bounded length and nesting compile")
 }
 
 impl RuleSet {

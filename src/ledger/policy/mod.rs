@@ -2,8 +2,8 @@
 //!
 //! A policy is a TOML document (docs/POLICY.md; the exact language is appendix B of docs/SPEC.md). Its text is what the log
 //! holds, and two policies are the same if their texts are. From outside in: `document` (what the text may say), `rule` (what
-//! one rule says, and of which tags), `pattern` and `regex` (how a name is matched, within bounds that no text can exceed),
-//! `index` (which of a thousand rules match a tag, in microseconds), `decide` (what they say to a change). [`import`] writes
+//! one rule says, and of which tags), `pattern`, `machine` and `regex` (how a name is matched, within bounds that no text can
+//! exceed), `index` (which of a thousand rules match a tag, in microseconds), `decide` (what they say to a change). [`import`] writes
 //! policies from what registries export.
 
 mod decide;
@@ -11,6 +11,7 @@ mod difference;
 mod document;
 pub mod import;
 mod index;
+mod machine;
 mod pattern;
 mod regex;
 mod rule;
@@ -24,7 +25,7 @@ pub use decide::{Forbidden, Outlook};
 pub use difference::difference;
 pub use document::{Document, RuleText};
 use index::Index;
-pub use pattern::Pattern;
+pub use pattern::{MAX_POLICY_SIZE as MAX_GLOB_SIZE, Pattern};
 pub use regex::MAX_POLICY_SIZE as MAX_REGEX_SIZE;
 pub use rule::{Change, Rule, Says};
 
@@ -95,9 +96,14 @@ pub enum PolicyError {
         /// What is wrong with it.
         problem: String,
     },
+    /// The patterns together could run away.
+    #[error(
+        "the patterns have {0} characters in all once alternatives are written out; at most {MAX_GLOB_SIZE} are allowed"
+    )]
+    PatternSize(usize),
     /// The regular expressions together could run away.
     #[error(
-        "the regular expressions have {0} characters in all once repetitions are written out; at most {MAX_REGEX_SIZE} are allowed"
+        "the different regular expressions have {0} characters in all once repetitions are written out; at most {MAX_REGEX_SIZE} are allowed"
     )]
     RegexSize(usize),
 }
@@ -109,7 +115,7 @@ impl PolicyError {
             Self::TooLong(_) => "TOO_LONG",
             Self::ControlCharacter(_) => "CONTROL_CHARACTER",
             Self::Syntax(_) => "INVALID_FORMAT",
-            Self::TooMany(_) | Self::RegexSize(_) => "TOO_MANY",
+            Self::TooMany(_) | Self::PatternSize(_) | Self::RegexSize(_) => "TOO_MANY",
             Self::DuplicateId(_) => "DUPLICATE_ID",
             Self::Id(_) => "INVALID_ID",
             Self::Says { .. } => "INVALID_RULE",

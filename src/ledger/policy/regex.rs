@@ -11,15 +11,16 @@ use super::MAX_NESTING;
 use super::pattern::check_characters;
 
 /// Most characters of one expression once its repetitions are written out.
-const MAX_SIZE: usize = 1_000;
-/// Most of them in a policy.
-pub const MAX_POLICY_SIZE: usize = 10_000;
+const MAX_SIZE: usize = MAX_POLICY_SIZE;
+/// Most of them in a policy, whose worst then takes about a millisecond (docs/PERFORMANCE.md).
+pub const MAX_POLICY_SIZE: usize = 500;
 /// Most repetitions that an expression may ask for, as in RE2.
 const MAX_REPETITIONS: usize = 1_000;
 
 /// An expression that was accepted.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct Regex {
+    pub(super) text: String,
     /// As the `regex` crate takes it.
     pub(super) canonical: String,
     /// Its length once repetitions are written out.
@@ -32,7 +33,7 @@ pub(super) fn regex(text: &str) -> Result<Regex, String> {
     let mut parser = Parser { characters: text.chars().peekable(), canonical: String::new(), depth: 0 };
     let size = parser.alternatives()?;
     match parser.characters.next() {
-        None => Ok(Regex { canonical: parser.canonical, size }),
+        None => Ok(Regex { text: text.to_owned(), canonical: parser.canonical, size }),
         Some(_) => Err("has a ) that closes nothing; write \\)".to_owned()),
     }
 }
@@ -321,7 +322,7 @@ mod tests {
         assert_eq!(regex("a{10}").map(|regex| regex.size), Ok(11));
         assert_eq!(regex("(ab){3,}").map(|regex| regex.size), Ok(13));
         for expression in ["(a{100}){100}", "((a{0,50}){0,50}){0,50}", "(|){1000}", "a{999}b"] {
-            assert!(regex(expression).expect_err(expression).contains("more than 1000 characters"), "{expression}");
+            assert!(regex(expression).expect_err(expression).contains("more than 500 characters"), "{expression}");
         }
         let nested = |depth: usize| "(".repeat(depth) + "a" + &")".repeat(depth);
         assert!(regex(&nested(MAX_NESTING)).is_ok());

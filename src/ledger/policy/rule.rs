@@ -2,12 +2,10 @@
 
 use std::collections::HashSet;
 
-use globset::Glob;
-
 use super::document::{Document, RuleText};
-use super::pattern::glob;
-use super::regex::{MAX_POLICY_SIZE, Regex, regex};
-use super::{MAX_ID_LENGTH, MAX_RULES, PolicyError};
+use super::pattern::{Glob, glob};
+use super::regex::{Regex, regex};
+use super::{MAX_GLOB_SIZE, MAX_ID_LENGTH, MAX_REGEX_SIZE, MAX_RULES, PolicyError};
 
 /// What may happen to a tag.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -93,6 +91,14 @@ impl Rule {
     pub fn says(&self) -> &Says {
         &self.says
     }
+
+    /// The characters of its patterns once alternatives are written out.
+    fn glob_size(&self) -> usize {
+        let names = [&self.registries, &self.repositories, &self.tags];
+        let globs = names.into_iter().flat_map(|names| names.patterns.iter().chain(&names.excluding_patterns));
+        let sources: &[Glob] = if let Says::PromotedFrom(sources) = &self.says { sources } else { &[] };
+        globs.chain(sources).map(|glob| glob.size).sum()
+    }
 }
 
 /// The rules of a document, or the first thing that is wrong with them.
@@ -109,10 +115,19 @@ pub(super) fn rules(document: &Document) -> Result<Vec<Rule>, PolicyError> {
         }
         rules.push(rule);
     }
-    let names = rules.iter().flat_map(|rule| [&rule.repositories, &rule.tags]);
-    let size =
-        names.flat_map(|names| names.regexes.iter().chain(&names.excluding_regexes)).map(|regex| regex.size).sum();
-    if size > MAX_POLICY_SIZE { Err(PolicyError::RegexSize(size)) } else { Ok(rules) }
+    let globs = rules.iter().map(Rule::glob_size).sum();
+    if globs > MAX_GLOB_SIZE {
+        return Err(PolicyError::PatternSize(globs));
+    }
+    // An expression that many rules have is looked for once in a name.
+    let different = |names: fn(&Rule) -> &Names| {
+        let names = rules.iter().map(names);
+        let expressions: HashSet<_> =
+            names.flat_map(|names| names.regexes.iter().chain(&names.excluding_regexes)).collect();
+        expressions.into_iter().map(|regex| regex.size).sum::<usize>()
+    };
+    let regexes = different(|rule| &rule.repositories) + different(|rule| &rule.tags);
+    if regexes > MAX_REGEX_SIZE { Err(PolicyError::RegexSize(regexes)) } else { Ok(rules) }
 }
 
 impl Rule {

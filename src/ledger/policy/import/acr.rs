@@ -68,5 +68,10 @@ pub(super) fn import(json: &str, _place: &Place) -> Result<Imported, ImportError
     if rules.is_empty() {
         notes.push(format!("nothing of {image_name} is locked"));
     }
+    if changeable_attributes.is_none() {
+        notes.push(format!(
+            "only this page of the tags of {image_name} was read; import every page, following the Link header"
+        ));
+    }
     Ok(Imported::new(rules, notes))
 }
