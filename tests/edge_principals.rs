@@ -107,7 +107,7 @@ async fn who_must_show_a_certificate_and_a_signature_can_be_a_gateway_or_a_scann
         add(&channel, &world.token, name, definition).await;
         let (certificate, tls_key) = files.clients.client(&format!("{name}.example"));
         std::fs::write(files.path(&format!("{name}.pem")), certificate).expect("written");
-        std::fs::write(files.path(&format!("{name}.token")), name).expect("written");
+        write_private(&files.path(&format!("{name}.token")), name);
         write_private(&files.path(&format!("{name}.key")), &tls_key);
         write_private(&files.path(&format!("{name}.sign")), &key.to_text());
     }
@@ -178,7 +178,7 @@ async fn who_must_show_a_certificate_and_a_signature_can_be_a_gateway_or_a_scann
         assert_eq!(code, Some(1), "{said}");
         assert!(said.contains(words), "{said}");
     }
-    for name in ["scanner.key", "scanner.sign"] {
+    for name in ["scanner.key", "scanner.sign", "scanner.token"] {
         std::fs::set_permissions(files.path(name), std::fs::Permissions::from_mode(0o640)).expect("changed");
         let (code, _, said) = scan(&shows).await;
         assert_eq!(code, Some(1), "{said}");
@@ -226,7 +226,7 @@ async fn where_reading_is_closed_the_documented_principals_do_for_gateway_and_sc
         .await;
     add(&world.channel, &world.token, "scanner", principal("scanner", &[Role::Reader, Role::Scanner], &[])).await;
     for name in ["gateway", "scanner"] {
-        std::fs::write(folder.path().join(name), name).expect("written");
+        write_private(&folder.path().join(name), name);
     }
     let registry = Registry::start().await;
     registry.put("team/app", "before", "{}");
@@ -277,14 +277,16 @@ async fn who_may_not_do_what_it_needs_does_not_start_and_says_what_to_run() {
         ("other", elsewhere(principal("other", &[Role::Writer], &[])), "has no grant for push statements about"),
     ] {
         add(&world.channel, &world.token, name, definition).await;
-        std::fs::write(folder.path().join(name), name).expect("written");
+        write_private(&folder.path().join(name), name);
         let ledger = LedgerSettings { token_file: Some(folder.path().join(name)), ..settings.ledger.clone() };
         let error = refused(Settings { ledger, ..settings.clone() }).await;
         assert!(error.contains(&format!("principal \"{name}\" {words}")), "{error}");
-        let command = format!("tagledger principal add {name} --replace --role writer,reader --repository");
+        let roles = if name == "looker" { "scanner,writer,reader" } else { "writer,reader" };
+        let command = format!("tagledger principal add {name} --replace --role {roles} --repository");
         assert!(error.contains(&command), "{error}");
+        assert!(error.contains(&format!("--token-out {name}.new.token")), "{error}");
     }
-    std::fs::write(folder.path().join("nobody"), "nobody").expect("written");
+    write_private(&folder.path().join("nobody"), "nobody");
     let ledger = LedgerSettings { token_file: Some(folder.path().join("nobody")), ..settings.ledger.clone() };
     let error = refused(Settings { ledger, ..settings }).await;
     assert!(error.contains("token"), "{error}");

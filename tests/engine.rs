@@ -20,6 +20,7 @@ use tagledger::ledger::statement::Statement;
 use tagledger::ledger::subject::Subject;
 use tagledger::proto::{self, Outcome};
 use tagledger::server::data_dir::{DataDir, DataDirError};
+use tagledger::server::secrets::SecretError;
 use tagledger::store::memory::{MemoryStore, NextCommit};
 use tagledger::store::rocks::{RocksStore, open_databases};
 use tagledger::store::rows;
@@ -455,7 +456,10 @@ fn secrets_are_private_and_a_key_is_never_made_anew() {
         assert_eq!(mode & 0o777, 0o600, "{secret}");
     }
     std::fs::set_permissions(path.join("ledger.key"), std::fs::Permissions::from_mode(0o644)).expect("changed");
-    assert!(matches!(DataDir::open(&path, None).err(), Some(DataDirError::LoosePermissions { mode: 0o644, .. })));
+    assert!(matches!(
+        DataDir::open(&path, None).err(),
+        Some(DataDirError::Secret(SecretError::Loose { mode: 0o644, .. }))
+    ));
     std::fs::remove_file(path.join("ledger.key")).expect("removed");
     assert!(matches!(DataDir::open(&path, None).err(), Some(DataDirError::Incomplete { file: "ledger.key", .. })));
     std::fs::create_dir(path.join("db")).expect("made");

@@ -162,7 +162,7 @@ impl Stage {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("bound");
         tokio::spawn(async move {
-            let crowd = tagledger::server::crowd::Crowd::each(0);
+            let crowd = tagledger::server::crowd::Crowd::new(0, 0, Vec::new());
             listen::serve(listener, None, crowd, grpc, guarded(http, access), &settings, std::future::pending()).await;
         });
         tokio::spawn(panics::tell(ledger.clone()));

@@ -46,10 +46,10 @@ pub struct LimitSettings {
     pub memory_mib: usize,
     /// Requests of all callers that are being answered at once; 0: any number.
     pub concurrent: usize,
-    /// Connections at once, if the system gives as many files.
-    pub connections: u32,
+    /// Connections at once, if the system gives as many files; 0: any number.
+    pub connections: usize,
     /// Of them from one IPv4 address or IPv6 /64; 0: any number.
-    pub connections_per_address: u32,
+    pub connections_per_address: usize,
     /// How long a client may take to begin, and to send a request's head.
     pub head_seconds: u64,
     /// How long a request's body may take. Streams may last.

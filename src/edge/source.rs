@@ -131,12 +131,12 @@ impl BaseUrl {
     }
 
     /// Whether connections are encrypted.
-    pub(super) fn is_https(&self) -> bool {
+    pub fn is_https(&self) -> bool {
         self.0.scheme() == "https"
     }
 
     /// Whether it is this very machine, which no proxy can reach.
-    pub(super) fn is_loopback(&self) -> bool {
+    pub fn is_loopback(&self) -> bool {
         is_loopback(&self.0)
     }
 

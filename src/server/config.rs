@@ -2,13 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::Deserialize;
 use zeroize::Zeroizing;
 
+use super::secrets::{self, SecretError};
 use crate::api::limits::LimitSettings;
 use crate::api::principals::Reads;
 use crate::edge::source::{Credentials, RegistryAccess, Secret, SourceConfig};
@@ -130,14 +130,9 @@ pub enum ConfigError {
         /// The system's words.
         reason: String,
     },
-    /// A secret that others may read.
-    #[error("{path} may be read by others (mode {mode:04o}); run: chmod 600 {path}")]
-    LoosePermissions {
-        /// Which file.
-        path: String,
-        /// Its mode.
-        mode: u32,
-    },
+    /// A file that holds a secret.
+    #[error(transparent)]
+    Secret(#[from] SecretError),
     /// Not TOML, or not these settings.
     #[error("{path}: {reason}")]
     Syntax {
@@ -227,19 +222,7 @@ impl Config {
 
     /// The content of a file that holds a secret, without the line's end.
     fn secret(&self, path: &Path) -> Result<Zeroizing<String>, ConfigError> {
-        let path = self.folder.join(path);
-        let mode = std::fs::metadata(&path).map_or(0, |about| about.permissions().mode() & 0o7777);
-        // The group's bits say nothing of a file with an access list, as systemd hands out credentials.
-        if mode & 0o007 != 0 {
-            return Err(ConfigError::LoosePermissions { path: path.display().to_string(), mode });
-        }
-        let mut text = Zeroizing::new(read(&path)?);
-        let length = text.trim_end_matches(['\n', '\r']).len();
-        text.truncate(length);
-        if text.is_empty() {
-            return Err(ConfigError::File { path: path.display().to_string(), reason: "it is empty".into() });
-        }
-        Ok(text)
+        Ok(secrets::word(&self.folder.join(path))?)
     }
 }
 

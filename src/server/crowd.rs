@@ -24,15 +24,20 @@ struct Present {
 }
 
 impl Crowd {
-    /// At most so many, and so many of one address that is no proxy.
+    /// At most so many, and so many of one address that is no proxy; 0: any number.
     pub fn new(most: usize, each: usize, proxies: Vec<IpAddr>) -> Self {
-        Self { most, each, proxies: proxies.into(), present: Arc::default() }
+        let any_if_0 = |bound: usize| if bound == 0 { usize::MAX } else { bound };
+        Self { most: any_if_0(most), each: any_if_0(each), proxies: proxies.into(), present: Arc::default() }
     }
 
-    /// At most so many of one address; 0: no bounds.
-    pub fn each(each: u32) -> Self {
-        let each = if each == 0 { usize::MAX } else { usize::try_from(each).unwrap_or(usize::MAX) };
-        Self::new(usize::MAX, each, Vec::new())
+    /// How many at once.
+    pub(super) fn most(&self) -> usize {
+        self.most
+    }
+
+    /// The same, and no more than these.
+    pub(super) fn at_most(self, most: usize) -> Self {
+        Self { most: self.most.min(most), ..self }
     }
 
     /// A seat for a connection, until it is dropped; none: there are too many.
@@ -91,5 +96,18 @@ mod tests {
         assert!(crowd.seat(address(2)).is_some() && crowd.seat(address(1)).is_some());
         drop((two, proxied));
         assert!(crowd.present().by_address.is_empty());
+    }
+
+    #[test]
+    fn no_bound_is_any_number() {
+        let address = IpAddr::from([192, 0, 2, 1]);
+        let crowd = Crowd::new(0, 0, Vec::new());
+        let seats: Vec<_> = (0..10_000).filter_map(|_| crowd.seat(address)).collect();
+        assert_eq!(seats.len(), 10_000);
+        assert!(crowd.at_most(10_000).seat(address).is_none(), "but not more than there are files for");
+        drop(seats);
+        let crowd = Crowd::new(1, 0, Vec::new()).at_most(10_000);
+        let seat = crowd.seat(address);
+        assert!(seat.is_some() && crowd.seat(address).is_none());
     }
 }

@@ -7,7 +7,7 @@
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{Read as _, Seek as _, Write as _};
 use std::net::SocketAddr;
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -16,6 +16,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64;
 use sha2::{Digest as _, Sha256};
 use zeroize::Zeroizing;
 
+use super::secrets::{self, SecretError};
 use crate::ledger::note::{KeyError, Origin, Skey, Vkey};
 
 /// An open, locked data directory.
@@ -70,14 +71,9 @@ pub enum DataDirError {
         /// What is missing.
         file: &'static str,
     },
-    /// Others may read a secret.
-    #[error("{path} may be read by others (mode {mode:04o}); run: chmod 600 {path}")]
-    LoosePermissions {
-        /// Which file.
-        path: String,
-        /// Its mode.
-        mode: u32,
-    },
+    /// A file that holds a secret.
+    #[error(transparent)]
+    Secret(#[from] SecretError),
     /// A key file, or the origin.
     #[error("{path}: {reason}")]
     Key {
@@ -234,7 +230,7 @@ impl DataDir {
         if !is_there(&path) {
             return Ok(None);
         }
-        let token = read_secret(&path)?;
+        let token = secrets::text(&path)?;
         let token = token.trim();
         if token.len() < 16 {
             return Err(DataDirError::Token { path: shown(&path) });
@@ -366,15 +362,7 @@ fn read_key(directory: &Path, origin: &Origin) -> Result<Skey, DataDirError> {
 }
 
 fn parse_key(path: &Path) -> Result<Skey, DataDirError> {
-    Skey::from_text(&read_secret(path)?).map_err(|reason| DataDirError::Key { path: shown(path), reason })
-}
-
-fn read_secret(path: &Path) -> Result<Zeroizing<String>, DataDirError> {
-    let mode = fs::metadata(path).map_err(io(path))?.permissions().mode() & 0o7777;
-    if mode & 0o077 != 0 {
-        return Err(DataDirError::LoosePermissions { path: shown(path), mode });
-    }
-    fs::read_to_string(path).map(Zeroizing::new).map_err(io(path))
+    Skey::from_text(&secrets::text(path)?).map_err(|reason| DataDirError::Key { path: shown(path), reason })
 }
 
 fn io(path: &Path) -> impl FnOnce(std::io::Error) -> DataDirError {

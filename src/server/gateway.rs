@@ -18,8 +18,9 @@ use serde::Deserialize;
 use super::config::TlsSettings;
 use super::crowd::Crowd;
 use super::listen;
-use super::over_grpc::{LedgerSettings, LedgerSettingsError, Needs, OverGrpc, RightsError, secret};
+use super::over_grpc::{LedgerSettings, LedgerSettingsError, Needs, OverGrpc, RightsError, warn_if_plain};
 use super::panics;
+use super::secrets::{self, SecretError};
 use super::tls::{Speaks, Tls, TlsError};
 use crate::api::limits::LimitSettings;
 use crate::edge::gateway::figures::Figures;
@@ -90,9 +91,9 @@ pub struct Settings {
     pub manifest_timeout_ms: u64,
     /// Addresses of proxies whose `X-Forwarded-` headers are believed and passed on.
     pub proxies: Vec<IpAddr>,
-    /// Connections at once, of all clients.
+    /// Connections at once, of all clients, if the system gives as many files; 0: any number.
     pub connections: usize,
-    /// Connections at once of one client address that is no proxy.
+    /// Connections at once of one client address that is no proxy; 0: any number.
     pub connections_per_address: usize,
     /// `[tls]`: what clients are served with; none: plain HTTP.
     pub tls: Option<TlsSettings>,
@@ -163,9 +164,12 @@ pub enum GatewayServeError {
         /// The system's words.
         reason: String,
     },
-    /// How the ledger is reached, or another file that holds a secret.
+    /// How the ledger is reached.
     #[error(transparent)]
     Ledger(#[from] LedgerSettingsError),
+    /// A file that holds a secret.
+    #[error(transparent)]
+    Secret(#[from] SecretError),
     /// What its principal may not do.
     #[error(transparent)]
     Rights(#[from] RightsError),
@@ -211,16 +215,13 @@ impl Settings {
         let credentials = match (&self.upstream_user, &self.upstream_password_file) {
             (None, None) => None,
             (Some(user), Some(file)) => {
-                Some(Credentials { user: user.clone(), password: secret(&self.folder.join(file))? })
+                Some(Credentials { user: user.clone(), password: secrets::word(&self.folder.join(file))? })
             }
             _ => return Err(refuse("upstream_user", "needs upstream_password_file with it, and the other way round")),
         };
         if let Some(path) = self.pass.iter().find(|path| !path.starts_with('/') || path.starts_with("/v2")) {
             let reason = format!("{path:?} must begin with / and be outside of /v2");
             return Err(refuse("pass", reason));
-        }
-        if self.connections == 0 || self.connections_per_address == 0 {
-            return Err(refuse("connections", "must be above 0, of one address too"));
         }
         if self.manifest_memory < self.manifest_limit {
             return Err(refuse("manifest_memory", "must hold at least one manifest of manifest_limit bytes"));
@@ -295,8 +296,12 @@ pub async fn serve(
 ) -> Result<(), GatewayServeError> {
     let mut figures = FigureRegistry::with_prefix("tagledger");
     let (config, port) = (settings.gateway()?, settings.port()?);
-    let needs =
-        Needs { registry: &config.registry, roles: &[Role::Writer], kinds: &STATES, advice: "--role writer,reader" };
+    let needs = Needs {
+        registry: &config.registry,
+        roles: &[Role::Writer],
+        kinds: &STATES,
+        gives: &[Role::Writer, Role::Reader],
+    };
     port.check_rights(&needs).await?;
     let gateway = Gateway::new(config, port, Figures::register(&mut figures))?;
     let secured = settings.tls()?.map(listen::secured);
@@ -307,6 +312,12 @@ pub async fn serve(
         .await
         .map_err(|error| GatewayServeError::Listen { address, reason: error.to_string() })?;
     let address = listener.local_addr().unwrap_or(address);
+    if !address.ip().is_loopback() && secured.is_none() {
+        tracing::warn!(%address, "what clients send travels unencrypted: give certificates with [tls], or put a proxy that ends TLS in front");
+    }
+    if let (Some(_), Some(upstream)) = (&settings.upstream_user, &settings.upstream) {
+        warn_if_plain("upstream", upstream, "the password of upstream_user");
+    }
     let following = tokio::spawn({
         let gateway = Arc::clone(&gateway);
         async move { gateway.follow_policy().await }

@@ -23,7 +23,7 @@ use hyper_util::server::graceful::GracefulShutdown;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
 use tower::ServiceExt as _;
 
@@ -89,16 +89,13 @@ pub async fn serve(
         .max_header_list_size(MAX_HEAD);
     let builders = [builder.clone().http1_only(), builder.http2_only()];
     let connections = GracefulShutdown::new();
-    let room = Arc::new(Semaphore::new(max_connections(limits.connections)));
+    let most = max_connections(crowd.most());
+    let crowd = crowd.at_most(most);
     let (cut, cutting) = watch::channel(false);
     tokio::pin!(shutdown);
     loop {
-        let next = async {
-            let place = Arc::clone(&room).acquire_owned().await.expect("the semaphore is never closed");
-            (place, accept(&listener).await)
-        };
-        let (place, stream) = tokio::select! {
-            next = next => next,
+        let stream = tokio::select! {
+            stream = accept(&listener) => stream,
             () = &mut shutdown => break,
         };
         let address = address_of(&stream);
@@ -151,7 +148,7 @@ pub async fn serve(
                 }
                 _ = cutting.wait_for(|cut| *cut) => {}
             }
-            drop((place, seat));
+            drop(seat);
         });
     }
     drop(listener);
@@ -162,19 +159,19 @@ pub async fn serve(
 }
 
 /// As many connections as there are files for; raises the soft limit of files as far as the hard one allows.
-fn max_connections(most: u32) -> usize {
-    let most = u64::from(most).max(32);
+fn max_connections(wish: usize) -> usize {
+    let most = u64::try_from(wish).unwrap_or(u64::MAX);
     let limit = getrlimit(Resource::Nofile);
-    let wanted = limit.maximum.unwrap_or(u64::MAX).min(most + OTHER_FILES);
+    let wanted = limit.maximum.unwrap_or(u64::MAX).min(most.saturating_add(OTHER_FILES));
     let mut files = limit.current.unwrap_or(u64::MAX);
     if files < wanted && setrlimit(Resource::Nofile, Rlimit { current: Some(wanted), maximum: limit.maximum }).is_ok() {
         files = wanted;
     }
-    let connections = files.saturating_sub(OTHER_FILES).clamp(32, most);
-    if connections < most {
+    let connections = files.saturating_sub(OTHER_FILES).max(32).min(most);
+    if connections < most && wish != usize::MAX {
         tracing::warn!(connections, files, "few open files are allowed, so few connections are; raise the limit");
     }
-    usize::try_from(connections).expect("clamped")
+    usize::try_from(connections).unwrap_or(usize::MAX)
 }
 
 /// A connection that is ready for requests.

@@ -16,6 +16,7 @@ pub mod listen;
 pub mod over_grpc;
 pub mod panics;
 pub mod scan;
+pub mod secrets;
 pub mod space;
 pub mod tls;
 mod untaken;
@@ -204,7 +205,7 @@ pub async fn serve(
         // What is queued is recorded and answered, what comes later is refused; streams end with the sequencer.
         closing.close().await;
     });
-    let crowd = crowd::Crowd::each(config.limits.connections_per_address);
+    let crowd = crowd::Crowd::new(config.limits.connections, config.limits.connections_per_address, Vec::new());
     listen::serve(listener, secured, crowd, grpc, http, &config.limits, stopped()).await;
     let _ = confirming.await;
     ledger.close().await;

@@ -16,7 +16,7 @@ use tonic::Code;
 use tonic_types::StatusExt as _;
 
 pub use self::rights::{Needs, RightsError};
-pub use self::settings::{LedgerSettings, LedgerSettingsError, Shown, secret};
+pub use self::settings::{LedgerSettings, LedgerSettingsError, Shown, warn_if_plain};
 use crate::client::trust::TrustFolder;
 use crate::client::{ClientError, Pin, RemoteLedger, Server};
 use crate::edge::port::{GatewayPort, Intended, PortError, Recorded, ScannerPort, Standing};
@@ -131,10 +131,15 @@ impl GatewayPort for OverGrpc {
 }
 
 fn port_error(error: &ClientError) -> PortError {
-    if error.is_verification() {
-        return PortError::Untrusted(error.to_string());
-    }
-    let ClientError::Call(status) = error else { return PortError::Unavailable(error.to_string()) };
+    let status = match error {
+        ClientError::Call(status) => status,
+        ClientError::Unreachable { .. } => return PortError::Unavailable(error.to_string()),
+        // It answers, but not as a ledger does.
+        ClientError::Incomplete(_) | ClientError::Endless(_) => return PortError::Untrusted(error.to_string()),
+        error if error.is_verification() => return PortError::Untrusted(error.to_string()),
+        // The ledger may well be there: no reason to let anything pass without it.
+        _ => return PortError::Invalid(error.to_string()),
+    };
     match status.code() {
         Code::Aborted => held(status).unwrap_or(PortError::Changed),
         Code::AlreadyExists => PortError::Conflict { event_id: String::new(), index: 0 },
@@ -166,5 +171,44 @@ mod tests {
         let of = |code| port_error(&ClientError::Call(Box::new(tonic::Status::new(code, "x"))));
         assert!(matches!(of(Code::ResourceExhausted), PortError::Overloaded(_)));
         assert!(matches!(of(Code::Unavailable), PortError::Unavailable(_)));
+    }
+
+    #[test]
+    fn only_a_ledger_that_can_not_be_reached_is_unavailable() {
+        use crate::client::trust::TrustError;
+        use crate::ledger::answer::AnswerError;
+        use crate::ledger::note::Vkey;
+        let nobody = ClientError::Unreachable { server: "x".into(), reason: "refused".into() };
+        assert!(matches!(port_error(&nobody), PortError::Unavailable(_)));
+        for error in [
+            ClientError::Address { found: "x".into(), expected: "y" },
+            ClientError::Token,
+            ClientError::TooMuch,
+            ClientError::Key("x".parse::<Vkey>().expect_err("no key")),
+            ClientError::Trust(TrustError::Io {
+                what: "write",
+                path: "x".into(),
+                source: std::io::Error::other("full"),
+            }),
+        ] {
+            assert!(matches!(port_error(&error), PortError::Invalid(_)), "{error:?}");
+        }
+        for error in [
+            ClientError::Incomplete("key"),
+            ClientError::Endless("x"),
+            ClientError::Trust(TrustError::SeveralKeys { path: "x".into(), origin: "o".into() }),
+            ClientError::KeyChanged {
+                server: "s".into(),
+                pinned: "a".into(),
+                presented: "b".into(),
+                known_ledgers: "x".into(),
+            },
+            ClientError::Answer(AnswerError::Unclosed { size: 1 }),
+            ClientError::Refused { error: AnswerError::Unclosed { size: 1 }, kept: "x".into() },
+            ClientError::Rollback { server: "s".into(), seen: 1, remembered: 2, kept: ["x".into(), "y".into()] },
+            ClientError::Unproven { older: 1, newer: 2, reason: "none".into() },
+        ] {
+            assert!(matches!(port_error(&error), PortError::Untrusted(_)), "{error:?}");
+        }
     }
 }

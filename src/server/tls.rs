@@ -9,7 +9,6 @@
 //! the client has the key; [`Served::check`] then says whether the certificate counts, and who calls is told if it does not.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -29,6 +28,7 @@ use x509_parser::prelude::FromDer as _;
 use zeroize::Zeroizing;
 
 use super::config::TlsSettings;
+use super::secrets::{self, SecretError};
 
 /// How often the files are looked at.
 pub const LOOK_EVERY: Duration = Duration::from_secs(3);
@@ -48,14 +48,9 @@ pub enum TlsError {
         /// The system's words.
         reason: std::io::Error,
     },
-    /// Others may read the key.
-    #[error("{path} may be read by others (mode {mode:04o}); run: chmod 600 {path}")]
-    LoosePermissions {
-        /// Which file.
-        path: String,
-        /// Its mode.
-        mode: u32,
-    },
+    /// The key's file.
+    #[error(transparent)]
+    Secret(#[from] SecretError),
     /// Not what should be in it.
     #[error("{path} holds no {what} in PEM: {reason}")]
     Content {
@@ -169,13 +164,9 @@ impl Files {
             move |reason| TlsError::Read { path, reason }
         };
         let read = |path: &PathBuf| fs::read(path).map_err(unreadable(path));
-        let mode = fs::metadata(&settings.key).map_err(unreadable(&settings.key))?.permissions().mode() & 0o7777;
-        if mode & 0o077 != 0 {
-            return Err(TlsError::LoosePermissions { path: settings.key.display().to_string(), mode });
-        }
         Ok(Self {
             certificate: read(&settings.certificate)?,
-            key: Zeroizing::new(read(&settings.key)?),
+            key: secrets::bytes(&settings.key)?,
             client_ca: settings.client_ca.as_ref().map(read).transpose()?,
         })
     }

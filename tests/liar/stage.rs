@@ -103,7 +103,7 @@ impl Stage {
                 let stopped = async {
                     let _ = stopped.await;
                 };
-                let (crowd, limits) = (Crowd::each(0), LimitSettings::default());
+                let (crowd, limits) = (Crowd::new(0, 0, Vec::new()), LimitSettings::default());
                 listen::serve(listener, None, crowd, grpc, guarded(http, access), &limits, stopped).await;
             });
             address

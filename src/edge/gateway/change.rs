@@ -273,7 +273,12 @@ impl<P: GatewayPort> Gateway<P> {
                     self.release(taken).await;
                     self.figures.change("denied");
                     self.policy_may_be_new.notify_one();
-                    return denial(aim, &denied).into_response();
+                    let standing = match aim.tag() {
+                        Some(tag) => self.port.standing_of(tag).await.ok(),
+                        None => None,
+                    };
+                    let current = standing.and_then(|standing| standing.view.digest);
+                    return denial(aim, &denied, current.as_ref()).into_response();
                 }
                 Ok(Taken::Go(open) | Taken::Same(open) | Taken::Unrecorded(open)) => taken.push(open),
                 Err(refusal) => {
@@ -536,18 +541,16 @@ fn became(aim: &Aim, named: Option<&TagRef>, response: &Response<Body>, lent: bo
 }
 
 /// With 409, unlike 412 or 500, clients print the message and do not try again.
-fn denial(aim: &Aim, denied: &Recorded) -> Refusal {
+fn denial(aim: &Aim, denied: &Recorded, current: Option<&Digest>) -> Refusal {
     let attempted = match aim {
         Aim::Push { digest, .. } => format!("push of {digest}"),
         Aim::Delete { .. } => "delete".to_owned(),
         Aim::DeleteManifest { digest, .. } => format!("delete of {digest}"),
     };
     let message = format!("{} (ledger entry {})", denied.detail, denied.index);
-    // The detail of an entry names the digest in force last.
-    let current = denied.detail.split([' ', ',']).rfind(|word| word.parse::<Digest>().is_ok());
     let detail = json!({
         "attempted": attempted,
-        "current": current,
+        "current": current.map(Digest::to_string),
         "entry": denied.index,
         "rule": denied.rule,
         "tag": aim.tag().map(|tag| tag.tag.to_string()),

@@ -65,16 +65,19 @@ struct Inner {
     file: Option<File>,
     open: BTreeMap<String, Vec<u8>>,
     done: usize,
+    append: Append,
+    /// The last line may be half a one: nothing is appended to it.
+    is_torn: bool,
 }
+
+/// How a line is written.
+type Append = fn(&mut File, &[u8]) -> io::Result<()>;
 
 impl Journal {
     /// Opens the file, and returns what a gateway before left open in it.
     pub(super) fn open(path: Option<&Path>) -> Result<(Self, BTreeMap<String, Vec<u8>>), JournalError> {
         let Some(path) = path else {
-            return Ok((
-                Self(Mutex::new(Inner { path: PathBuf::new(), file: None, open: BTreeMap::new(), done: 0 })),
-                BTreeMap::new(),
-            ));
+            return Ok((Self(Mutex::new(Inner::new(PathBuf::new(), None, BTreeMap::new()))), BTreeMap::new()));
         };
         let shown = || PathBuf::from(path).display().to_string();
         let refuse = |error: io::Error| JournalError::File { path: shown(), reason: error.to_string() };
@@ -94,7 +97,7 @@ impl Journal {
         let mut text = String::new();
         file.read_to_string(&mut text).map_err(refuse)?;
         let open = read(&text);
-        let mut inner = Inner { path: path.to_owned(), file: Some(file), open: open.clone(), done: 0 };
+        let mut inner = Inner::new(path.to_owned(), Some(file), open.clone());
         inner.rewrite().map_err(refuse)?;
         Ok((Self(Mutex::new(inner)), open))
     }
@@ -137,8 +140,18 @@ impl Journal {
 }
 
 impl Inner {
+    fn new(path: PathBuf, file: Option<File>, open: BTreeMap<String, Vec<u8>>) -> Self {
+        Self { path, file, open, done: 0, append: |file, line| file.write_all(line), is_torn: false }
+    }
+
     fn write(&mut self, line: &str) -> io::Result<()> {
-        self.file.as_mut().map_or(Ok(()), |file| file.write_all(line.as_bytes()))
+        if self.is_torn {
+            self.rewrite()?;
+        }
+        let Some(file) = &mut self.file else { return Ok(()) };
+        let written = (self.append)(file, line.as_bytes());
+        self.is_torn = written.is_err();
+        written
     }
 
     fn rewrite(&mut self) -> io::Result<()> {
@@ -158,7 +171,7 @@ impl Inner {
         file.write_all(text.as_bytes())?;
         file.sync_data()?;
         std::fs::rename(&beside, &self.path)?;
-        self.file = Some(file);
+        (self.file, self.is_torn) = (Some(file), false);
         if let Some(folder) = self.path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
             File::open(folder)?.sync_all()?;
         }
@@ -221,6 +234,32 @@ mod tests {
         journal.end("b");
         drop(journal);
         assert!(Journal::open(Some(&path)).expect("there").1.is_empty());
+    }
+
+    #[test]
+    fn after_a_line_that_did_not_fit_the_next_one_is_whole() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("journal");
+        let (journal, _) = Journal::open(Some(&path)).expect("new");
+        let append = |cut: Append| journal.0.lock().expect("not poisoned").append = cut;
+        let full: Append = |file, line| {
+            file.write_all(&line[..line.len() / 2])?;
+            Err(io::ErrorKind::StorageFull.into())
+        };
+        assert!(journal.begin("a", b"one").expect("written"));
+        append(full);
+        journal.begin("b", b"two").expect_err("the disk is full");
+        journal.begin("c", b"three").expect_err("still");
+        append(|file, line| file.write_all(line));
+        assert!(journal.begin("d", b"four").expect("there is room again"));
+        // The same for the line that ends one.
+        append(full);
+        journal.end("a");
+        append(|file, line| file.write_all(line));
+        assert!(journal.begin("e", b"five").expect("written"));
+        drop(journal);
+        let expected = BTreeMap::from([("d".to_owned(), b"four".to_vec()), ("e".to_owned(), b"five".to_vec())]);
+        assert_eq!(Journal::open(Some(&path)).expect("there").1, expected);
     }
 
     #[test]

@@ -116,7 +116,9 @@ impl<P: GatewayPort> Gateway<P> {
                     self.settle_old(&tag, index, open.authorization.as_ref()).await?;
                     return Err(PortError::Held { tag, index }.to_string());
                 }
-                Err(error @ (PortError::Unavailable(_) | PortError::Overloaded(_))) => return Err(error.to_string()),
+                Err(error @ (PortError::Unavailable(_) | PortError::Overloaded(_) | PortError::Untrusted(_))) => {
+                    return Err(error.to_string());
+                }
                 Err(error) => tracing::error!(%error, "an intent is not taken by the ledger"),
             }
         }

@@ -15,13 +15,13 @@ mod scope;
 mod standing;
 mod state;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
-use tokio::task::JoinSet;
+use tokio::task::{JoinError, JoinSet};
 
 pub use self::report::{Failure, Finding, Kind, Report, Watching};
 pub use self::scope::{Scope, ScopeError};
@@ -372,24 +372,27 @@ impl<P: ScannerPort> Scanner<P> {
     /// Looks at tags, several at a time.
     async fn run(&mut self, jobs: Vec<Job>, again: &mut Vec<Job>) -> Result<(), ScanError> {
         let mut looks = JoinSet::new();
+        let mut tags = HashMap::new();
         let mut jobs = jobs.into_iter();
         loop {
             while looks.len() < self.shared.settings.parallel.max(1) && !self.is_over() {
                 let Some(job) = jobs.next() else { break };
-                let shared = Arc::clone(&self.shared);
-                looks.spawn(async move {
+                let (shared, tag) = (Arc::clone(&self.shared), job.tag.to_string());
+                let begun = looks.spawn(async move {
                     let looked = look(&shared, &job).await;
                     (job, looked)
                 });
+                tags.insert(begun.id(), tag);
             }
-            let Some(ended) = looks.join_next().await else { return Ok(()) };
+            let Some(ended) = looks.join_next_with_id().await else { return Ok(()) };
+            let tag = tags.remove(&ended.as_ref().map_or_else(JoinError::id, |(id, _)| *id)).unwrap_or_default();
             match ended {
-                Ok((job, looked)) => {
+                Ok((_, (job, looked))) => {
                     let looked = match looked {
                         Ok(looked) => looked,
                         Err(error) if !matches!(error, PortError::Untrusted(_) | PortError::Unavailable(_)) => {
                             let reason = format!("cannot be compared with the ledger: {error}");
-                            self.fail(&job.tag.to_string(), &reason, true);
+                            self.fail(&tag, &reason, true);
                             continue;
                         }
                         Err(error) => {
@@ -402,7 +405,10 @@ impl<P: ScannerPort> Scanner<P> {
                     again.extend(self.take(job, looked));
                     self.file.keep_now_and_then(&self.state)?;
                 }
-                Err(error) => tracing::error!(%error, "a look at a tag ended in a panic; this is a bug"),
+                Err(error) => {
+                    tracing::error!(tag, %error, "a look at a tag ended in a panic; this is a bug");
+                    self.fail(&tag, "the look at it ended in a panic; this is a bug", true);
+                }
             }
         }
     }

@@ -1,7 +1,6 @@
 //! How a gateway or a scanner reaches its ledger, and what it shows it: `[ledger]` in their configuration files, and the flags beside
 //! it, which win. Files are read once, at the start.
 
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -9,9 +8,11 @@ use clap::Args;
 use serde::Deserialize;
 use zeroize::Zeroizing;
 
+use super::super::secrets::{self, SecretError};
 use super::OverGrpc;
 use crate::client::trust::TrustFolder;
 use crate::client::{Credentials, Identity, Server};
+use crate::edge::source::BaseUrl;
 use crate::ledger::note::{Skey, Vkey};
 
 const DEFAULT_URL: &str = "http://127.0.0.1:7420";
@@ -57,14 +58,9 @@ pub enum LedgerSettingsError {
         /// What is wrong.
         reason: String,
     },
-    /// A private key that others may read.
-    #[error("{path} may be read by others (mode {mode:04o}); run: chmod 600 {path}", path = path.display())]
-    Loose {
-        /// Its file.
-        path: PathBuf,
-        /// Who may do what.
-        mode: u32,
-    },
+    /// A file that holds a secret.
+    #[error(transparent)]
+    Secret(#[from] SecretError),
     /// A setting is missing, has no sensible value, or does not go with another.
     #[error("ledger.{setting}: {reason}")]
     Setting {
@@ -114,6 +110,9 @@ impl LedgerSettings {
         let url = self.url.as_deref().unwrap_or(DEFAULT_URL);
         let server: Server = url.parse().map_err(|error| refuse("url", format!("{error}")))?;
         let shown = self.shown(folder, &server)?;
+        if shown.credentials.token.is_some() {
+            warn_if_plain("ledger.url", &server.to_string(), "the token");
+        }
         if !shown.is_somebody() && !only_reads {
             let reason = "say where the token to write with is, or show a certificate or a signature instead";
             return Err(refuse("token_file", reason));
@@ -131,13 +130,13 @@ impl LedgerSettings {
             return Err(refuse("url", "certificates are for https:// ledgers"));
         }
         let at = |path: &PathBuf| folder.join(path);
-        let token = self.token_file.as_ref().map(|path| secret(&at(path))).transpose()?;
+        let token = self.token_file.as_ref().map(|path| secrets::word(&at(path))).transpose()?;
         let token = token.map(|token| Zeroizing::new(token.trim().to_owned()));
-        let ca = self.ca_file.as_ref().map(|path| read(&at(path))).transpose()?.map(|text| text.to_string());
+        let ca = self.ca_file.as_ref().map(|path| read(&at(path))).transpose()?;
         let identity = match (&self.certificate, &self.key) {
             (None, None) => None,
             (Some(certificate), Some(key)) => {
-                Some(Identity { certificate: read(&at(certificate))?.to_string(), key: private(&at(key))? })
+                Some(Identity { certificate: read(&at(certificate))?, key: secrets::text(&at(key))? })
             }
             (Some(_), None) => return Err(refuse("certificate", "needs key with it")),
             (None, Some(_)) => return Err(refuse("key", "needs certificate with it")),
@@ -147,13 +146,15 @@ impl LedgerSettings {
     }
 }
 
-/// The content of a file that holds a secret, without the line's end.
-pub fn secret(path: &Path) -> Result<Zeroizing<String>, LedgerSettingsError> {
-    let text = read(path)?;
-    match text.trim_end_matches(['\n', '\r']) {
-        "" => Err(LedgerSettingsError::File { path: path.to_owned(), reason: "it is empty".to_owned() }),
-        secret => Ok(secret.to_owned().into()),
+/// Says so where secrets leave this machine unencrypted.
+pub fn warn_if_plain(setting: &str, url: &str, what: &str) {
+    if is_plain(url) {
+        tracing::warn!(setting, url, "{what} travels unencrypted to another machine: use https://");
     }
+}
+
+fn is_plain(url: &str) -> bool {
+    url.parse::<BaseUrl>().is_ok_and(|url| !url.is_https() && !url.is_loopback())
 }
 
 fn refuse(setting: &'static str, reason: impl Into<String>) -> LedgerSettingsError {
@@ -161,23 +162,33 @@ fn refuse(setting: &'static str, reason: impl Into<String>) -> LedgerSettingsErr
 }
 
 fn skey(path: &Path) -> Result<Skey, LedgerSettingsError> {
-    Skey::from_text(&private(path)?)
+    Skey::from_text(&secrets::text(path)?)
         .map_err(|error| LedgerSettingsError::File { path: path.to_owned(), reason: error.to_string() })
 }
 
-/// A private key that nobody else may read.
-fn private(path: &Path) -> Result<Zeroizing<String>, LedgerSettingsError> {
-    let unreadable =
-        |error: std::io::Error| LedgerSettingsError::File { path: path.to_owned(), reason: error.to_string() };
-    let mode = std::fs::metadata(path).map_err(unreadable)?.permissions().mode() & 0o7777;
-    if mode & 0o077 != 0 {
-        return Err(LedgerSettingsError::Loose { path: path.to_owned(), mode });
-    }
-    read(path)
-}
-
-fn read(path: &Path) -> Result<Zeroizing<String>, LedgerSettingsError> {
+fn read(path: &Path) -> Result<String, LedgerSettingsError> {
     std::fs::read_to_string(path)
-        .map(Zeroizing::new)
         .map_err(|error| LedgerSettingsError::File { path: path.to_owned(), reason: error.to_string() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_leaves_the_machine_unencrypted_is_told_from_what_does_not() {
+        for url in ["http://ledger.example:7420", "http://192.0.2.1"] {
+            assert!(is_plain(url), "{url}");
+        }
+        for url in
+            ["https://ledger.example:7420", "http://127.0.0.1:7420", "http://localhost:7420", "http://[::1]:7420"]
+        {
+            assert!(!is_plain(url), "{url}");
+        }
+        let server = |text: &str| text.parse::<Server>().expect("an address").to_string();
+        assert!(
+            is_plain(&server("ledger.example:7420")) && !is_plain(&server("127.0.0.1:7420")),
+            "as it is parsed here"
+        );
+    }
 }

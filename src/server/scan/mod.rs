@@ -14,7 +14,8 @@ use std::time::{Duration, Instant};
 use serde::Deserialize;
 use tokio::sync::watch;
 
-use super::over_grpc::{LedgerSettings, LedgerSettingsError, Needs, OverGrpc, RightsError, secret};
+use super::over_grpc::{LedgerSettings, LedgerSettingsError, Needs, OverGrpc, RightsError, warn_if_plain};
+use super::secrets::{self, SecretError};
 use crate::edge::port::PortError;
 use crate::edge::registry::Settings as ClientSettings;
 use crate::edge::scanner::{Report, ScanError, Scanner, Scope, Target};
@@ -126,9 +127,12 @@ pub enum ScanServeError {
         /// The system's words.
         reason: String,
     },
-    /// How the ledger is reached, or another file that holds a secret.
+    /// How the ledger is reached.
     #[error(transparent)]
     Ledger(#[from] LedgerSettingsError),
+    /// A file that holds a secret.
+    #[error(transparent)]
+    Secret(#[from] SecretError),
     /// A setting has no sensible value, or none at all.
     #[error("{setting}: {reason}")]
     Setting {
@@ -181,7 +185,7 @@ impl Settings {
         let credentials = match (&self.registry_user, &self.registry_password_file) {
             (None, None) => None,
             (Some(user), Some(file)) => {
-                Some(Credentials { user: user.clone(), password: secret(&self.folder.join(file))? })
+                Some(Credentials { user: user.clone(), password: secrets::word(&self.folder.join(file))? })
             }
             _ => return Err(refuse("registry_user", "needs registry_password_file with it, and the other way round")),
         };
@@ -238,13 +242,22 @@ pub async fn run(
     let (registry, access, port) = (settings.registry()?, settings.access()?, settings.port()?);
     if !settings.dry_run {
         let (roles, kinds) = (&[Role::Scanner, Role::Writer], &[(StatementKind::TagObserved, "observe")]);
-        let needs = Needs { registry: &registry, roles, kinds, advice: "--role scanner,reader" };
-        port.check_rights(&needs).await?;
+        let needs = Needs { registry: &registry, roles, kinds, gives: &[Role::Scanner, Role::Reader] };
+        match port.check_rights(&needs).await {
+            Err(error @ RightsError::Untrusted(_)) => {
+                tracing::error!(%error, "stopped");
+                return Ok(Ending::Untrusted);
+            }
+            checked => checked?,
+        }
     }
     let scope = Scope::new(&registry, &settings.repository, &settings.exclude)
         .map_err(|error| refuse("repository", error.to_string()))?;
     if settings.state.is_none() {
         tracing::warn!("without --state nothing is remembered: since when something changed will not be known");
+    }
+    if let (Some(_), Some(url)) = (&settings.registry_user, &settings.registry_url) {
+        warn_if_plain("registry_url", url, "the password of registry_user");
     }
     let (stop, stopping) = watch::channel(false);
     tokio::spawn(async move {
@@ -310,6 +323,7 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let token = folder.path().join("token");
         std::fs::write(&token, "t\n").expect("written");
+        std::fs::set_permissions(&token, std::os::unix::fs::PermissionsExt::from_mode(0o600)).expect("set");
         let full = Settings {
             registry_url: Some("http://127.0.0.1:5000".into()),
             registry: Some("registry.example".into()),
