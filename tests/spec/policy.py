@@ -12,7 +12,7 @@ from functools import lru_cache
 from typing import Any, Callable, Dict, FrozenSet, Iterable, List, Optional, Tuple
 
 MAX_TEXT, MAX_RULES, MAX_PATTERN, MAX_ID, MAX_NESTING, MAX_REPETITIONS = 60000, 1000, 512, 128, 16, 1000
-MAX_REGEX, MAX_REGEXES, MAX_GLOB, MAX_GLOBS = 500, 500, 1000, 60000
+MAX_REGEX, MAX_REGEXES, MAX_GLOB, MAX_GLOBS = 1000, 2000, 1000, 60000
 CREATE, OVERWRITE, RECREATE, DELETE = CHANGES = ("create", "overwrite", "recreate", "delete")
 REFERRER = re.compile(r"(sha256|sha512)-([0-9a-f]{64})(|\.sig|\.att|\.sbom)")
 ASCII = frozenset(map(chr, range(128)))

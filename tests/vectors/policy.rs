@@ -170,7 +170,7 @@ fn cases() -> Vec<Case<'static>> {
     ));
     cases.push((
         "expressions as large together as may be, one of them twice",
-        rule("a", "tags_regex = ['^a{248}']") + &rule("b", "repositories_regex = ['a{249}']\ntags_regex = ['^a{248}']"),
+        rule("a", "tags_regex = ['^a{998}']") + &rule("b", "repositories_regex = ['a{999}']\ntags_regex = ['^a{998}']"),
         over(&["r/app:a"]),
     ));
     for (name, rest, names) in [
@@ -267,10 +267,10 @@ fn refused() -> Vec<(&'static str, String)> {
         ("groups too deep", regex(&nested(17, "(", ")"))),
         ("an expression too large", regex("(a{100}){10}")),
         ("nothing, too often", regex("((){1000}){1000}")),
-        ("expressions too large together", one("tags_regex = ['a{249}', 'b{249}', 'c']")),
+        ("expressions too large together", one("tags_regex = ['a{999}', 'b{999}', 'c']")),
         (
             "expressions of tags and repositories too large together",
-            one("tags_regex = ['a{249}', 'b']\nrepositories_regex = ['a{249}']"),
+            one("tags_regex = ['a{999}', 'b']\nrepositories_regex = ['a{999}']"),
         ),
         ("a pattern too large", glob(&of_size(1001))),
         ("a pattern too large by far", glob(&"{a,b}".repeat(100))),

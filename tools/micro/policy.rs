@@ -23,7 +23,7 @@ const SHAPES: [Shape; 7] = [
     ("a pattern each: repositories = [\"team-N/*/app\"]", |n| format!("repositories=['t-{n}/*/app']")),
     ("an ending each: repositories = [\"**/app-N\"]", |n| format!("repositories=['**/app-{n}']")),
     ("tags of all: tags = [\"vN.*\"]", |n| format!("tags=['v{n}.*']")),
-    ("70 expressions: tags_regex = [\"^vN[.]\"]", |n| format!("tags_regex=['^v{}[.]']", n % 70)),
+    ("250 expressions: tags_regex = [\"^vN[.]\"]", |n| format!("tags_regex=['^v{}[.]']", n % 250)),
     ("all about every tag: allow = [\"create\"]", |_| "allow=['create']".to_owned()),
 ];
 
