@@ -663,7 +663,14 @@ fn parts_without_end_are_not_put_together() {
 }
 
 /// What the sequencer is told becomes what the ledger signs.
-fn sign_a_lie(stage: &Stage, changes: impl FnOnce(&MemoryStore, &mut Batch), statements: &[proto::Statement]) -> u64 {
+fn sign_a_lie(
+    stage: &mut Stage,
+    changes: impl FnOnce(&MemoryStore, &mut Batch),
+    statements: &[proto::Statement],
+) -> u64 {
+    // A sequencer that has just begun knows nothing but what it reads.
+    let rows = truth(stage).reopen();
+    *stage = std::mem::replace(stage, Stage::new()).restarted_over(rows);
     let mut batch = Batch::default();
     changes(truth(stage), &mut batch);
     stage.store.tell_sequencer(batch);
@@ -716,14 +723,14 @@ fn bound(digit: char, set_by: u64) -> Binding {
 
 #[test]
 fn a_signed_state_that_another_entry_is_said_to_have_set_is_a_contradiction() {
-    let stage = story();
+    let mut stage = story();
     let name = "registry.example/team/app:moved";
     let first = stage.record(&[happened("moved", &digest('a'))]);
     stage.holds(0, &["at", name]);
     stage.is_audited();
     // It finds that what the tag is bound to was set by the first entry about v1, which set the same.
     let believed_of = |rows: &MemoryStore, batch: &mut Batch| believed(rows, batch, name, bound('a', V1_FIRST));
-    let index = sign_a_lie(&stage, believed_of, &[happened("moved", &digest('a'))]);
+    let index = sign_a_lie(&mut stage, believed_of, &[happened("moved", &digest('a'))]);
     let reason = format!(
         "the history says that entry {V1_FIRST} set the state of {name}, but the ledger signed an entry that does not name it"
     );
@@ -739,13 +746,13 @@ fn a_signed_state_that_another_entry_is_said_to_have_set_is_a_contradiction() {
 
 #[test]
 fn a_signed_state_that_its_entry_did_not_set_is_a_contradiction() {
-    let stage = story();
+    let mut stage = story();
     let name = "registry.example/team/app:other";
     let first = stage.record(&[happened("other", &digest('a'))]);
     stage.holds(0, &["at", name]);
     // It finds that the tag was bound to b, by the entry that bound it to a.
     let believed_of = |rows: &MemoryStore, batch: &mut Batch| believed(rows, batch, name, bound('b', first));
-    let index = sign_a_lie(&stage, believed_of, &[happened("other", &digest('b'))]);
+    let index = sign_a_lie(&mut stage, believed_of, &[happened("other", &digest('b'))]);
     let reason = format!("of entry {index} is {} in the history, but the ledger signed {}", first + 1, digest('b'));
     stage.refused(&["at", name], &reason);
     stage.is_found_out(&format!("entry {index}: its outcome is UNCHANGED, but by the rules it is APPLIED"));
@@ -772,7 +779,7 @@ fn saved(stage: &Stage, code: i32, question: &[&str], file: &str) {
 
 #[test]
 fn a_history_that_skips_an_entry_is_caught_by_its_receipt() {
-    let stage = story();
+    let mut stage = story();
     let twice = "registry.example/team/app:twice";
     stage.record(&[happened("twice", &digest('a'))]);
     let skipped = stage.record(&[happened("twice", &digest('b'))]);
@@ -786,7 +793,7 @@ fn a_history_that_skips_an_entry_is_caught_by_its_receipt() {
     let shorten = |rows: &MemoryStore, batch: &mut Batch| {
         rows::put_subject(batch, &tag(twice).key(), &shortened(rows, &tag(twice), 1));
     };
-    let second = sign_a_lie(&stage, shorten, &[happened("twice", &digest('c'))]);
+    let second = sign_a_lie(&mut stage, shorten, &[happened("twice", &digest('c'))]);
     assert!(stage.holds(0, &["at", twice]).contains(&digest('c')), "by itself it holds");
     stage.holds(0, &["history", twice]);
     saved(&stage, 0, &["at", twice], "answer.json");
@@ -821,14 +828,14 @@ fn a_map_that_forgets_a_subject_is_caught_by_a_receipt_and_by_its_catalogue() {
 
 #[test]
 fn a_catalogue_that_forgets_a_member_is_caught_by_its_receipt() {
-    let stage = story();
+    let mut stage = story();
     let question = ["tags", APP, "--all"];
     saved(&stage, 0, &["entry", &GONE.to_string()], "receipt.json");
     assert!(stage.holds(0, &question).contains("gone"));
     let forget = |rows: &MemoryStore, batch: &mut Batch| {
         rows::put_subject(batch, &tags_of_app().key(), &shortened(rows, &tags_of_app(), 2));
     };
-    let new = sign_a_lie(&stage, forget, &[happened("new", &digest('a'))]);
+    let new = sign_a_lie(&mut stage, forget, &[happened("new", &digest('a'))]);
     assert!(!stage.holds(0, &question).contains("gone"), "by itself it holds");
     saved(&stage, 0, &question, "answer.json");
     let reason = format!("it signed entry {GONE} as version 2 of the tags of {APP}, and entry {new} as version 2");
@@ -838,11 +845,11 @@ fn a_catalogue_that_forgets_a_member_is_caught_by_its_receipt() {
 
 #[test]
 fn a_tag_that_appears_twice_is_a_contradiction() {
-    let stage = story();
+    let mut stage = story();
     stage.holds(0, &["tags", APP]);
     stage.is_audited();
     let forget = |_: &MemoryStore, batch: &mut Batch| batch.delete(Table::Subjects, latest().key().0);
-    let again = sign_a_lie(&stage, forget, &[happened("latest", &digest('e'))]);
+    let again = sign_a_lie(&mut stage, forget, &[happened("latest", &digest('e'))]);
     let name = "registry.example/team/app:latest";
     let reason = format!("it signed entry {LATEST} as version 0 of {name}, and entry {again} as version 0");
     stage.refused(&["tags", APP], &reason);
@@ -852,7 +859,7 @@ fn a_tag_that_appears_twice_is_a_contradiction() {
 /// The rules are for an audit to do again: evidence says what a ledger decided, not that it had to.
 #[test]
 fn an_outcome_that_the_rules_do_not_give_holds_until_it_is_audited() {
-    let stage = story();
+    let mut stage = story();
     let strict = "registry.example/strict:v1";
     stage.record(&[world::policy(&["registry.example/strict:*"])]);
     let first = stage.record(&[in_repository("strict", "v1", 'a')]);
@@ -862,7 +869,7 @@ fn an_outcome_that_the_rules_do_not_give_holds_until_it_is_audited() {
     // It finds that the tag was unbound, and may come back as what it was.
     let unbound = Binding::Unbound { last: digest('c').parse().expect("a digest"), set_by: first };
     let believed_of = |rows: &MemoryStore, batch: &mut Batch| believed(rows, batch, strict, unbound);
-    let index = sign_a_lie(&stage, believed_of, &[in_repository("strict", "v1", 'c')]);
+    let index = sign_a_lie(&mut stage, believed_of, &[in_repository("strict", "v1", 'c')]);
     assert!(stage.holds(0, &["at", strict]).contains(&digest('c')));
     assert!(stage.holds(0, &["history", strict]).contains("APPLIED"));
     stage.is_found_out(&format!("entry {index}: its outcome is APPLIED, but by the rules it is DENIED"));

@@ -459,7 +459,8 @@ async fn the_command_line_says_what_is_missing_and_how_it_ended() {
     let wrong = std::fs::read_to_string(folder.path().join("trust/known_ledgers")).expect("pinned");
     let other = World::new().await;
     let forged = wrong.replace(&world.vkey.to_string(), &other.vkey.to_string());
-    std::fs::write(folder.path().join("trust/known_ledgers"), forged).expect("written");
+    let pins = folder.path().join("trust/known_ledgers");
+    std::fs::write(&pins, forged).expect("written");
     let run = |more: &'static [&'static str]| {
         let mut command = captured(scan.command(more));
         async move {
@@ -471,6 +472,7 @@ async fn the_command_line_says_what_is_missing_and_how_it_ended() {
     let (code, said) = run(&["--once"]).await;
     assert_eq!(code, Some(3), "{said}");
     assert!(said.contains("has changed"), "{said}");
+    std::fs::write(&pins, wrong).expect("written");
     // Called wrongly: 2. Nobody's address: 1.
     for (more, expected, words) in [
         (&["--once", "--every", "1m"] as &'static [&str], 2, "cannot be used with"),
