@@ -288,6 +288,8 @@ impl Place<'_> {
     pub(crate) async fn tiles(&self, clients: usize) -> Result<Measured, Failure> {
         let full = (self.size / 256).max(1);
         let base = format!("http://{}", self.server.address);
+        // reqwest is built without a crypto provider of its own.
+        let _ = rustls::crypto::ring::default_provider().install_default();
         let http = reqwest::Client::builder().no_proxy().tls_certs_only([]).build()?;
         let (watch, mut asking) = (Watch::new(), Vec::new());
         for number in 0..clients {
