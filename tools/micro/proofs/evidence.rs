@@ -1,8 +1,8 @@
 //! Evidence about one tag that changed very often, made and checked.
 //!
 //! The ledger is written row by row, for recording so much would take an hour. The tag's own entries are what a ledger
-//! records, signed and evenly spread over the log; of all other entries, none of which is ever shown, there are only leaf
-//! hashes, and of the other subjects only rows. The log's tree, the tag's history, the map and the commitment that closes the
+//! records, signed and evenly spread over the log; of all other entries, none of which is ever shown, there are only the
+//! tree's tiles and the few that are in none yet, and of the other subjects only rows. The log's tree, the tag's history, the map and the commitment that closes the
 //! log are real: [`Ledger::open`] checks them, and so does every answer.
 
 use std::path::Path;
@@ -40,6 +40,8 @@ const CHANGES: usize = 100_000;
 /// When entry 0 was recorded, and the time between two entries, in microseconds.
 const BEGIN_US: u64 = 1_750_000_000_000_000;
 const STEP_US: u64 = 1_000;
+/// Entries after the last full tile of this width are read when a ledger is opened.
+const TILE: u64 = 16;
 /// Versions on a page of the history.
 const PAGE: u64 = 100;
 
@@ -90,6 +92,10 @@ fn push(tag: &TagRef, version: u64, index: u64) -> Result<(proto::Record, Bindin
         ..proto::Statement::default()
     };
     let named = |kind: SubjectKind, version| proto::Subject { kind: kind.into(), version, name: String::new() };
+    let mut subjects = vec![named(SubjectKind::Tag, version), named(SubjectKind::Digest, 0)];
+    if version == 0 {
+        subjects.extend([named(SubjectKind::TagsOf, 0), named(SubjectKind::Repositories, 0)]);
+    }
     let record = proto::Record {
         index,
         recorded_at_us: Shape::time_us(index),
@@ -100,7 +106,7 @@ fn push(tag: &TagRef, version: u64, index: u64) -> Result<(proto::Record, Bindin
         outcome: proto::Outcome::Applied.into(),
         rule: String::new(),
         detail: String::new(),
-        subjects: vec![named(SubjectKind::Tag, version), named(SubjectKind::Digest, 0)],
+        subjects,
     };
     Ok((record, Binding::Bound { digest: digest.parse()?, set_by: index }))
 }
@@ -113,13 +119,14 @@ struct Writer {
 }
 
 impl Writer {
-    /// A leaf of the log, with its entry where there is one.
-    fn append(&mut self, hash: Hash, entry: Option<&[u8]>) {
-        let batch = &mut self.batch;
-        if let Some(entry) = entry {
+    /// An entry, stored with the tree or only in it.
+    fn append(&mut self, entry: &[u8], is_stored: bool) -> Hash {
+        let (batch, hash) = (&mut self.batch, entry_hash(entry));
+        if is_stored {
             rows::put_entry(batch, self.tree.size(), &hash, entry);
         }
         self.tree.append(hash, batch, |_| {});
+        hash
     }
 
     fn commit(&mut self) -> Result<(), Failure> {
@@ -141,19 +148,18 @@ fn make(path: &Path, shape: Shape) -> Result<(), Failure> {
         if index == 0 {
             let genesis = commitment(0, EMPTY, 0);
             let entry = sign_commitment(&genesis, &skey);
-            writer.append(entry_hash(&entry), Some(&entry));
+            writer.append(&entry, true);
         } else if version < shape.versions && shape.index(version) == index {
             let (record, binding) = push(&tag, version, index)?;
             let entry = sign_record(&record, &skey);
-            let hash = entry_hash(&entry);
-            writer.append(hash, Some(&entry));
+            let hash = writer.append(&entry, true);
             let stored = Version { index, recorded_at_us: record.recorded_at_us, effective: 1 + index };
             rows::put_version(&mut writer.batch, &key, version, &stored);
             let leaf = history_leaf(index, &hash, stored.effective);
             row.history.append(leaf, |node| rows::put_history_node(&mut writer.batch, &key, &node));
             row.binding = binding;
         } else {
-            writer.append(made_up("leaf", index), None);
+            writer.append(&made_up("entry", index), index >= shape.entries - shape.entries % TILE);
         }
         if writer.batch.changes.len() >= CHANGES {
             writer.commit()?;
@@ -166,7 +172,7 @@ fn make(path: &Path, shape: Shape) -> Result<(), Failure> {
     let (top, _) = load_map(&writer.store, shape.subjects)?;
     let closing = commitment(shape.entries - 1, top.root(), top.size());
     let entry = sign_commitment(&closing, &skey);
-    writer.append(entry_hash(&entry), Some(&entry));
+    writer.append(&entry, true);
     let checkpoint = Checkpoint { size: writer.tree.size(), root: writer.tree.root() }.sign(&skey);
     let head = Head { size: writer.tree.size(), recorded_at_us: closing.recorded_at_us, checkpoint };
     rows::put_head(&mut writer.batch, &head);
