@@ -24,3 +24,8 @@ pub mod engine;
 pub mod server;
 #[cfg(feature = "server")]
 pub mod store;
+
+/// Of every request much is allocated on one thread and freed on another. RocksDB allocates here too.
+#[cfg(feature = "server")]
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;

@@ -5,6 +5,7 @@
 //! word, by those of then.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use super::failures::Reason;
 use super::principals::{Access, Caller, check_signature};
@@ -50,7 +51,7 @@ pub fn admit(
     }
     let principals = access.principals();
     // As the changes of this very request leave them.
-    let mut coming = (*principals).clone();
+    let mut coming = Arc::clone(&principals);
     let mut admitted = Vec::with_capacity(count);
     let mut violations = Vec::new();
     for (position, submission) in submissions.into_iter().enumerate() {
@@ -76,7 +77,7 @@ pub fn admit(
 fn admit_one(
     access: &Access,
     principals: &Principals,
-    coming: &mut Principals,
+    coming: &mut Arc<Principals>,
     caller: &Caller,
     submission: proto::Submission,
 ) -> Result<Submission, Refused> {
@@ -118,7 +119,7 @@ fn admit_one(
 
 /// Some admin has to be left who can show what it must on this server: without client certificates, one that needs none.
 /// That there is an admin at all is for the rules, which the sequencer applies.
-fn check_way_back(access: &Access, coming: &mut Principals, change: &Change) -> Result<(), Refused> {
+fn check_way_back(access: &Access, coming: &mut Arc<Principals>, change: &Change) -> Result<(), Refused> {
     let Ok(after) = coming.after(change) else { return Ok(()) };
     let gets_in = access.takes_certificates();
     let has_admin = |principals: &Principals| {
@@ -126,7 +127,7 @@ fn check_way_back(access: &Access, coming: &mut Principals, change: &Change) -> 
         admins.any(|admin| gets_in || !admin.must_show(Credential::Certificate))
     };
     if has_admin(&after) {
-        *coming = after;
+        *coming = Arc::new(after);
         return Ok(());
     }
     Err(Refused::LockOut(format!(

@@ -1,13 +1,17 @@
-//! The thread that writes.
+//! What writes.
 //!
 //! It commits what the [sequencer](super::sequencer) planned, synced and in its order, publishes it, and only then answers. A
 //! commit that fails leaves it unknown what is on disk; writing on could sign two histories. So the committer stops for good,
 //! says why, and a restart recovers from what is there. A panic is the same.
+//!
+//! While there is more to plan it writes on a thread of its own. A lone batch is written by the sequencer itself: to wake
+//! another thread for it takes longer than there is to gain.
 
+use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::Receiver;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
 use tokio::sync::{oneshot, watch};
 
@@ -52,7 +56,53 @@ impl Order {
     }
 }
 
-/// What the thread owns.
+/// Where orders are given: to the thread, or carried out here.
+pub(super) struct Desk {
+    committer: Arc<Committer>,
+    orders: SyncSender<Order>,
+    /// Orders that the thread has, or is about to be given.
+    given: Arc<AtomicUsize>,
+}
+
+impl Desk {
+    /// Starts the thread.
+    pub(super) fn open(committer: Committer) -> io::Result<Self> {
+        let (committer, given) = (Arc::new(committer), Arc::<AtomicUsize>::default());
+        // No room in between: when an order is taken, the one before it is carried out.
+        let (orders, taken) = sync_channel(0);
+        let (of_thread, of_thread_given) = (Arc::clone(&committer), Arc::clone(&given));
+        let run = move || of_thread.run(&taken, &of_thread_given);
+        std::thread::Builder::new().name("committer".into()).spawn(run)?;
+        Ok(Self { committer, orders, given })
+    }
+
+    /// Gives an order. Where nothing else is to be done meanwhile, and nothing is being written, it is carried out at once. Returns
+    /// whether another one can be given.
+    pub(super) fn give(&self, order: Order, is_lone: bool) -> bool {
+        if is_lone && self.given.load(Ordering::Acquire) == 0 {
+            return self.committer.carry_out(order);
+        }
+        let fails = matches!(order, Order::Fail { .. });
+        self.given.fetch_add(1, Ordering::Relaxed);
+        match self.orders.send(order) {
+            Ok(()) => !fails,
+            Err(order) => {
+                order.0.refuse();
+                false
+            }
+        }
+    }
+
+    /// Nothing comes any more.
+    pub(super) fn close(self) {
+        let Self { committer, orders, .. } = self;
+        // Whoever waits for the end may open the store again.
+        drop(committer);
+        let _ = orders.send(Order::Close);
+    }
+}
+
+/// What it takes to write.
 pub(super) struct Committer {
     pub(super) store: Arc<dyn Store>,
     /// Who may state what, for those who let callers in. It changes before anybody hears of the change.
@@ -72,38 +122,50 @@ pub(super) struct Committer {
 
 impl Committer {
     /// Runs until it is told to end, or a commit fails.
-    pub(super) fn run(self, orders: Receiver<Order>) {
-        for order in &orders {
-            match order {
-                Order::Commit { first, plan, stood_us, answers } => {
-                    let written = catch_unwind(AssertUnwindSafe(|| self.commit(first, *plan, stood_us)));
-                    let (decisions, committed) = match written.unwrap_or_else(|_| Err(BUG.to_owned())) {
-                        Ok(written) => written,
-                        Err(reason) => return self.fail(reason, answers),
-                    };
-                    for (answer, decision) in answers.into_iter().zip(decisions) {
-                        let decided = decision.map(|accepted| (accepted, Arc::clone(&committed)));
-                        // A client that left has its entry all the same; with an event id it can ask again.
-                        let _ = answer.send(decided.map_err(AppendError::from));
-                    }
-                }
-                Order::Fail { reason, answers } => return self.fail(reason, answers),
-                Order::Close => break,
+    fn run(self: Arc<Self>, orders: &Receiver<Order>, given: &AtomicUsize) {
+        while let Ok(order) = orders.recv() {
+            if matches!(order, Order::Close) {
+                let stopped = self.stopped.clone();
+                drop(self);
+                stopped.send_replace(Some("it was shut down".into()));
+                return;
             }
+            if !self.carry_out(order) {
+                return;
+            }
+            given.fetch_sub(1, Ordering::Release);
         }
-        let Self { store, stopped, .. } = self;
-        // Whoever waits for the end may open the store again.
-        drop(store);
-        stopped.send_replace(Some("it was shut down".into()));
     }
 
-    fn fail(self, reason: String, answers: Answers) {
+    /// Returns whether it can go on.
+    fn carry_out(&self, order: Order) -> bool {
+        match order {
+            Order::Commit { first, plan, stood_us, answers } => {
+                let written = catch_unwind(AssertUnwindSafe(|| self.commit(first, *plan, stood_us)));
+                let (decisions, committed) = match written.unwrap_or_else(|_| Err(BUG.to_owned())) {
+                    Ok(written) => written,
+                    Err(reason) => return self.fail(reason, answers),
+                };
+                for (answer, decision) in answers.into_iter().zip(decisions) {
+                    let decided = decision.map(|accepted| (accepted, Arc::clone(&committed)));
+                    // A client that left has its entry all the same; with an event id it can ask again.
+                    let _ = answer.send(decided.map_err(AppendError::from));
+                }
+                true
+            }
+            Order::Fail { reason, answers } => self.fail(reason, answers),
+            Order::Close => false,
+        }
+    }
+
+    fn fail(&self, reason: String, answers: Answers) -> bool {
         tracing::error!(reason, "the sequencer stops: appends are refused until a restart");
         // Health is red before anybody hears of it.
         self.stopped.send_replace(Some(reason.clone()));
         for answer in answers {
             let _ = answer.send(Err(AppendError::Stopped(reason.clone())));
         }
+        false
     }
 
     fn commit(&self, first: u64, plan: Plan, stood_us: u64) -> Result<Written, String> {
@@ -112,7 +174,7 @@ impl Committer {
             return Ok((plan.decisions, Arc::clone(&self.newest.borrow())));
         };
         // First of all: a reader may see the rows before the commit returns, and also where it returns an error.
-        self.moments.put(Moment { tree: plan.tree, top: plan.top });
+        self.moments.put(Moment::new(plan.tree, plan.top));
         self.store.commit(first, plan.batch).map_err(|error| error.to_string())?;
         // Durable from here on.
         if let Some(policy) = plan.policy {

@@ -199,7 +199,8 @@ impl<'a> Derivation<'a> {
                 shown: None,
                 only_at_version: None,
             };
-            match writer.accept(&submission)? {
+            let known = writer.overlay.event(&submission.principal, &submission.statement.event_id)?;
+            match writer.accept(&submission, known)? {
                 Accepted::New(receipt) => at += usize::try_from(receipt.entry_count).expect("a bounded number"),
                 Accepted::Duplicate(event) => {
                     return Err(unlike(format!("its event id was recorded before, in entry {}", event.index)));

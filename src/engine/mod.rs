@@ -180,7 +180,7 @@ impl Ledger {
         let clock_alarm = Arc::new(AtomicBool::new(false));
         let outcomes = Arc::new(Tally::default());
         let has_news = Arc::new(AtomicBool::new(false));
-        let begin = Moment { tree: recovered.tree.clone(), top: recovered.top.clone() };
+        let begin = Moment::new(recovered.tree.clone(), recovered.top.clone());
         let moments = Arc::new(Moments::new(begin));
         let shared = Shared {
             store,
@@ -208,8 +208,8 @@ impl Ledger {
             outcomes,
             has_news,
         };
-        // No room in between: when an order is taken, the one before it is carried out.
-        let (orders, taken) = std::sync::mpsc::sync_channel(0);
+        let thread = |error: std::io::Error| recovery::OpenError::Thread(error.to_string());
+        let desk = committer::Desk::open(committer).map_err(thread)?;
         let sequencer = sequencer::Sequencer {
             store: options.store,
             skey: options.skey,
@@ -223,13 +223,10 @@ impl Ledger {
             leaves: recovered.leaves,
             known: known::Known::default(),
             last_time_us: recovered.last_time_us,
-            orders,
+            desk,
         };
-        let thread = |name: &str| std::thread::Builder::new().name(name.into());
-        thread("committer")
-            .spawn(move || committer.run(taken))
-            .and_then(|_| thread("sequencer").spawn(move || sequencer.run(waiting)))
-            .map_err(|error| recovery::OpenError::Thread(error.to_string()))?;
+        let run = move || sequencer.run(waiting);
+        std::thread::Builder::new().name("sequencer".into()).spawn(run).map_err(thread)?;
         Ok(Self { shared: Arc::new(shared), queue })
     }
 
@@ -439,15 +436,9 @@ impl Ledger {
         })
     }
 
-    /// Asks something of one state of the ledger: the newest commit and the rows that go with it.
-    ///
-    /// Blocks on the disk; on an async worker the runtime moves other work away meanwhile.
+    /// Asks something of one state of the ledger: the newest commit and the rows that go with it. Blocks on the disk.
     pub fn read<T>(&self, ask: impl FnOnce(&Reader<'_>) -> T) -> Result<T, ReadError> {
-        let answer = || Ok(ask(&self.reader()?));
-        match tokio::runtime::Handle::try_current().map(|handle| handle.runtime_flavor()) {
-            Ok(tokio::runtime::RuntimeFlavor::MultiThread) => tokio::task::block_in_place(answer),
-            _ => answer(),
-        }
+        Ok(ask(&self.reader()?))
     }
 
     fn reader(&self) -> Result<Reader<'_>, ReadError> {

@@ -8,6 +8,7 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use crate::ledger::map::Top;
+use crate::ledger::merkle::Hash;
 use crate::store::log_tree::LogTree;
 
 /// States that are kept. They share nearly everything; a reader who comes too late takes a new snapshot.
@@ -16,7 +17,15 @@ const KEPT: usize = 16;
 /// One of them.
 pub(super) struct Moment {
     pub(super) tree: LogTree,
+    /// Of that tree: nearly every proof tells it.
+    pub(super) root: Hash,
     pub(super) top: Top,
+}
+
+impl Moment {
+    pub(super) fn new(tree: LogTree, top: Top) -> Self {
+        Self { root: tree.root(), tree, top }
+    }
 }
 
 /// The newest of them.

@@ -22,7 +22,7 @@ use crate::ledger::history::{history_leaf, map_leaf};
 use crate::ledger::hold::{Held, must_wait};
 use crate::ledger::map::{self, LeafHash, LeafHashes};
 use crate::ledger::merkle::Hash;
-use crate::ledger::merkle::tree::{MemoryNodes, Node};
+use crate::ledger::merkle::tree::MemoryNodes;
 use crate::ledger::names::{Digest, Registry, Repository, Tag};
 use crate::ledger::note::{Origin, Skey};
 use crate::ledger::policy::Policy;
@@ -211,9 +211,12 @@ pub fn plan(base: &Base<'_>, reading_us: u64, bounds: Bounds, requests: &[Vec<Su
     let mut writer = Writer::new(base, first_time_us);
     let mut decisions = Vec::with_capacity(requests.len());
     for request in requests {
-        decisions.push(match writer.refusal(request)? {
-            Some(rejected) => Err(rejected),
-            None => Ok(request.iter().map(|submission| writer.accept(submission)).collect::<Result<_, _>>()?),
+        decisions.push(match writer.known(request)? {
+            Err(rejected) => Err(rejected),
+            Ok(known) => {
+                let accepted = request.iter().zip(known).map(|(submission, known)| writer.accept(submission, known));
+                Ok(accepted.collect::<Result<_, _>>()?)
+            }
         });
     }
     writer.finish(decisions, oddity)
@@ -243,7 +246,7 @@ pub(super) struct Writer<'a> {
     leaves: Vec<LeafHash>,
     /// Set once the batch has changed it.
     policy: Option<Policy>,
-    new_nodes: Vec<Node>,
+    new_nodes: MemoryNodes,
     /// Records that are decided, and yet to be signed.
     records: Vec<proto::Record>,
     /// For each of them its places in histories.
@@ -285,8 +288,10 @@ impl<'a> Writer<'a> {
         }
     }
 
-    /// Whether a request can't be recorded. Looks at all of it before anything of it is planned.
-    fn refusal(&self, request: &[Submission]) -> Result<Option<Rejected>, ReadError> {
+    /// Where the event ids of a request were used before it, or why it can't be recorded. Looks at all of it before anything of it
+    /// is planned.
+    fn known(&self, request: &[Submission]) -> Result<Result<Vec<Option<Event>>, Rejected>, ReadError> {
+        let mut all_known = Vec::with_capacity(request.len());
         let mut own: HashMap<(&str, &str), [u8; 32]> = HashMap::new();
         // As each statement of the request finds them: one may change them for the next.
         let mut principals = Arc::clone(&self.overlay.principals);
@@ -294,13 +299,10 @@ impl<'a> Writer<'a> {
             let of = request.len();
             let Submission { principal, shown, statement, .. } = submission;
             if let Err(unauthorized) = principals.admits(principal, shown.as_ref(), statement) {
-                return Ok(Some(Rejected::Unauthorized { position, of, unauthorized }));
+                return Ok(Err(Rejected::Unauthorized { position, of, unauthorized }));
             }
             let event_id = submission.statement.event_id.as_str();
-            let known = match event_id {
-                "" => None,
-                event_id => self.overlay.event(principal, event_id)?,
-            };
+            let known = self.overlay.event(principal, event_id)?;
             // What is known is answered with its first entry, whatever the tag's history is by now.
             if let (Some(expected), None) = (submission.only_at_version, &known) {
                 let found = match crate::ledger::subject::tag_of(&submission.statement) {
@@ -308,7 +310,7 @@ impl<'a> Writer<'a> {
                     None => 0,
                 };
                 if found != expected {
-                    return Ok(Some(Rejected::Changed { expected, found }));
+                    return Ok(Err(Rejected::Changed { expected, found }));
                 }
             }
             if let (Kind::PrincipalChange { change }, None) = (&statement.kind, &known)
@@ -317,10 +319,11 @@ impl<'a> Writer<'a> {
             {
                 match principals.after(change) {
                     Ok(after) => principals = Arc::new(after),
-                    Err(error) => return Ok(Some(Rejected::Principals { position, of, error })),
+                    Err(error) => return Ok(Err(Rejected::Principals { position, of, error })),
                 }
             }
             if event_id.is_empty() {
+                all_known.push(None);
                 continue;
             }
             let hash: [u8; 32] = Sha256::digest(&submission.bytes).into();
@@ -331,23 +334,24 @@ impl<'a> Writer<'a> {
                 (None, None) => None,
             };
             if let Some(index) = conflict {
-                return Ok(Some(Rejected::Conflict { position, of, event_id: event_id.to_owned(), index }));
+                return Ok(Err(Rejected::Conflict { position, of, event_id: event_id.to_owned(), index }));
             }
             own.insert((&submission.principal, event_id), hash);
+            all_known.push(known);
         }
-        self.held(request)
+        Ok(self.held(request, &all_known)?.map_or(Ok(all_known), Err))
     }
 
     /// Whether something in a request has to wait for the intent of somebody else, or for an earlier one of its own. Tries the
     /// statements one after the other, as they would be recorded.
-    fn held(&self, request: &[Submission]) -> Result<Option<Rejected>, ReadError> {
+    fn held(&self, request: &[Submission], known: &[Option<Event>]) -> Result<Option<Rejected>, ReadError> {
         let mut trial = Trial::new(&self.overlay);
         let mut policy = self.policy.as_ref().unwrap_or(self.base.policy);
         let mut index = self.next_index();
         let mut tried: BTreeSet<(&str, &str)> = BTreeSet::new();
         for (position, Submission { statement, principal, .. }) in request.iter().enumerate() {
             let id = (principal.as_str(), statement.event_id.as_str());
-            if !id.1.is_empty() && (!tried.insert(id) || self.overlay.event(id.0, id.1)?.is_some()) {
+            if !id.1.is_empty() && (!tried.insert(id) || known[position].is_some()) {
                 // A repetition is answered with its first entry, whoever holds the tag by now.
                 continue;
             }
@@ -368,11 +372,10 @@ impl<'a> Writer<'a> {
         Ok(None)
     }
 
-    pub(super) fn accept(&mut self, submission: &Submission) -> Result<Accepted, ReadError> {
+    /// Plans one statement. `known`: where its event id was used before its request.
+    pub(super) fn accept(&mut self, submission: &Submission, known: Option<Event>) -> Result<Accepted, ReadError> {
         let event_id = submission.statement.event_id.as_str();
-        if !event_id.is_empty()
-            && let Some(event) = self.overlay.event(&submission.principal, event_id)?
-        {
+        if let Some(event) = known.or_else(|| self.overlay.planned_event(&submission.principal, event_id)) {
             return Ok(Accepted::Duplicate(event));
         }
         let index = self.next_index();
@@ -550,7 +553,7 @@ impl<'a> Writer<'a> {
             principals: self.overlay.principals,
             head,
             entries: self.entries,
-            nodes: self.new_nodes.into_iter().collect(),
+            nodes: self.new_nodes,
             decisions,
             oddity,
             learned: Learned {
@@ -563,11 +566,11 @@ impl<'a> Writer<'a> {
 }
 
 /// Appends an entry to the log, and returns its leaf hash.
-fn push(batch: &mut Batch, tree: &mut LogTree, new_nodes: &mut Vec<Node>, entry: &[u8]) -> Hash {
+fn push(batch: &mut Batch, tree: &mut LogTree, new_nodes: &mut MemoryNodes, entry: &[u8]) -> Hash {
     assert!(entry.len() <= MAX_ENTRY_LENGTH, "the limits on statements and tags keep entries below 65,535 bytes");
     let leaf = entry_hash(entry);
     rows::put_entry(batch, tree.size(), &leaf, entry);
-    tree.append(leaf, batch, |node| new_nodes.push(node));
+    tree.append(leaf, batch, |node| new_nodes.insert(node));
     leaf
 }
 
@@ -639,12 +642,18 @@ impl Overlay<'_> {
         Ok(tags)
     }
 
-    fn event(&self, principal: &str, event_id: &str) -> Result<Option<Event>, ReadError> {
-        let id = (principal.to_owned(), event_id.to_owned());
-        match self.events.get(&id).or_else(|| self.known.events().get(&id)) {
-            Some(event) => Ok(Some(event.clone())),
-            None => rows::event(self.read, principal, event_id),
+    /// Where an event id was first used; an empty one is none.
+    pub(super) fn event(&self, principal: &str, event_id: &str) -> Result<Option<Event>, ReadError> {
+        match self.planned_event(principal, event_id) {
+            None if !event_id.is_empty() => rows::event(self.read, principal, event_id),
+            planned => Ok(planned),
         }
+    }
+
+    /// The same, of what the store may not have yet.
+    fn planned_event(&self, principal: &str, event_id: &str) -> Option<Event> {
+        let id = (principal.to_owned(), event_id.to_owned());
+        self.events.get(&id).or_else(|| self.known.events().get(&id)).cloned()
     }
 }
 

@@ -1,19 +1,18 @@
 //! The thread that decides what is written, and in which order.
 //!
 //! It takes what is waiting (no timer: the batch is what arrived while the last one was planned), plans it on what the batches
-//! before it leave, and hands it to the [committer](super::committer). While that writes, it plans the next one: what is
+//! before it leave, and hands it to the [committer](super::committer). While that writes, it plans what has come meanwhile: what is
 //! planned so is acknowledged by nobody, and lost together with the batch it stands on if that can't be written. A panic is the
 //! end: nobody knows how far it came.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::mpsc::SyncSender;
 use std::time::Instant;
 
 use tokio::sync::mpsc;
 
 use super::clock::{Bounds, ReadClock, Standstill};
-use super::committer::{Answers, BUG, Order};
+use super::committer::{Answers, BUG, Desk, Order};
 use super::known::Known;
 use super::plan::{Base, Plan, Submission, plan, plan_idle};
 use super::{Command, Waiting};
@@ -52,7 +51,7 @@ pub(super) struct Sequencer {
     pub(super) known: Known,
     /// Time of the last entry.
     pub(super) last_time_us: u64,
-    pub(super) orders: SyncSender<Order>,
+    pub(super) desk: Desk,
 }
 
 impl Sequencer {
@@ -72,12 +71,8 @@ impl Sequencer {
                     Ok(plan) => Order::Commit { first, plan: Box::new(plan), stood_us, answers },
                     Err(reason) => Order::Fail { reason, answers },
                 };
-                let fails = matches!(order, Order::Fail { .. });
-                if let Err(order) = self.orders.send(order) {
-                    order.0.refuse();
-                    return;
-                }
-                if fails {
+                let is_lone = ends.is_none() && commands.is_empty();
+                if !self.desk.give(order, is_lone) {
                     return;
                 }
             }
@@ -85,10 +80,13 @@ impl Sequencer {
                 break reason;
             }
         };
-        let Self { store, orders, .. } = self;
+        let Self { store, desk, .. } = self;
         // Whoever waits for the end may open the store again.
         drop(store);
-        let _ = orders.send(reason);
+        match reason {
+            Order::Close => desk.close(),
+            fails => _ = desk.give(fails, false),
+        }
     }
 
     fn plan(&mut self, reading_us: u64, requests: &[Vec<Submission>], commits: bool) -> Result<Plan, String> {

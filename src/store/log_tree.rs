@@ -5,9 +5,10 @@
 //! root a fifth of the rows is read. What is not in a full tile yet, at most 15 nodes for each of those levels, is in memory
 //! ([`LogTree`]), and follows from the entries and from full tiles.
 
+use std::cell::RefCell;
 use std::collections::HashMap;
 use std::ops::Range;
-use std::sync::{PoisonError, RwLock};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
 use super::{Batch, Read, ReadError, Table, rows};
 use crate::ledger::merkle::hash::{Hash, leaf_hash, node_hash};
@@ -18,8 +19,13 @@ use crate::ledger::merkle::{Nodes, Tree};
 const HEIGHT: u8 = 4;
 /// Nodes of a tile that are stored.
 const WIDTH: u64 = 1 << HEIGHT;
-/// Tiles from this level on are kept in memory once they were read: an eighth of a byte for each entry.
-const KEPT_FROM: u8 = 2 * HEIGHT;
+const STORED: usize = 1 << HEIGHT;
+/// Nodes on the levels between it and the next tile.
+const ABOVE: usize = STORED - 2;
+/// Tiles from this level on are kept in memory once they were read: four bytes for each entry.
+const KEPT_FROM: u8 = HEIGHT;
+/// So many of them at most, of a KiB each. Where there are more, those that are asked for are read again.
+const KEPT: usize = 1 << 16;
 
 /// A growing log: its tree, and the nodes that are in no full tile yet.
 #[derive(Debug, Clone, Default)]
@@ -77,6 +83,10 @@ impl LogTree {
 
     /// A node of which not all is in full tiles.
     fn open_node(&self, level: u8, index: u64) -> Option<Hash> {
+        // Those on the edge are known, and every path to the root passes most of them.
+        if let Some(node) = self.edge().find(|node| (node.level, node.index) == (level, index)) {
+            return Some(node.hash);
+        }
         let (stored, height) = (level - level % HEIGHT, level % HEIGHT);
         let open = self.open.get(usize::from(stored / HEIGHT))?;
         let begin = (self.size() >> stored) & !(WIDTH - 1);
@@ -87,9 +97,51 @@ impl LogTree {
 
 /// Tiles of the upper levels, once they were read.
 #[derive(Debug, Default)]
-pub struct UpperTiles(RwLock<HashMap<(u8, u64), Tile>>);
+pub struct UpperTiles(RwLock<HashMap<(u8, u64), Arc<Tile>>>);
 
-type Tile = [Hash; 1 << HEIGHT];
+/// A full tile.
+#[derive(Debug)]
+struct Tile {
+    stored: [Hash; STORED],
+    /// The three levels above those, one after the other, once one of them was asked for.
+    above: OnceLock<[Hash; ABOVE]>,
+}
+
+impl Tile {
+    /// From a row.
+    fn of(row: &[u8]) -> Option<Self> {
+        let stored = row.as_chunks().0.try_into().ok().filter(|_| row.len() == STORED * size_of::<Hash>())?;
+        Some(Self { stored, above: OnceLock::new() })
+    }
+
+    /// Nodes of the level that is stored, from and to an index of the log.
+    fn range(&self, range: Range<u64>) -> &[Hash] {
+        let at = |index: u64| usize::try_from(index % WIDTH).expect("small");
+        &self.stored[at(range.start)..=at(range.end - 1)]
+    }
+
+    /// The node so many levels above, at an index of the log on its level.
+    fn node(&self, height: u8, index: u64) -> Hash {
+        let width = STORED >> height;
+        let at = usize::try_from(index).map_or(0, |index| index % width);
+        // Before its level come those below it, each twice as long as the next.
+        match height {
+            0 => self.stored[at],
+            _ => self.above()[STORED - 2 * width + at],
+        }
+    }
+
+    fn above(&self) -> &[Hash; ABOVE] {
+        self.above.get_or_init(|| {
+            let mut nodes = [[0; size_of::<Hash>()]; ABOVE];
+            for at in 0..ABOVE {
+                let below = |at: usize| if at < STORED { self.stored[at] } else { nodes[at - STORED] };
+                nodes[at] = node_hash(&below(2 * at), &below(2 * at + 1));
+            }
+            nodes
+        })
+    }
+}
 
 /// The nodes of a log, wherever they are.
 pub struct LogNodes<'a, R: ?Sized> {
@@ -121,17 +173,19 @@ impl<R: Read + ?Sized> Nodes for LogNodes<'_, R> {
 pub struct StoredNodes<'a, R: ?Sized> {
     read: &'a R,
     upper: Option<&'a UpperTiles>,
+    /// The last tile that is not kept, or without a memory the last one of any level: a path to the root asks each for a few nodes.
+    last: RefCell<Option<(u8, u64, Arc<Tile>)>>,
 }
 
 impl<'a, R: Read + ?Sized> StoredNodes<'a, R> {
     /// Those in `read`.
     pub fn new(read: &'a R) -> Self {
-        Self { read, upper: None }
+        Self { read, upper: None, last: RefCell::default() }
     }
 
     /// The same, with a memory of the upper ones.
     pub fn with(read: &'a R, upper: &'a UpperTiles) -> Self {
-        Self { read, upper: Some(upper) }
+        Self { upper: Some(upper), ..Self::new(read) }
     }
 
     /// Nodes of one level side by side.
@@ -157,8 +211,7 @@ impl<'a, R: Read + ?Sized> StoredNodes<'a, R> {
             return Ok(Vec::new());
         }
         if let Some(tile) = self.tile(level, range.start / WIDTH)? {
-            let at = |index: u64| usize::try_from(index % WIDTH).expect("small");
-            return Ok(tile[at(range.start)..=at(range.end - 1)].to_vec());
+            return Ok(tile.range(range).to_vec());
         }
         match level.checked_sub(HEIGHT) {
             None => range.map(|index| rows::entry(self.read, index).map(|entry| leaf_hash(&entry))).collect(),
@@ -169,21 +222,30 @@ impl<'a, R: Read + ?Sized> StoredNodes<'a, R> {
     }
 
     /// A full tile; `None`: it was never full.
-    fn tile(&self, level: u8, number: u64) -> Result<Option<Tile>, ReadError> {
+    fn tile(&self, level: u8, number: u64) -> Result<Option<Arc<Tile>>, ReadError> {
+        if let Some((.., tile)) = self.last.borrow().as_ref().filter(|(of, at, _)| (*of, *at) == (level, number)) {
+            return Ok(Some(Arc::clone(tile)));
+        }
         let kept = self.upper.filter(|_| level >= KEPT_FROM);
         if let Some(UpperTiles(tiles)) = kept
             && let Some(tile) = tiles.read().unwrap_or_else(PoisonError::into_inner).get(&(level, number))
         {
-            return Ok(Some(*tile));
+            return Ok(Some(Arc::clone(tile)));
         }
         let Some(row) = self.read.get(Table::Nodes, &key(level, number))? else { return Ok(None) };
-        let tile: Tile =
-            row.as_chunks().0.try_into().ok().filter(|_| row.len() == size_of::<Tile>()).ok_or_else(|| {
-                let what = format!("tile {number} of level {level} is not 16 hashes");
-                ReadError::Damaged { table: Table::Nodes.name(), what }
-            })?;
-        if let Some(UpperTiles(tiles)) = kept {
-            tiles.write().unwrap_or_else(PoisonError::into_inner).insert((level, number), tile);
+        let tile = Arc::new(Tile::of(&row).ok_or_else(|| {
+            let what = format!("tile {number} of level {level} is not 16 hashes");
+            ReadError::Damaged { table: Table::Nodes.name(), what }
+        })?);
+        match kept {
+            None => *self.last.borrow_mut() = Some((level, number, Arc::clone(&tile))),
+            Some(UpperTiles(tiles)) => {
+                let mut tiles = tiles.write().unwrap_or_else(PoisonError::into_inner);
+                if tiles.len() >= KEPT {
+                    tiles.clear();
+                }
+                tiles.insert((level, number), Arc::clone(&tile));
+            }
         }
         Ok(Some(tile))
     }
@@ -194,7 +256,11 @@ impl<R: Read + ?Sized> Nodes for StoredNodes<'_, R> {
 
     fn node(&self, level: u8, index: u64) -> Result<Hash, ReadError> {
         let (stored, height) = (level - level % HEIGHT, level % HEIGHT);
-        Ok(root_of(&self.in_tile(stored, index << height..(index + 1) << height)?))
+        let tile = index >> (HEIGHT - height);
+        match self.tile(stored, tile)? {
+            Some(tile) => Ok(tile.node(height, index)),
+            None => Ok(root_of(&self.in_tile(stored, index << height..(index + 1) << height)?)),
+        }
     }
 }
 

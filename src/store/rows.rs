@@ -151,8 +151,8 @@ impl DigestRow {
 
     fn digest(&self) -> Digest {
         let text = match self {
-            Self::Sha256(bytes) => format!("sha256:{}", hex::encode(bytes)),
-            Self::Sha512(bytes) => format!("sha512:{}", hex::encode(bytes)),
+            Self::Sha256(bytes) => ["sha256:", &hex::encode(bytes)].concat(),
+            Self::Sha512(bytes) => ["sha512:", &hex::encode(bytes)].concat(),
         };
         text.parse().expect("canonical")
     }
@@ -443,7 +443,7 @@ pub fn ever_bound(
 
 /// Names contain no NUL, so it separates them.
 fn bound_prefix(registry: &Registry, repository: &Repository, digest: &Digest) -> Vec<u8> {
-    format!("{registry}\0{repository}\0{digest}\0").into_bytes()
+    [registry.as_str(), repository.as_str(), digest.as_str(), ""].join("\0").into_bytes()
 }
 
 // Event ids.
@@ -460,7 +460,7 @@ pub fn event(read: &(impl Read + ?Sized), principal: &str, event_id: &str) -> Re
 
 /// Neither contains control characters, so NUL separates them.
 fn event_key(principal: &str, event_id: &str) -> Vec<u8> {
-    format!("{principal}\0{event_id}").into_bytes()
+    [principal, event_id].join("\0").into_bytes()
 }
 
 // Places in words.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tonic::{Request, Response, Status};
 
-use super::{Fields, Messages, made_by};
+use super::{Fields, Messages, at_length, made_by};
 use crate::api::principals::{Access, Caller};
 use crate::api::status;
 use crate::engine::Ledger;
@@ -126,7 +126,7 @@ impl LogService for Log {
         request: Request<GetMultiProofRequest>,
     ) -> Result<Response<GetMultiProofResponse>, Status> {
         let GetMultiProofRequest { indexes, tree_size } = request.into_inner();
-        self.ask(|reader| reader.multi(&indexes, tree_size))
+        at_length(|| self.ask(|reader| reader.multi(&indexes, tree_size)))
     }
 
     type WatchStream = Messages<WatchResponse>;
@@ -184,8 +184,8 @@ impl LogService for Log {
 
 fn chunk(ledger: &Ledger, begin: u64, end: u64) -> Result<Vec<Vec<u8>>, Status> {
     let range = begin..end.min(begin + CHUNK);
-    let entries = ledger.read(|reader| reader.entries(range)).and_then(|entries| entries);
-    entries.map_err(|error| status::of_read(&error))
+    let entries = at_length(|| ledger.read(|reader| reader.entries(range)));
+    entries.and_then(|entries| entries).map_err(|error| status::of_read(&error))
 }
 
 /// What a watcher wants to see.

@@ -98,6 +98,15 @@ where
     Box::pin(ReceiverStream::new(receiver))
 }
 
+/// Makes an answer for which many rows are read, while the runtime moves other work away. That costs more than the few rows of a
+/// question about one thing, which is answered where it arrives.
+fn at_length<T>(answer: impl FnOnce() -> T) -> T {
+    match tokio::runtime::Handle::try_current().map(|handle| handle.runtime_flavor()) {
+        Ok(tokio::runtime::RuntimeFlavor::MultiThread) => tokio::task::block_in_place(answer),
+        _ => answer(),
+    }
+}
+
 type Messages<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
 /// Parses the fields of a question, and reports all that are wrong.

@@ -3,7 +3,7 @@
 use prost::Message;
 use tonic::{Request, Response, Status};
 
-use super::Fields;
+use super::{Fields, at_length};
 use crate::api::status;
 use crate::engine::Ledger;
 use crate::engine::query::{QueryError, Reader, fitting};
@@ -34,7 +34,7 @@ impl Query {
         size: u32,
         question: impl Fn(&Reader<'_>, u32) -> Result<T, QueryError>,
     ) -> Result<Response<T>, Status> {
-        self.ask(|reader| fitting(size, |size| question(reader, size)))
+        at_length(|| self.ask(|reader| fitting(size, |size| question(reader, size))))
     }
 }
 
@@ -146,7 +146,7 @@ impl QueryService for Query {
         request: Request<ProveSubjectRequest>,
     ) -> Result<Response<ProveSubjectResponse>, Status> {
         let request = request.into_inner();
-        self.ask(|reader| reader.prove_subject(&request))
+        at_length(|| self.ask(|reader| reader.prove_subject(&request)))
     }
 }
 

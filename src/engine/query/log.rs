@@ -46,11 +46,12 @@ impl Reader<'_> {
     pub fn inclusion(&self, index: u64, size: u64) -> Result<proto::GetInclusionProofResponse, QueryError> {
         let size = self.tree_size("tree_size", size)?;
         self.check_index("index", index, size)?;
+        let tree = self.tree();
         Ok(proto::GetInclusionProofResponse {
             index,
             tree_size: size,
-            leaf_hash: self.leaf_hash(index)?.to_vec(),
-            hashes: bytes(inclusion_proof(&self.tree(), index, size)?),
+            leaf_hash: tree.node(0, index)?.to_vec(),
+            hashes: bytes(inclusion_proof(&tree, index, size)?),
             root: self.root(size)?.to_vec(),
             checkpoint: self.head.checkpoint.clone(),
         })
@@ -85,12 +86,13 @@ impl Reader<'_> {
             return Err(invalid("NOT_RISING", format!("must rise; {} comes before {}", pair[0], pair[1])));
         }
         self.check_index("indexes", indexes[indexes.len() - 1], size)?;
-        let leaves = indexes.iter().map(|&index| Ok(self.leaf_hash(index)?.to_vec()));
+        let tree = self.tree();
+        let leaves = indexes.iter().map(|&index| Ok(tree.node(0, index)?.to_vec()));
         Ok(proto::GetMultiProofResponse {
             indexes: indexes.to_vec(),
             tree_size: size,
             leaf_hashes: leaves.collect::<Result<_, ReadError>>()?,
-            hashes: bytes(multi_proof(&self.tree(), indexes, size)?),
+            hashes: bytes(multi_proof(&tree, indexes, size)?),
             root: self.root(size)?.to_vec(),
             checkpoint: self.head.checkpoint.clone(),
         })
@@ -110,12 +112,8 @@ impl Reader<'_> {
         Ok(begin..end)
     }
 
-    fn leaf_hash(&self, index: u64) -> Result<Hash, ReadError> {
-        self.tree().node(0, index)
-    }
-
     fn root(&self, size: u64) -> Result<Hash, ReadError> {
-        if size == self.head.size { Ok(self.moment.tree.root()) } else { subtree(&self.tree(), 0..size) }
+        if size == self.head.size { Ok(self.moment.root) } else { subtree(&self.tree(), 0..size) }
     }
 
     fn tree_size(&self, field: &'static str, size: u64) -> Result<u64, QueryError> {

@@ -111,20 +111,36 @@ pub(super) fn largest_power_below(n: u64) -> u64 {
     1 << (63 - (n - 1).leading_zeros())
 }
 
-/// Nodes in memory: for tests, tools, and trees small enough.
+/// Nodes in memory: of a batch, or of trees small enough.
 #[derive(Debug, Clone, Default)]
-pub struct MemoryNodes(std::collections::HashMap<(u8, u64), Hash>);
+pub struct MemoryNodes {
+    /// Of each level, by rising index: as a tree that grows makes them.
+    levels: Vec<Vec<(u64, Hash)>>,
+}
 
 impl MemoryNodes {
     /// Keeps a node.
     pub fn insert(&mut self, node: Node) {
-        self.0.insert((node.level, node.index), node.hash);
+        let at = usize::from(node.level);
+        if self.levels.len() <= at {
+            self.levels.resize_with(at + 1, Vec::new);
+        }
+        let level = &mut self.levels[at];
+        if level.last().is_none_or(|(last, _)| *last < node.index) {
+            return level.push((node.index, node.hash));
+        }
+        match level.binary_search_by_key(&node.index, |(index, _)| *index) {
+            Ok(at) => level[at].1 = node.hash,
+            Err(at) => level.insert(at, (node.index, node.hash)),
+        }
     }
 }
 
 impl FromIterator<Node> for MemoryNodes {
     fn from_iter<I: IntoIterator<Item = Node>>(nodes: I) -> Self {
-        Self(nodes.into_iter().map(|node| ((node.level, node.index), node.hash)).collect())
+        let mut kept = Self::default();
+        nodes.into_iter().for_each(|node| kept.insert(node));
+        kept
     }
 }
 
@@ -142,6 +158,9 @@ impl Nodes for MemoryNodes {
     type Error = MissingNode;
 
     fn node(&self, level: u8, index: u64) -> Result<Hash, MissingNode> {
-        self.0.get(&(level, index)).copied().ok_or(MissingNode { level, index })
+        let missing = MissingNode { level, index };
+        let nodes = self.levels.get(usize::from(level)).ok_or(missing)?;
+        let at = nodes.binary_search_by_key(&index, |(index, _)| *index).map_err(|_| missing)?;
+        Ok(nodes[at].1)
     }
 }

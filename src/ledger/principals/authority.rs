@@ -137,28 +137,31 @@ impl Principal {
 
     /// Whether its roles and grants allow a statement, and nobody else could send it once more.
     pub fn authorises(&self, statement: &Statement) -> Result<(), Unauthorized> {
-        let (principal, verb) = (self.name().to_owned(), statement.verb());
+        let principal = || self.name().to_owned();
+        let roles = || roles_in_words(self.roles());
         // Its statements are in the log, whole, with their signatures. With an event id, they are recorded once.
         if self.requires() == [Credential::Signature] && statement.event_id.is_empty() {
-            return Err(Unauthorized::Repeatable { principal });
+            return Err(Unauthorized::Repeatable { principal: principal() });
         }
         let Some(kind) = kind_of(statement) else {
             if self.has(Role::Admin) {
                 return Ok(());
             }
-            return Err(Unauthorized::Role { principal, roles: roles_in_words(self.roles()), verb, needed: "admin" });
+            let verb = statement.verb();
+            return Err(Unauthorized::Role { principal: principal(), roles: roles(), verb, needed: "admin" });
         };
         let allows = self.has(Role::Writer) || (self.has(Role::Scanner) && kind == StatementKind::TagObserved);
         if !allows {
             let needed = if kind == StatementKind::TagObserved { "writer or scanner" } else { "writer" };
-            return Err(Unauthorized::Role { principal, roles: roles_in_words(self.roles()), verb, needed });
+            return Err(Unauthorized::Role { principal: principal(), roles: roles(), verb: statement.verb(), needed });
         }
-        let place = place_of(statement).map(|(registry, repository)| format!("{registry}/{repository}"));
+        let place =
+            place_of(statement).map(|(registry, repository)| [registry.as_str(), repository.as_str()].join("/"));
         if self.grants().iter().any(|grant| grant.covers(kind, place.as_deref())) {
             return Ok(());
         }
         let place = place.map_or(String::new(), |place| format!(" about {place}"));
-        Err(Unauthorized::Grant { principal, verb, place })
+        Err(Unauthorized::Grant { principal: principal(), verb: statement.verb(), place })
     }
 }
 
