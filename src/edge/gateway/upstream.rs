@@ -287,6 +287,8 @@ impl Moved {
 struct Moving {
     // In a lock, as what carries it must be shareable; only one ever polls it.
     inner: Mutex<(Body, Pin<Box<Sleep>>)>,
+    /// Somebody waits for the next piece. How long nobody wanted one is not held against who sends.
+    is_awaited: bool,
     idle: Duration,
     moved: Moved,
 }
@@ -294,7 +296,8 @@ struct Moving {
 impl Moving {
     fn new(body: Body, idle: Duration, moved: Moved) -> Self {
         moved.note();
-        Self { inner: Mutex::new((body, Box::pin(tokio::time::sleep(idle)))), idle, moved }
+        let inner = Mutex::new((body, Box::pin(tokio::time::sleep(idle))));
+        Self { inner, is_awaited: false, idle, moved }
     }
 }
 
@@ -308,10 +311,13 @@ impl HttpBody for Moving {
     ) -> Poll<Option<Result<hyper::body::Frame<Bytes>, Self::Error>>> {
         let this = self.get_mut();
         let (body, sleep) = this.inner.get_mut().expect("nobody panics while holding it");
+        if !std::mem::replace(&mut this.is_awaited, true) {
+            sleep.as_mut().reset(Instant::now() + this.idle);
+        }
         match Pin::new(body).poll_frame(context) {
             Poll::Ready(frame) => {
                 this.moved.note();
-                sleep.as_mut().reset(Instant::now() + this.idle);
+                this.is_awaited = false;
                 Poll::Ready(frame.map(|frame| frame.map_err(Into::into)))
             }
             Poll::Pending => match sleep.as_mut().poll(context) {
