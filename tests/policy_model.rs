@@ -406,8 +406,7 @@ fn statement(tag: &TagRef, to: Option<char>, disposition: Disposition) -> Statem
 fn a_thousand_ordinary_rules_are_not_gone_through_one_by_one() {
     let rule = |n: usize| format!("[[rule]]\nid = 'r{n}'\nrepositories = ['team-{n}/**']\ntags = ['v*']\n");
     let policy = Policy::parse(&(0..1000).map(rule).collect::<String>()).expect("a policy");
-    let tags: Vec<TagRef> =
-        (0..2000).map(|n| format!("r/team-{n}/app:v{n}").parse().expect("a reference")).collect();
+    let tags: Vec<TagRef> = (0..2000).map(|n| format!("r/team-{n}/app:v{n}").parse().expect("a reference")).collect();
     let decide = |tag| policy.forbids(tag, Change::Overwrite, || Ok::<Vec<Tag>, Infallible>(Vec::new()));
     let Ok(_) = decide(&tags[0]);
     let begun = Instant::now();
