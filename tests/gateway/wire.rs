@@ -145,25 +145,6 @@ async fn what_is_not_taken_ends_its_connection_after_the_time_that_is_configured
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_client_that_rests_for_longer_than_the_registry_may_gets_all_of_it() {
-    const LENGTH: u64 = 1 << 26;
-    let stage = Stage::with(|settings| settings.idle_timeout_ms = 200).await;
-    let url = stage.url(&format!("/v2/team/app/blobs/{}?length={LENGTH}", digest("huge")));
-    let mut answer = stage.client.get(url).send().await.expect("answered");
-    let mut taken = 0;
-    let mut rests = 0;
-    while let Some(piece) = answer.chunk().await.expect("a piece") {
-        taken += piece.len() as u64;
-        // Each time all that may be on its way is, and the registry itself has to wait.
-        if taken > rests * (LENGTH / 4) {
-            rests += 1;
-            tokio::time::sleep(Duration::from_millis(600)).await;
-        }
-    }
-    assert_eq!((taken, rests), (LENGTH, 4));
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn a_manifest_that_drips_ends_after_its_time_and_leaves_no_trace() {
     let stage = Stage::with(|settings| settings.manifest_timeout_ms = 600).await;
     let mut connection = TcpStream::connect(stage.gateway.address).expect("connected");

@@ -364,6 +364,29 @@ mod tests {
         }
     }
 
+    #[tokio::test]
+    async fn how_long_nobody_wanted_a_piece_is_not_held_against_who_sends() {
+        use http_body_util::BodyExt as _;
+        let idle = Duration::from_millis(200);
+        let (send, receive) = tokio::sync::mpsc::channel::<Result<_, std::convert::Infallible>>(1);
+        let piece = || Ok(hyper::body::Frame::data(Bytes::from_static(b"piece")));
+        let pieces = http_body_util::StreamBody::new(tokio_stream::wrappers::ReceiverStream::new(receive));
+        let mut body = Moving::new(Body::new(pieces), idle, Moved::default());
+        send.send(piece()).await.expect("taken");
+        assert!(body.frame().await.is_some_and(|frame| frame.is_ok()));
+        // A client that rests; then the next piece is wanted, and is not there yet.
+        tokio::time::sleep(2 * idle).await;
+        let coming = async {
+            tokio::time::sleep(idle / 4).await;
+            send.send(piece()).await.expect("taken");
+        };
+        let (frame, ()) = tokio::join!(body.frame(), coming);
+        assert!(frame.is_some_and(|frame| frame.is_ok()));
+        let begun = Instant::now();
+        assert!(body.frame().await.is_some_and(|frame| frame.is_err()), "nothing came for too long");
+        assert!(begun.elapsed() >= idle);
+    }
+
     #[test]
     fn headers_of_one_hop_and_disguises_stay_here_and_the_rest_passes() {
         let mut from = HeaderMap::new();
