@@ -302,10 +302,7 @@ async fn what_the_environment_says_to_the_command_line_counts_nothing_for_gatewa
     let (code, said, complaints) = tagledgerd(folder.path(), &["scan", "--config", "scan.toml"], &variables).await;
     assert_eq!(code, Some(0), "{said} {complaints}");
     // Without --json, a table for people; and on the way, where there is no terminal, lines that tell how far it is.
-    assert!(
-        said.starts_with("WHAT") && said.contains("\nunannounced  registry.example/team/app:v1  -  sha256:"),
-        "{said}"
-    );
+    assert!(said.starts_with("WHAT") && said.contains("\nunannounced  registry.example/team/app:v1  - "), "{said}");
     assert!(said.contains(": 1 repository, 1 tag, of which") && said.ends_with("the round is complete\n"), "{said}");
     for progress in ["a round begins repositories=1", "looking repository=\"team/app\" tags=1", "looking again"] {
         assert!(complaints.contains(progress), "{progress}: {complaints}");
