@@ -404,7 +404,7 @@ fn statement(tag: &TagRef, to: Option<char>, disposition: Disposition) -> Statem
 /// going through the rules one by one does not.
 #[test]
 fn a_thousand_ordinary_rules_are_not_gone_through_one_by_one() {
-    let rule = |n: usize| format!("[[rule]]\nid = 'r{n}'\nrepositories = ['team-{n}/**']\ntags = ['v*']\n");
+    let rule = |n: usize| format!("[[rule]]\nid = 'r{n}'\nrepositories = ['team-{n}/**']\n");
     let policy = Policy::parse(&(0..1000).map(rule).collect::<String>()).expect("a policy");
     let tags: Vec<TagRef> = (0..2000).map(|n| format!("r/team-{n}/app:v{n}").parse().expect("a reference")).collect();
     let decide = |tag| policy.forbids(tag, Change::Overwrite, || Ok::<Vec<Tag>, Infallible>(Vec::new()));
@@ -416,7 +416,7 @@ fn a_thousand_ordinary_rules_are_not_gone_through_one_by_one() {
     }
     let each = begun.elapsed() / u32::try_from(tags.len()).expect("few");
     println!("a thousand rules: {each:?} a decision");
-    assert!(each < Duration::from_micros(100), "{each:?} a decision");
+    assert!(each < Duration::from_micros(20), "{each:?} a decision");
 }
 
 #[test]
