@@ -189,6 +189,98 @@ async fn who_must_show_a_certificate_and_a_signature_can_be_a_gateway_or_a_scann
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn who_shows_a_certificate_alone_is_looked_at_too_before_it_starts() {
+    let files = Files::new();
+    let world = World::open_with(&files.path("ledger"), files.config("")).await;
+    std::fs::write(files.path("ca.pem"), files.ca.pem()).expect("written");
+    let channel = files.connect(&world, None).await.expect("connected");
+    let by_certificate = |roles: &[Role]| proto::Principal {
+        requires: vec![Credential::Certificate.into()],
+        token_sha256: Vec::new(),
+        certificate_names: vec!["gateway.example".into()],
+        ..principal("", roles, &GATEWAY_KINDS)
+    };
+    let show = |(certificate, key): (String, String)| {
+        std::fs::write(files.path("gateway.pem"), certificate).expect("written");
+        write_private(&files.path("gateway.key"), &key);
+    };
+    let registry = Registry::start().await;
+    let settings = stage::Stage::settings(&world, &registry.address.to_string(), files.folder.path());
+    let ledger = LedgerSettings {
+        url: Some(format!("https://localhost:{}", world.address.port())),
+        token_file: None,
+        trust: Some(files.path("trust")),
+        ca_file: Some(files.path("ca.pem")),
+        certificate: Some(files.path("gateway.pem")),
+        key: Some(files.path("gateway.key")),
+        ..LedgerSettings::default()
+    };
+    let settings = Settings { ledger, ..settings };
+    show(files.clients.client("gateway.example"));
+    assert!(refused(settings.clone()).await.contains("is nobody's"));
+    add(&channel, &world.token, "gateway", by_certificate(&[Role::Scanner])).await;
+    let error = refused(settings.clone()).await;
+    assert!(error.contains("principal \"gateway\" has not the role writer"), "{error}");
+    assert!(error.contains("--require certificate --certificate-name gateway.example"), "{error}");
+    assert!(!error.contains("token"), "it needs none: {error}");
+    add(&channel, &world.token, "gateway", by_certificate(&[Role::Writer])).await;
+    let gateway = Running::start(settings.clone()).await;
+    let (status, said) = push(&gateway, "v1").await;
+    assert_eq!(status, StatusCode::CREATED, "{said}");
+    gateway.stop().await;
+    // One that is over, and one of somebody else.
+    let mut over = rcgen::CertificateParams::new(vec!["gateway.example".to_owned()]).expect("parameters");
+    (over.not_before, over.not_after) = (rcgen::date_time_ymd(2020, 1, 1), rcgen::date_time_ymd(2020, 2, 1));
+    show(files.clients.sign(over));
+    let error = refused(settings.clone()).await;
+    assert!(error.contains("ledger.certificate: counts from") && error.contains("2020"), "{error}");
+    show(files.clients.client("other.example"));
+    assert!(refused(settings).await.contains("is nobody's"));
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn settings_that_make_no_sense_are_refused_before_anybody_is_asked_anything() {
+    let folder = tempfile::tempdir().expect("a folder");
+    write_private(&folder.path().join("token"), "a token of some length");
+    // What stands where ledger and registry would be.
+    let nobody = Fake::new().await;
+    let url = nobody.url();
+    let scan = ["scan", "--registry-url", &url, "--registry", REGISTRY, "--ledger", &url, "--token-file", "token"];
+    for (more, words) in [
+        (&["--rate", "0"][..], "rate: is 0; requests a second must be above 0"),
+        (&["--parallel", "0"], "parallel: is 0; 1 to 256 are allowed"),
+        (&["--repository", "team/[a"], "is not a pattern of repositories"),
+    ] {
+        let arguments = [&scan[..], &["--trust", "trust"], more].concat();
+        let (code, _, said) = tagledgerd(folder.path(), &arguments, &[]).await;
+        assert_eq!(code, Some(1), "{said}");
+        assert!(said.contains(words), "{said}");
+    }
+    let gateway = ["gateway", "--upstream", &url, "--registry", REGISTRY, "--ledger", &url, "--token-file", "token"];
+    for (text, words) in [
+        ("upstreem = 'x'", "tagledgerd: gateway.toml: TOML parse error at line 1, column 1"),
+        ("upstreem = 'x'", "unknown field `upstreem`, expected one of `listen`, `upstream`,"),
+        ("manifest_limit = 0", "manifest_limit: is 0"),
+        ("keep_alive_ms = 0", "keep_alive_ms: is 0"),
+        ("hold_bound_ms = 1", "hold_bound_ms: must be longer"),
+        ("tls = { certificate = 'none.pem', key = 'none.key' }", "cannot read"),
+    ] {
+        std::fs::write(folder.path().join("gateway.toml"), text).expect("written");
+        let arguments = [&gateway[..], &["--trust", "trust", "--config", "gateway.toml"]].concat();
+        let (code, _, said) = tagledgerd(folder.path(), &arguments, &[]).await;
+        assert_eq!(code, Some(1), "{said}");
+        assert!(said.contains(words), "{said}");
+    }
+    let bare = ["gateway", "--upstream", "127.0.0.1:5000", "--registry", REGISTRY, "--token-file", "token"];
+    let (_, _, said) = tagledgerd(folder.path(), &[&bare[..], &["--trust", "trust"]].concat(), &[]).await;
+    let words = "upstream: \"127.0.0.1:5000\" is not the address of a registry: it must begin with http:// or https://";
+    assert!(said.contains(words), "{said}");
+    assert!(nobody.asked().is_empty(), "{:?}", nobody.asked());
+    assert!(!folder.path().join("trust").exists(), "nothing is left behind");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_the_environment_says_to_the_command_line_counts_nothing_for_gateway_and_scanner() {
     let folder = tempfile::tempdir().expect("a folder");
     let world = World::new().await;
@@ -209,6 +301,12 @@ async fn what_the_environment_says_to_the_command_line_counts_nothing_for_gatewa
     ];
     let (code, said, complaints) = tagledgerd(folder.path(), &["scan", "--config", "scan.toml"], &variables).await;
     assert_eq!(code, Some(0), "{said} {complaints}");
+    // Without --json, a table for people; and on the way, where there is no terminal, lines that tell how far it is.
+    assert!(said.starts_with("WHAT") && said.contains("\nunannounced  registry.example/team/app:v1  - "), "{said}");
+    assert!(said.contains(": 1 repository, 1 tag, of which") && said.ends_with("the round is complete\n"), "{said}");
+    for progress in ["a round begins repositories=1", "looking repository=\"team/app\" tags=1", "looking again"] {
+        assert!(complaints.contains(progress), "{progress}: {complaints}");
+    }
     assert!(folder.path().join("trust/known_ledgers").exists() && !folder.path().join("elsewhere").exists());
     for command in ["gateway", "scan"] {
         let (_, help, _) = tagledgerd(folder.path(), &[command, "--help"], &[]).await;
@@ -268,23 +366,60 @@ async fn who_may_not_do_what_it_needs_does_not_start_and_says_what_to_run() {
     let settings = stage::Stage::settings(&world, &registry.address.to_string(), folder.path());
     let kinds = &GATEWAY_KINDS;
     let elsewhere = |definition: proto::Principal| {
-        let grants = vec![proto::Grant { repositories: vec!["other.example/**".into()], kinds: Vec::new() }];
+        let mut grants = definition.grants;
+        grants[0].repositories = vec!["other.example/**".into()];
         proto::Principal { grants, ..definition }
     };
     for (name, definition, words) in [
         ("looker", principal("looker", &[Role::Scanner], &[]), "has not the role writer"),
-        ("pusher", principal("pusher", &[Role::Writer], &kinds[..1]), "has no grant for delete statements about"),
-        ("other", elsewhere(principal("other", &[Role::Writer], &[])), "has no grant for push statements about"),
+        (
+            "pusher",
+            principal("pusher", &[Role::Writer], &kinds[..1]),
+            "has no grant for delete, delete-digest, observe statements",
+        ),
+        (
+            "other",
+            elsewhere(principal("other", &[Role::Writer], &kinds[..])),
+            "has no grant for push, delete, delete-digest, observe",
+        ),
     ] {
         add(&world.channel, &world.token, name, definition).await;
         write_private(&folder.path().join(name), name);
         let ledger = LedgerSettings { token_file: Some(folder.path().join(name)), ..settings.ledger.clone() };
         let error = refused(Settings { ledger, ..settings.clone() }).await;
         assert!(error.contains(&format!("principal \"{name}\" {words}")), "{error}");
-        let roles = if name == "looker" { "scanner,writer,reader" } else { "writer,reader" };
+        let roles = if name == "looker" { "'scanner,writer'" } else { "writer" };
         let command = format!("tagledger principal add {name} --replace --role {roles} --repository");
         assert!(error.contains(&command), "{error}");
         assert!(error.contains(&format!("--token-out {name}.new.token")), "{error}");
+        // A shell runs what is advised, and then it starts.
+        let advised = error[error.find("tagledger principal add").expect("a command")..].to_owned();
+        let (world_address, admin) = (world.address, world.data_dir.join("token"));
+        let (here, programs) = (folder.path().to_owned(), Path::new(env!("CARGO_BIN_EXE_tagledger")).parent());
+        let mut shell = Command::new("/bin/sh");
+        shell.current_dir(here).env("PATH", programs.expect("a folder")).env("TAGLEDGER_TOKEN_FILE", admin);
+        shell
+            .env("TAGLEDGER_SERVER", format!("http://{world_address}"))
+            .env("TAGLEDGER_TRUST", folder.path().join("cli"));
+        let ran = tokio::task::spawn_blocking(move || shell.args(["-c", &advised]).output().expect("a shell"));
+        let ran = ran.await.expect("it ends");
+        assert!(ran.status.success(), "{}", String::from_utf8_lossy(&ran.stderr));
+        let token_file = Some(folder.path().join(format!("{name}.new.token")));
+        let ledger = LedgerSettings { token_file, ..settings.ledger.clone() };
+        let journal = folder.path().join(format!("{name}.journal"));
+        Running::start(Settings { ledger, journal, ..settings.clone() }).await.stop().await;
+        // The old token is none any more, so it gets one more way in for what follows.
+        add(
+            &world.channel,
+            &world.token,
+            name,
+            match name {
+                "looker" => principal(name, &[Role::Scanner], &[]),
+                "pusher" => principal(name, &[Role::Writer], &kinds[..1]),
+                _ => elsewhere(principal(name, &[Role::Writer], kinds)),
+            },
+        )
+        .await;
     }
     write_private(&folder.path().join("nobody"), "nobody");
     let ledger = LedgerSettings { token_file: Some(folder.path().join("nobody")), ..settings.ledger.clone() };

@@ -14,6 +14,8 @@ mod world;
 mod clients;
 #[path = "gateway/crash.rs"]
 mod crash;
+#[path = "gateway/credentials.rs"]
+mod credentials;
 #[path = "gateway/forms.rs"]
 mod forms;
 #[path = "gateway/late.rs"]
@@ -68,6 +70,31 @@ async fn an_overwrite_of_an_immutable_tag_is_denied_in_words_and_never_reaches_t
     for content in ["one", "two"] {
         assert_eq!(stage.push("latest", content).await.0, StatusCode::CREATED);
     }
+    stage.agrees().await;
+}
+
+#[tokio::test]
+async fn a_denial_says_what_the_tag_is_now_whatever_the_words_speak_of() {
+    let stage = Stage::new().await;
+    let policy = "[[rule]]\nid = \"never-again\"\ntags = [\"v*\"]\nforbid = [\"recreate\"]\n\n\
+                  [[rule]]\nid = \"tested-first\"\ntags = [\"prod*\"]\npromoted_from = [\"canary*\"]\n";
+    stage.world.recorded(&world::set_policy(policy)).await;
+    let denied = async |tag: &str, content: &str| {
+        let (status, body) = stage.push(tag, content).await;
+        assert_eq!(status, StatusCode::CONFLICT, "{body}");
+        json(&body)["errors"][0].clone()
+    };
+    // What was deleted is not there, though the words name it.
+    assert_eq!(stage.push("v1", "one").await.0, StatusCode::CREATED);
+    assert_eq!(stage.delete("v1").await.0, StatusCode::ACCEPTED);
+    let error = denied("v1", "two").await;
+    assert!(error["message"].as_str().expect("text").contains(&stage::digest("one")), "{error}");
+    assert_eq!(error["detail"]["current"], serde_json::Value::Null, "{error}");
+    // What may only be promoted to is bound, though the words don't name it.
+    assert_eq!(stage.push("canary", "one").await.0, StatusCode::CREATED);
+    assert_eq!(stage.push("prod", "one").await.0, StatusCode::CREATED);
+    let error = denied("prod", "two").await;
+    assert_eq!(error["detail"]["current"], stage::digest("one"), "{error}");
     stage.agrees().await;
 }
 

@@ -5,6 +5,8 @@
 
 #![cfg(feature = "server")]
 
+mod world;
+
 use std::collections::HashMap;
 use std::future::IntoFuture as _;
 use std::net::SocketAddr;
@@ -814,6 +816,81 @@ async fn credentials_go_to_the_registry_and_nowhere_it_points_to() {
     let asked = asked.lock().expect("no panic").clone();
     assert!(asked.iter().all(|asked| asked.headers[header::AUTHORIZATION] == "Basic cm9ib3Q6cGFzcw=="), "{asked:?}");
     assert!(leaked.lock().expect("no panic").is_empty());
+}
+
+/// base64("robot:pass")
+const ROBOT: &str = "Basic cm9ib3Q6cGFzcw==";
+
+/// A real service that a registry announces to, and that confirms with this user: what its tag v1 is after a push was announced.
+async fn confirmed_as_robot(registry: SocketAddr, more: &str) -> world::World {
+    use std::os::unix::fs::PermissionsExt as _;
+    let folder = tempfile::tempdir().expect("a folder").keep();
+    for (name, secret) in [("secret", "of the lab"), ("password", "pass")] {
+        std::fs::write(folder.join(name), format!("{}\n", secret.replace(' ', "-"))).expect("written");
+        std::fs::set_permissions(folder.join(name), std::fs::Permissions::from_mode(0o600)).expect("set");
+    }
+    let config = folder.join("ledger.toml");
+    let text = format!(
+        "[webhooks.lab]\nregistry = '{}'\nsecret_file = 'secret'\nconfirm = 'http://{registry}'\nconfirm_user = \
+         'robot'\nconfirm_password_file = 'password'\n{more}",
+        world::REGISTRY
+    );
+    std::fs::write(&config, text).expect("written");
+    let config = tagledger::server::config::Config::read(&config).expect("a configuration");
+    let world = world::World::open_with(&folder.join("ledger"), config).await;
+    let url = format!("http://{}/webhooks/distribution/lab", world.address);
+    let posted = client().post(url).header("authorization", "Bearer of-the-lab").body(PUSH_V1).send().await;
+    assert_eq!(posted.expect("answered").status(), StatusCode::OK);
+    world
+}
+
+/// How the last look ended, once there was one: a line of the service's figures.
+async fn looked(world: &world::World) -> String {
+    let begun = std::time::Instant::now();
+    loop {
+        let figures = client().get(format!("http://{}/metrics", world.address)).send().await.expect("answered");
+        let figures = figures.text().await.expect("text");
+        let mut looked = figures.lines().filter(|line| line.starts_with("tagledger_confirm_") && !line.ends_with(" 0"));
+        if let Some(line) = looked.next() {
+            return line.to_owned();
+        }
+        assert!(begun.elapsed() < Duration::from_secs(15), "it looks: {figures}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_claim_is_confirmed_as_the_user_that_the_configuration_names() {
+    let (address, asked) = registry(|asked, _| match asked.headers.get(header::AUTHORIZATION) {
+        Some(sent) if sent == ROBOT => Says::digest(FIRST),
+        _ => Says { headers: vec![("www-authenticate", "Basic realm=\"r\"".to_owned())], ..Says::status(401) },
+    })
+    .await;
+    let world = confirmed_as_robot(address, "").await;
+    assert_eq!(looked(&world).await, "tagledger_confirm_agreed_total{source=\"lab\"} 1");
+    assert_eq!(asked.lock().expect("no panic").len(), 1);
+    world.check_ledger().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_password_for_confirming_goes_by_plain_http_to_the_realm_that_is_configured_and_to_no_other() {
+    let (realm, shown) = registry(|asked, _| match asked.headers.get(header::AUTHORIZATION) {
+        Some(sent) if sent == ROBOT => Says { body: br#"{"token":"for-robot"}"#.to_vec(), ..Says::status(200) },
+        _ => Says::status(401),
+    })
+    .await;
+    let challenge = format!("Bearer realm=\"http://{realm}/token\",service=\"r\"");
+    let (address, _) = registry(move |asked, _| match asked.headers.get(header::AUTHORIZATION) {
+        Some(sent) if sent == "Bearer for-robot" => Says::digest(FIRST),
+        _ => Says { headers: vec![("www-authenticate", challenge.clone())], ..Says::status(401) },
+    })
+    .await;
+    let world = confirmed_as_robot(address, "").await;
+    assert_eq!(looked(&world).await, "tagledger_confirm_failed_total{source=\"lab\",reason=\"refused\"} 1");
+    assert!(shown.lock().expect("no panic").is_empty(), "the password stays here");
+    let world = confirmed_as_robot(address, &format!("confirm_token_realm = 'http://{realm}/token'\n")).await;
+    assert_eq!(looked(&world).await, "tagledger_confirm_agreed_total{source=\"lab\"} 1");
+    assert_eq!(shown.lock().expect("no panic").len(), 1);
 }
 
 #[tokio::test]

@@ -165,10 +165,10 @@ impl FromStr for BaseUrl {
             let url = text.rsplit_once('@').map_or(text, |(_, rest)| rest).to_owned();
             SourceError::Url { url, reason }
         };
-        let url: reqwest::Url = text.parse().map_err(|e| refuse(format!("{e}")))?;
-        if !matches!(url.scheme(), "http" | "https") {
+        if !["http://", "https://"].iter().any(|scheme| text.starts_with(scheme)) {
             return Err(refuse("it must begin with http:// or https://".to_owned()));
         }
+        let url: reqwest::Url = text.parse().map_err(|e| refuse(format!("{e}")))?;
         if !url.username().is_empty() || url.password().is_some() {
             return Err(refuse("credentials are configured beside the address, not in it".to_owned()));
         }

@@ -74,6 +74,15 @@ pub struct TlsSettings {
     pub client_ca: Option<PathBuf>,
 }
 
+impl TlsSettings {
+    /// The same files, where relative paths start from a folder.
+    #[must_use]
+    pub fn within(&self, folder: &Path) -> Self {
+        let at = |path: &PathBuf| folder.join(path);
+        Self { certificate: at(&self.certificate), key: at(&self.key), client_ca: self.client_ca.as_ref().map(at) }
+    }
+}
+
 /// `[webhooks.NAME]`
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -155,20 +164,17 @@ impl Config {
     /// Reads a file.
     pub fn read(path: &Path) -> Result<Self, ConfigError> {
         let text = read(path)?;
-        let mut config: Self = toml::from_str(&text)
-            .map_err(|error| ConfigError::Syntax { path: path.display().to_string(), reason: error.to_string() })?;
+        let mut config: Self = toml::from_str(&text).map_err(|error| ConfigError::Syntax {
+            path: path.display().to_string(),
+            reason: error.to_string().trim_end().to_owned(),
+        })?;
         config.folder = path.parent().map(Path::to_owned).unwrap_or_default();
         Ok(config)
     }
 
     /// Where the certificates are, if there are any.
     pub fn tls_files(&self) -> Option<TlsSettings> {
-        let TlsSettings { certificate, key, client_ca } = self.tls.as_ref()?;
-        Some(TlsSettings {
-            certificate: self.folder.join(certificate),
-            key: self.folder.join(key),
-            client_ca: client_ca.as_ref().map(|path| self.folder.join(path)),
-        })
+        Some(self.tls.as_ref()?.within(&self.folder))
     }
 
     /// Where the high-water mark is.

@@ -17,15 +17,16 @@ use serde::Deserialize;
 
 use super::config::TlsSettings;
 use super::crowd::Crowd;
-use super::listen;
+use super::listen::{self, Patience};
 use super::over_grpc::{LedgerSettings, LedgerSettingsError, Needs, OverGrpc, RightsError, warn_if_plain};
 use super::panics;
 use super::secrets::{self, SecretError};
 use super::tls::{Speaks, Tls, TlsError};
-use crate::api::limits::LimitSettings;
+use crate::api::limits::{Limit, LimitSettings, Limits, Who};
 use crate::edge::gateway::figures::Figures;
 use crate::edge::gateway::protection::Unreachable;
-use crate::edge::gateway::{Gateway, GatewayConfig, GatewayError};
+use crate::edge::gateway::{Attempts, Gateway, GatewayConfig, GatewayError};
+use crate::edge::registry::MAX_MANIFEST_LENGTH;
 use crate::edge::source::Credentials;
 use crate::proto::{Role, StatementKind};
 
@@ -91,6 +92,12 @@ pub struct Settings {
     pub manifest_timeout_ms: u64,
     /// Addresses of proxies whose `X-Forwarded-` headers are believed and passed on.
     pub proxies: Vec<IpAddr>,
+    /// Until a client begins, its TLS handshake included.
+    pub begin_timeout_ms: u64,
+    /// How long a connection may rest between two requests, and the head of the next may take.
+    pub keep_alive_ms: u64,
+    /// Until a client takes a piece of what it asked for.
+    pub unread_timeout_ms: u64,
     /// Connections at once, of all clients, if the system gives as many files; 0: any number.
     pub connections: usize,
     /// Connections at once of one client address that is no proxy; 0: any number.
@@ -132,7 +139,7 @@ impl Default for Settings {
             upstream_user: None,
             upstream_password_file: None,
             upstream_token_realm: None,
-            manifest_limit: 4 << 20,
+            manifest_limit: MAX_MANIFEST_LENGTH,
             manifest_memory: 64 << 20,
             changes_per_second: 100,
             ledger_timeout_ms: 5_000,
@@ -143,6 +150,9 @@ impl Default for Settings {
             late_bound_ms: 300_000,
             manifest_timeout_ms: 60_000,
             proxies: Vec::new(),
+            begin_timeout_ms: 10_000,
+            keep_alive_ms: 75_000,
+            unread_timeout_ms: 60_000,
             connections: 4096,
             connections_per_address: 256,
             tls: None,
@@ -162,6 +172,14 @@ pub enum GatewayServeError {
         /// Which.
         path: String,
         /// The system's words.
+        reason: String,
+    },
+    /// Not TOML, or not these settings.
+    #[error("{path}: {reason}")]
+    Syntax {
+        /// Which.
+        path: String,
+        /// What, and where.
         reason: String,
     },
     /// How the ledger is reached.
@@ -201,8 +219,10 @@ impl Settings {
     /// Reads a file.
     pub fn read(path: &Path) -> Result<Self, GatewayServeError> {
         let text = read(path)?;
-        let file = |reason: String| GatewayServeError::File { path: path.display().to_string(), reason };
-        let mut settings: Self = toml::from_str(&text).map_err(|error| file(error.to_string()))?;
+        let mut settings: Self = toml::from_str(&text).map_err(|error| GatewayServeError::Syntax {
+            path: path.display().to_string(),
+            reason: error.to_string().trim_end().to_owned(),
+        })?;
         settings.folder = path.parent().map(Path::to_owned).unwrap_or_default();
         Ok(settings)
     }
@@ -223,6 +243,22 @@ impl Settings {
             let reason = format!("{path:?} must begin with / and be outside of /v2");
             return Err(refuse("pass", reason));
         }
+        let never = [
+            ("connect_timeout_ms", self.connect_timeout_ms),
+            ("idle_timeout_ms", self.idle_timeout_ms),
+            ("ledger_timeout_ms", self.ledger_timeout_ms),
+            ("manifest_timeout_ms", self.manifest_timeout_ms),
+            ("begin_timeout_ms", self.begin_timeout_ms),
+            ("keep_alive_ms", self.keep_alive_ms),
+            ("unread_timeout_ms", self.unread_timeout_ms),
+            ("policy_every_ms", self.policy_every_ms),
+        ];
+        if let Some((setting, _)) = never.into_iter().find(|(_, wait)| *wait == 0) {
+            return Err(refuse(setting, "is 0; a wait of no time is never long enough"));
+        }
+        if self.manifest_limit == 0 {
+            return Err(refuse("manifest_limit", "is 0; no manifest would ever pass"));
+        }
         if self.manifest_memory < self.manifest_limit {
             return Err(refuse("manifest_memory", "must hold at least one manifest of manifest_limit bytes"));
         }
@@ -242,7 +278,6 @@ impl Settings {
             passed: self.pass.clone(),
             manifest_limit: self.manifest_limit,
             manifest_memory: self.manifest_memory,
-            changes_per_second: self.changes_per_second,
             when_unreachable: self.when_ledger_unreachable,
             hold_wait: Duration::from_millis(self.hold_wait_ms),
             hold_bound: Duration::from_millis(self.hold_bound_ms),
@@ -259,6 +294,13 @@ impl Settings {
         })
     }
 
+    fn patience(&self) -> Patience {
+        let [begin, head, unread] =
+            [self.begin_timeout_ms, self.keep_alive_ms, self.unread_timeout_ms].map(Duration::from_millis);
+        // No client speaks HTTP/2 to it.
+        Patience { begin, head, unread, silent: head }
+    }
+
     fn port(&self) -> Result<OverGrpc, GatewayServeError> {
         Ok(self.ledger.open(&self.folder, Duration::from_millis(self.ledger_timeout_ms), false)?)
     }
@@ -272,9 +314,7 @@ impl Settings {
                 "who may do what is for the registry to know, which sees no certificates",
             ));
         }
-        let at = |path: &PathBuf| self.folder.join(path);
-        let files = TlsSettings { certificate: at(&files.certificate), key: at(&files.key), client_ca: None };
-        Ok(Some(Tls::load(files, Speaks::Http1)?))
+        Ok(Some(Tls::load(files.within(&self.folder), Speaks::Http1)?))
     }
 }
 
@@ -295,7 +335,8 @@ pub async fn serve(
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> Result<(), GatewayServeError> {
     let mut figures = FigureRegistry::with_prefix("tagledger");
-    let (config, port) = (settings.gateway()?, settings.port()?);
+    // All that can be wrong with the settings, before anybody is asked anything.
+    let (config, tls, port) = (settings.gateway()?, settings.tls()?, settings.port()?);
     let needs = Needs {
         registry: &config.registry,
         roles: &[Role::Writer],
@@ -303,8 +344,8 @@ pub async fn serve(
         gives: &[Role::Writer, Role::Reader],
     };
     port.check_rights(&needs).await?;
-    let gateway = Gateway::new(config, port, Figures::register(&mut figures))?;
-    let secured = settings.tls()?.map(listen::secured);
+    let gateway = Gateway::new(config, port, attempts(settings.changes_per_second), Figures::register(&mut figures))?;
+    let secured = tls.map(listen::secured);
     let proxies = settings.proxies.iter().map(IpAddr::to_canonical).collect();
     let crowd = Crowd::new(settings.connections, settings.connections_per_address, proxies);
     let address = settings.listen;
@@ -323,8 +364,8 @@ pub async fn serve(
         async move { gateway.follow_policy().await }
     });
     started(address);
-    let limits = LimitSettings::default();
-    listen::serve(listener, secured, crowd, Router::new(), routes(&gateway, figures), &limits, shutdown).await;
+    let patience = settings.patience();
+    listen::serve(listener, secured, crowd, Router::new(), routes(&gateway, figures), patience, shutdown).await;
     following.abort();
     if tokio::time::timeout(GRACE, gateway.finished()).await.is_err() {
         tracing::warn!("changes are still under way; they are settled after the next start");
@@ -334,6 +375,16 @@ pub async fn serve(
         tracing::warn!(open, "intents are not settled yet; they are after the next start");
     }
     Ok(())
+}
+
+/// A bucket for each address: so many changes a second in the long run, ten seconds' worth at once; 0: any number.
+fn attempts(per_second: u32) -> Attempts {
+    let each = Limit { per_second, burst: per_second.saturating_mul(10), concurrent: 0 };
+    let limits = Limits::new(LimitSettings { memory_mib: 0, concurrent: 0, address: each, ..LimitSettings::default() });
+    Box::new(move |address| {
+        let begun = limits.begin(address.map_or(Who::Others, Who::at));
+        begun.map(drop).map_err(|too_much| too_much.retry_after)
+    })
 }
 
 fn routes(gateway: &Arc<Gateway<OverGrpc>>, figures: FigureRegistry) -> Router {

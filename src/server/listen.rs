@@ -63,6 +63,27 @@ pub fn secured(tls: Tls) -> Secured {
     Secured { served }
 }
 
+/// How long connections are waited for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Patience {
+    /// Until a client begins, its handshake included.
+    pub begin: Duration,
+    /// Until a request's head is there, since the connection began or the answer before was out (HTTP/1.1).
+    pub head: Duration,
+    /// How long an HTTP/2 connection may be silent before it is asked for a sign of life, and how long it may take to give one.
+    pub silent: Duration,
+    /// Until a client takes a piece of what it asked for.
+    pub unread: Duration,
+}
+
+impl From<&LimitSettings> for Patience {
+    fn from(limits: &LimitSettings) -> Self {
+        let seconds = |seconds: u64| Duration::from_secs(seconds.max(1));
+        let head = seconds(limits.head_seconds);
+        Self { begin: head, head, silent: seconds(limits.silent_seconds), unread: seconds(limits.unread_seconds) }
+    }
+}
+
 /// Serves until `shutdown` completes, and a bounded time longer.
 pub async fn serve(
     listener: TcpListener,
@@ -70,13 +91,12 @@ pub async fn serve(
     crowd: Crowd,
     grpc: Router,
     http: Router,
-    limits: &LimitSettings,
+    patience: impl Into<Patience>,
     shutdown: impl Future<Output = ()>,
 ) {
-    let seconds = |seconds: u64| Duration::from_secs(seconds.max(1));
-    let (head, silent, unread) =
-        (seconds(limits.head_seconds), seconds(limits.silent_seconds), seconds(limits.unread_seconds));
+    let Patience { begin: until_begun, head, silent, unread } = patience.into();
     let mut builder = Builder::new(TokioExecutor::new());
+    // Runs while a connection rests between two requests, too.
     builder.http1().timer(TokioTimer::new()).header_read_timeout(head).max_buf_size(HEAD_BUFFER);
     builder
         .http2()
@@ -108,7 +128,9 @@ pub async fn serve(
         tokio::spawn(async move {
             let untaken = Untaken::default();
             let serving = async {
-                let Ok(Ok(begun)) = tokio::time::timeout(head, begin(stream, address, secured)).await else { return };
+                let Ok(Ok(begun)) = tokio::time::timeout(until_begun, begin(stream, address, secured)).await else {
+                    return;
+                };
                 let Begun { stream, is_http2, peer, judged } = begun;
                 let of_answers = untaken.clone();
                 let service = hyper::service::service_fn(move |mut request: hyper::Request<Incoming>| {

@@ -133,7 +133,10 @@ impl GatewayPort for OverGrpc {
 fn port_error(error: &ClientError) -> PortError {
     let status = match error {
         ClientError::Call(status) => status,
-        ClientError::Unreachable { .. } => return PortError::Unavailable(error.to_string()),
+        // How to name another one is said otherwise here than on the command line of `tagledger`.
+        ClientError::Unreachable { server, reason } => {
+            return PortError::Unavailable(format!("nobody answers at {server} ({reason})"));
+        }
         // It answers, but not as a ledger does.
         ClientError::Incomplete(_) | ClientError::Endless(_) => return PortError::Untrusted(error.to_string()),
         error if error.is_verification() => return PortError::Untrusted(error.to_string()),
@@ -151,7 +154,7 @@ fn port_error(error: &ClientError) -> PortError {
         | Code::Unimplemented => PortError::Invalid(error.to_string()),
         // It answers: this is no reason to let anything pass without it.
         Code::ResourceExhausted => PortError::Overloaded(error.to_string()),
-        _ => PortError::Unavailable(error.to_string()),
+        _ => PortError::Unavailable(error.to_string().trim_start_matches("the ledger is unavailable: ").to_owned()),
     }
 }
 
@@ -170,7 +173,7 @@ mod tests {
     fn a_ledger_that_takes_no_more_is_not_one_that_is_gone() {
         let of = |code| port_error(&ClientError::Call(Box::new(tonic::Status::new(code, "x"))));
         assert!(matches!(of(Code::ResourceExhausted), PortError::Overloaded(_)));
-        assert!(matches!(of(Code::Unavailable), PortError::Unavailable(_)));
+        assert_eq!(of(Code::Unavailable).to_string(), "the ledger is unavailable: x; try again later");
     }
 
     #[test]

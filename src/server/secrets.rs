@@ -92,6 +92,22 @@ mod tests {
         assert!(is_loose(0o444, Some(folder.path())), "handed out to everybody");
     }
 
+    /// Compiles only for what is wiped when it goes.
+    fn is_wiped<T: zeroize::ZeroizeOnDrop>() {}
+
+    #[test]
+    fn keys_tokens_and_passwords_are_wiped_from_memory_when_they_go() {
+        is_wiped::<ed25519_dalek::SigningKey>();
+        fn of_a_file<T: zeroize::ZeroizeOnDrop>(_: fn(&Path) -> Result<T, SecretError>) {}
+        of_a_file(bytes);
+        of_a_file(text);
+        of_a_file(word);
+        let crate::client::Credentials { token, identity, .. } = crate::client::Credentials::default();
+        fn held<T: zeroize::ZeroizeOnDrop>(_: Option<T>) {}
+        held(token);
+        held(identity.map(|identity| identity.key));
+    }
+
     #[test]
     fn what_is_empty_or_no_text_is_no_word() {
         let folder = tempfile::tempdir().expect("a folder");

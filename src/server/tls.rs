@@ -345,6 +345,18 @@ impl ClientCertVerifier for Later {
     }
 }
 
+/// The names that whoever shows a certificate may be known by, from its file (PEM); or why it proves nothing.
+pub(super) fn names_shown(pem: &str) -> Result<Vec<String>, String> {
+    let certificate =
+        CertificateDer::from_pem_slice(pem.as_bytes()).map_err(|error| format!("holds none in PEM: {error}"))?;
+    let (_, parsed) = X509Certificate::from_der(&certificate).map_err(|error| format!("can't be read: {error}"))?;
+    let validity = parsed.validity();
+    match validity.is_valid() {
+        true => Ok(names_in(&certificate)),
+        false => Err(format!("counts from {} to {}, and not now", validity.not_before, validity.not_after)),
+    }
+}
+
 /// The names in a certificate that principals may be known by: DNS names, URIs and e-mail addresses among the subject's alternative
 /// names. The subject's common names count only in a certificate without any alternative names (RFC 9525 section 6.3 has them count
 /// no more): who asks an authority for a certificate may put into them what the authority never looked at.

@@ -302,8 +302,10 @@ pub(crate) struct Registry {
 
 struct Inner {
     mode: Mode,
-    /// Who may do anything at all, as `Authorization` says it; none: everybody.
-    let_in: Option<&'static str>,
+    /// Who may do anything at all, as `Authorization` says it; nobody: everybody.
+    let_in: Vec<String>,
+    /// What it says to the others.
+    challenge: String,
     /// (repository, tag or digest) to content.
     manifests: BTreeMap<(String, String), String>,
     requests: Vec<(String, HeaderMap)>,
@@ -317,8 +319,14 @@ impl Registry {
     pub(crate) async fn start() -> Self {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("an address");
-        let inner =
-            Inner { mode: Mode::Works, let_in: None, manifests: BTreeMap::new(), requests: Vec::new(), received: 0 };
+        let inner = Inner {
+            mode: Mode::Works,
+            let_in: Vec::new(),
+            challenge: String::new(),
+            manifests: BTreeMap::new(),
+            requests: Vec::new(),
+            received: 0,
+        };
         let registry = Self { address, inner: Arc::new(Mutex::new(inner)), stop: Arc::default() };
         let (serving, stop) = (registry.clone(), Arc::clone(&registry.stop));
         let router = Router::new().fallback(move |request: Request| {
@@ -352,8 +360,15 @@ impl Registry {
     }
 
     /// From now on only this `Authorization` is let in.
-    pub(crate) fn lock(&self, authorization: &'static str) {
-        self.inner.lock().expect("free").let_in = Some(authorization);
+    pub(crate) fn lock(&self, authorization: &str) {
+        self.lock_to(&[authorization], Self::CHALLENGE);
+    }
+
+    /// From now on only these are let in, and others hear this challenge.
+    pub(crate) fn lock_to(&self, authorizations: &[&str], challenge: &str) {
+        let mut inner = self.inner.lock().expect("free");
+        inner.let_in = authorizations.iter().map(|authorization| (*authorization).to_owned()).collect();
+        challenge.clone_into(&mut inner.challenge);
     }
 
     pub(crate) fn put(&self, repository: &str, reference: &str, content: &str) {
@@ -395,6 +410,14 @@ impl Registry {
         found.unwrap_or_else(|| panic!("{line} did not reach it")).1.clone()
     }
 
+    /// The `Authorization` of everything of a method that reached it; empty: none.
+    pub(crate) fn authorizations(&self, method: &str) -> Vec<String> {
+        let inner = self.inner.lock().expect("free");
+        let of_method = inner.requests.iter().filter(|(line, _)| line.starts_with(&format!("{method} ")));
+        let value = |headers: &HeaderMap| Some(headers.get("authorization")?.to_str().ok()?.to_owned());
+        of_method.map(|(_, headers)| value(headers).unwrap_or_default()).collect()
+    }
+
     /// Bytes of blobs received.
     pub(crate) fn received(&self) -> u64 {
         self.inner.lock().expect("free").received
@@ -404,11 +427,15 @@ impl Registry {
         let (parts, body) = request.into_parts();
         let line = format!("{} {}", parts.method, parts.uri);
         self.inner.lock().expect("free").requests.push((line, parts.headers.clone()));
-        let let_in = self.inner.lock().expect("free").let_in;
         let authorization = parts.headers.get("authorization").and_then(|value| value.to_str().ok());
-        if let_in.is_some() && let_in != authorization {
+        let (is_let_in, challenge) = {
+            let inner = self.inner.lock().expect("free");
+            let is_named = inner.let_in.iter().any(|known| Some(known.as_str()) == authorization);
+            (inner.let_in.is_empty() || is_named, inner.challenge.clone())
+        };
+        if !is_let_in {
             let words = r#"{"errors":[{"code":"UNAUTHORIZED","message":"authentication required"}]}"#;
-            return answer(401, &[("www-authenticate", Self::CHALLENGE)], words.to_owned());
+            return answer(401, &[("www-authenticate", &challenge)], words.to_owned());
         }
         let path = parts.uri.path().to_owned();
         let Some((repository, reference)) = path.strip_prefix("/v2/").and_then(|path| path.rsplit_once("/manifests/"))

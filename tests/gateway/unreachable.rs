@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use reqwest::StatusCode;
 use tagledger::edge::gateway::protection::Unreachable;
+use tagledger::server::gateway::Settings;
 use tokio::net::{TcpListener, TcpStream};
 
 use crate::stage::{RULE, Stage, digest, json};
@@ -53,12 +54,17 @@ impl Door {
 }
 
 async fn stage(mode: Unreachable, is_open: bool) -> (Stage, Door) {
+    stage_with(mode, is_open, |_| {}).await
+}
+
+async fn stage_with(mode: Unreachable, is_open: bool, more: impl FnOnce(&mut Settings)) -> (Stage, Door) {
     let world = World::with_rules(&[RULE]).await;
     let door = Door::to(world.address, is_open).await;
     let ledger = format!("http://{}", door.address);
     let stage = Stage::before(world, &ledger, |settings| {
         settings.when_ledger_unreachable = mode;
         settings.ledger_timeout_ms = 500;
+        more(settings);
     })
     .await;
     (stage, door)
@@ -130,6 +136,68 @@ async fn before_any_policy_was_seen_everything_is_protected() {
     stage.settled().await;
     assert_eq!(stage.push("latest", "one").await.0, StatusCode::CREATED);
     stage.agrees().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_is_refused_again_and_again_while_the_ledger_is_gone_keeps_nobody_from_changing_anything() {
+    let (stage, door) = stage_with(Unreachable::Protect, true, |settings| settings.changes_per_second = 0).await;
+    ready(&stage).await;
+    door.shut();
+    // Ten at a time: each takes a moment until the ledger is known to be gone.
+    for hundred in 0..11 {
+        let mut attempts = tokio::task::JoinSet::new();
+        for number in 0..10 {
+            let client = stage.client.clone();
+            let urls: Vec<String> =
+                (0..10).map(|tag| stage.url(&format!("/v2/team/app/manifests/v{hundred}.{number}.{tag}"))).collect();
+            attempts.spawn(async move {
+                for url in urls {
+                    let answer = client.put(url).body("mine").send().await.expect("answered");
+                    assert_eq!(answer.status(), StatusCode::SERVICE_UNAVAILABLE);
+                }
+            });
+        }
+        attempts.join_all().await;
+    }
+    let (_, figures) = stage.get("/metrics").await;
+    assert!(figures.contains("tagledger_gateway_open 1000\n"), "{figures}");
+    assert!(figures.contains("tagledger_gateway_forgotten_total 100\n"), "{figures}");
+    let journal = std::fs::read_to_string(stage.folder.path().join("journal")).expect("text");
+    assert_eq!(tagledger::edge::gateway::journal::read(&journal).len(), 1000);
+    // What is not protected passes all the same.
+    assert_eq!(stage.push("latest", "one").await.0, StatusCode::CREATED);
+    door.open();
+    assert_eq!(stage.push("v1", "one").await.0, StatusCode::CREATED);
+    // Recording a thousand attempts may take its time.
+    let is_recorded = |line: &String| line.ends_with("push REFUSED: FAILED");
+    stage.until("attempts are recorded", async |stage| stage.log().await.iter().any(is_recorded)).await;
+    stage.until("what passed is", async |stage| stage.bound("latest").await == digest("one")).await;
+    stage.world.check_ledger().await;
+}
+
+#[tokio::test]
+async fn a_ledger_that_has_no_room_lets_nothing_pass_and_reading_goes_on() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("ledger");
+    let world = World::open(&path).await;
+    world.recorded(&crate::world::policy(&[RULE])).await;
+    world.stop().await;
+    // No disk has as much.
+    let world = World::open_with(&path, toml::from_str("keep_free_mib = 1000000000000").expect("settings")).await;
+    let ledger = format!("http://{}", world.address);
+    let stage = Stage::before(world, &ledger, |settings| settings.when_ledger_unreachable = Unreachable::Pass).await;
+    ready(&stage).await;
+    stage.registry.put("team/app", "latest", "one");
+    let answer = stage.send("PUT", "/v2/team/app/manifests/latest", "two").await;
+    assert_eq!(answer.status(), StatusCode::SERVICE_UNAVAILABLE);
+    assert!(answer.headers().contains_key("retry-after"));
+    let said = answer.text().await.expect("text");
+    assert!(said.contains("the ledger does not accept entries for now"), "{said}");
+    assert_eq!(stage.delete("latest").await.0, StatusCode::SERVICE_UNAVAILABLE);
+    assert!(stage.registry.changes().is_empty());
+    assert_eq!(stage.get("/v2/team/app/manifests/latest").await, (StatusCode::OK, "one".to_owned()));
+    assert_eq!(stage.get("/readyz").await.0, StatusCode::OK);
+    assert!(stage.get("/metrics").await.1.contains("tagledger_gateway_open 0\n"));
 }
 
 #[tokio::test]

@@ -94,6 +94,57 @@ async fn an_address_has_so_many_connections_and_no_more_until_it_closes_some() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_connection_may_rest_between_two_requests_as_long_as_is_configured() {
+    let stage = Stage::with(|settings| (settings.begin_timeout_ms, settings.keep_alive_ms) = (200, 1_500)).await;
+    let connect = || {
+        let connection = TcpStream::connect(stage.gateway.address).expect("connected");
+        connection.set_read_timeout(Some(Duration::from_secs(10))).expect("set");
+        connection
+    };
+    let ask = |connection: &mut TcpStream| {
+        connection.write_all(b"GET /healthz HTTP/1.1\r\nHost: g\r\n\r\n").expect("sent");
+        let mut answer = Vec::new();
+        while !answer.ends_with(b"alive\n") {
+            let mut piece = [0; 512];
+            let length = connection.read(&mut piece).expect("answered");
+            assert!(length > 0, "the connection ended");
+            answer.extend_from_slice(&piece[..length]);
+        }
+    };
+    let ended = |mut connection: TcpStream| {
+        let begun = Instant::now();
+        assert_eq!(connection.read(&mut [0; 16]).expect("it ends"), 0);
+        begun.elapsed()
+    };
+    let mut connection = connect();
+    for _ in 0..3 {
+        ask(&mut connection);
+        std::thread::sleep(Duration::from_millis(700));
+    }
+    ask(&mut connection);
+    assert!(ended(connection) >= Duration::from_millis(1_000), "it rested");
+    // Who never begins is not waited for as long.
+    assert!(ended(connect()) < Duration::from_millis(1_000));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_not_taken_ends_its_connection_after_the_time_that_is_configured() {
+    const LENGTH: u64 = 1 << 28;
+    let stage = Stage::with(|settings| settings.unread_timeout_ms = 500).await;
+    let mut connection = TcpStream::connect(stage.gateway.address).expect("connected");
+    connection.set_read_timeout(Some(Duration::from_secs(10))).expect("set");
+    let path = format!("/v2/team/app/blobs/{}?length={LENGTH}", digest("huge"));
+    let head = format!("GET {path} HTTP/1.1\r\nHost: g\r\n\r\n");
+    connection.write_all(head.as_bytes()).expect("sent");
+    std::thread::sleep(Duration::from_millis(2_000));
+    let (mut taken, mut piece) = (0, vec![0; 1 << 20]);
+    while let Ok(length @ 1..) = connection.read(&mut piece) {
+        taken += length as u64;
+    }
+    assert!((1..LENGTH).contains(&taken), "{taken} bytes came");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_manifest_that_drips_ends_after_its_time_and_leaves_no_trace() {
     let stage = Stage::with(|settings| settings.manifest_timeout_ms = 600).await;
     let mut connection = TcpStream::connect(stage.gateway.address).expect("connected");

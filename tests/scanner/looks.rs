@@ -314,6 +314,45 @@ impl ScannerPort for Without {
     }
 }
 
+/// A way to the ledger with a bug: whoever asks how a tag stands panics.
+struct Buggy(OverGrpc);
+
+impl ScannerPort for Buggy {
+    async fn repositories(&self, registry: &Registry) -> Result<Vec<Repository>, PortError> {
+        self.0.repositories(registry).await
+    }
+
+    async fn tags(&self, registry: &Registry, repository: &Repository) -> Result<BTreeMap<Tag, TagView>, PortError> {
+        self.0.tags(registry, repository).await
+    }
+
+    async fn standing(&self, tag: &TagRef, newest: u64) -> Result<Standing, PortError> {
+        assert_ne!(tag.tag.as_str(), "v2", "a bug");
+        self.0.standing(tag, newest).await
+    }
+
+    async fn record_at(&self, statement: proto::Statement, version: u64) -> Result<Recorded, PortError> {
+        self.0.record_at(statement, version).await
+    }
+}
+
+#[tokio::test]
+async fn a_look_that_panics_is_a_gap_and_the_others_are_made() {
+    let stage = Stage::new().await;
+    for tag in ["v1", "v2", "v3"] {
+        stage.fake.put(APP, tag, "one");
+    }
+    let report = stage.scanner_over(Buggy(stage.port())).round().await.expect("it goes on");
+    assert!(!report.is_complete(), "{report:?}");
+    let [failure] = report.failures.as_slice() else { panic!("{report:?}") };
+    assert!(failure.is_gap && failure.what.ends_with("app:v2") && failure.reason.contains("panic"), "{report:?}");
+    assert_eq!(found(&report), ["unannounced app:v1", "unannounced app:v3"]);
+    // The next round makes up for it.
+    let report = stage.scan().await;
+    assert!(report.is_complete(), "{report:?}");
+    assert_eq!(found(&report), ["unannounced app:v2"]);
+}
+
 #[tokio::test]
 async fn a_repository_that_the_ledger_does_not_tell_of_is_a_gap_and_the_others_are_gone_through() {
     let stage = Stage::new().await;

@@ -39,6 +39,7 @@ impl Stage {
             backoff: Duration::from_millis(10),
             longest_wait: Duration::from_secs(3),
             pages: 20,
+            ..ClientSettings::default()
         };
         let pause = Duration::from_millis(60);
         let settings = Settings { client, parallel: 4, pause, looks: 4, silence: 4, ..Settings::default() };

@@ -99,6 +99,8 @@ impl World {
     pub async fn open_with(path: &Path, config: Config) -> Self {
         let config = Config { listen: "127.0.0.1:0".parse().expect("an address"), ..config };
         CLOSING.with(|_| {});
+        // For clients that tests build; an error means that one is there already.
+        let _ = rustls::crypto::ring::default_provider().install_default();
         let data_dir = DataDir::open(path, None).expect("a data directory");
         let (stop, stopped) = oneshot::channel();
         let (started, running) = oneshot::channel();

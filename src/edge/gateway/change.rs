@@ -499,8 +499,7 @@ impl<P: GatewayPort> Gateway<P> {
             return Ok(Taken::Unrecorded(open));
         }
         tracing::warn!(what, reason, "refused: the ledger can't be reached");
-        // That it was attempted is recorded later.
-        self.settle_later(Open { known: Some(Disposition::Refused), ..open });
+        self.settle_refused(open);
         Err(Refusal::later(format!(
             "{what} may be protected, and the ledger that knows can't be reached; try again later"
         )))

@@ -13,6 +13,7 @@ pub struct Figures {
     pub(super) requests: Family<Labels, Counter>,
     pub(super) changes: Family<Labels, Counter>,
     pub(super) unrecorded: Counter,
+    pub(super) forgotten: Counter,
     pub(super) settled: Family<Labels, Counter>,
     pub(super) open: Gauge,
 }
@@ -31,6 +32,11 @@ impl Figures {
             "gateway_unrecorded",
             "Changes that passed while the ledger could not be reached, and are recorded later by a look",
             figures.unrecorded.clone(),
+        );
+        registry.register(
+            "gateway_forgotten",
+            "Changes refused while the ledger could not be reached of which nothing is recorded: too many waited for that",
+            figures.forgotten.clone(),
         );
         registry.register(
             "gateway_settled",

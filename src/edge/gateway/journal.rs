@@ -13,7 +13,7 @@
 //! the ledger is brought to the disk first, as nobody else knows of it. The file is written anew beside itself and takes
 //! its own place, so that there is always a whole one.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{DirBuilder, File, OpenOptions, Permissions};
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
@@ -25,6 +25,9 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 
 /// Most changes under way or still to be settled. Past that nothing new is begun.
 pub(super) const MAX_OPEN: usize = 10_000;
+/// Most of them that were refused, and wait only to be recorded: who is refused all the time must not keep others from changing
+/// anything.
+pub(super) const MAX_REFUSED: usize = 1_000;
 /// Its owner's alone.
 const MODE: u32 = 0o600;
 /// The file is written anew once it has this many lines of what is done.
@@ -64,6 +67,8 @@ struct Inner {
     path: PathBuf,
     file: Option<File>,
     open: BTreeMap<String, Vec<u8>>,
+    /// Those of them that were refused.
+    refused: BTreeSet<String>,
     done: usize,
     append: Append,
     /// The last line may be half a one: nothing is appended to it.
@@ -113,12 +118,28 @@ impl Journal {
         Ok(true)
     }
 
+    /// Notes that nothing comes of what was begun, and that this is still to be recorded; false if so much is to be recorded
+    /// already that this is forgotten.
+    pub(super) fn refuse(&self, id: &str) -> bool {
+        let mut inner = self.0.lock().expect("nobody panics while holding it");
+        let is_kept = inner.refused.len() < MAX_REFUSED;
+        if is_kept {
+            inner.refused.insert(id.to_owned());
+        }
+        drop(inner);
+        if !is_kept {
+            self.end(id);
+        }
+        is_kept
+    }
+
     /// Notes that it is known, and recorded, what became of it.
     pub(super) fn end(&self, id: &str) {
         let mut inner = self.0.lock().expect("nobody panics while holding it");
         if inner.open.remove(id).is_none() {
             return;
         }
+        inner.refused.remove(id);
         inner.done += 1;
         let written = if inner.done >= MAX_DONE { inner.rewrite() } else { inner.write(&format!("done {id}\n")) };
         if let Err(error) = written {
@@ -141,7 +162,15 @@ impl Journal {
 
 impl Inner {
     fn new(path: PathBuf, file: Option<File>, open: BTreeMap<String, Vec<u8>>) -> Self {
-        Self { path, file, open, done: 0, append: |file, line| file.write_all(line), is_torn: false }
+        Self {
+            path,
+            file,
+            open,
+            refused: BTreeSet::new(),
+            done: 0,
+            append: |file, line| file.write_all(line),
+            is_torn: false,
+        }
     }
 
     fn write(&mut self, line: &str) -> io::Result<()> {
@@ -311,5 +340,20 @@ mod tests {
         assert!(!journal.begin("more", b"x").expect("written"));
         journal.end("0");
         assert!(journal.begin("more", b"x").expect("written"));
+    }
+
+    #[test]
+    fn what_was_refused_takes_a_part_of_it_and_no_more() {
+        let (journal, _) = Journal::open(None).expect("in memory");
+        let refused = |number: usize| {
+            let id = format!("refused {number}");
+            assert!(journal.begin(&id, b"x").expect("written"));
+            journal.refuse(&id)
+        };
+        assert!((0..MAX_REFUSED).all(refused));
+        assert!((MAX_REFUSED..2 * MAX_OPEN).all(|number| !refused(number)), "and there is room for what is under way");
+        assert_eq!(journal.count(), MAX_REFUSED);
+        journal.end("refused 0");
+        assert!(refused(3 * MAX_OPEN), "one is recorded");
     }
 }

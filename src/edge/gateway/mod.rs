@@ -6,7 +6,6 @@
 //!
 //! Listening is left to the server.
 
-mod attempts;
 mod change;
 mod errors;
 pub mod figures;
@@ -33,7 +32,6 @@ use http_body_util::BodyExt as _;
 use sha2::{Digest as _, Sha256, Sha512};
 use tokio::sync::{Notify, OwnedSemaphorePermit, RwLock, Semaphore};
 
-use self::attempts::Attempts;
 use self::change::{Aim, Change, Client};
 use self::errors::{Code, Refusal};
 use self::figures::Figures;
@@ -73,8 +71,6 @@ pub struct GatewayConfig {
     pub manifest_limit: usize,
     /// Most bytes of manifests that are held at once, of all changes under way.
     pub manifest_memory: usize,
-    /// How many changes one client address may attempt a second, in the long run; 0: any number.
-    pub changes_per_second: u32,
     /// What passes while the ledger can't be reached.
     pub when_unreachable: Unreachable,
     /// How long a client waits for a tag that somebody else holds.
@@ -114,6 +110,11 @@ pub enum GatewayError {
     Upstream(String),
 }
 
+/// Whether somebody at an address, where it is known, may attempt a change now; if not, after how long.
+///
+/// Every attempt is an entry of the ledger for ever, denied ones too, and who may not write to the registry can still attempt.
+pub type Attempts = Box<dyn Fn(Option<IpAddr>) -> Result<(), Duration> + Send + Sync>;
+
 /// What a request is read as: path and parameters as they would be forwarded; `None` if it is refused.
 pub fn understood(method: &Method, path: &str, query: Option<&str>, registry: &Registry) -> Option<String> {
     let target = Target::parse(path, registry, &[]).ok()?;
@@ -150,14 +151,20 @@ pub struct Gateway<P> {
 
 impl<P: GatewayPort> Gateway<P> {
     /// A gateway to the ledger behind `port`. What one before left open is settled from now on.
-    pub fn new(config: GatewayConfig, port: P, figures: Figures) -> Result<Arc<Self>, GatewayError> {
+    pub fn new(
+        config: GatewayConfig,
+        port: P,
+        attempts: Attempts,
+        figures: Figures,
+    ) -> Result<Arc<Self>, GatewayError> {
         let upstream =
             Upstream::new(config.upstream.clone(), config.keeps_host, config.connect_timeout, config.idle_timeout)
                 .map_err(GatewayError::Upstream)?;
         let (base, credentials) = (config.upstream.clone(), config.credentials.clone());
         let access = RegistryAccess { base, credentials, token_realm: config.token_realm.clone() };
-        let looks = super::registry::Registry::new(access, super::registry::Settings::once(config.idle_timeout))
-            .map_err(GatewayError::Upstream)?;
+        let patience = super::registry::Settings::once(config.idle_timeout);
+        let patience = super::registry::Settings { manifest_limit: config.manifest_limit, ..patience };
+        let looks = super::registry::Registry::new(access, patience).map_err(GatewayError::Upstream)?;
         let (journal, left) = Journal::open(config.journal.as_deref())?;
         let gateway = Arc::new(Self {
             port,
@@ -167,7 +174,7 @@ impl<P: GatewayPort> Gateway<P> {
             journal,
             protection: Protection::default(),
             policy_may_be_new: Notify::new(),
-            attempts: Attempts::new(config.changes_per_second),
+            attempts,
             memory: Arc::new(Semaphore::new(config.manifest_memory.min(Semaphore::MAX_PERMITS))),
             settling: Arc::new(Semaphore::new(SETTLING)),
             changing: Arc::default(),
@@ -283,10 +290,7 @@ impl<P: GatewayPort> Gateway<P> {
         reference: Reference,
     ) -> Result<Response<Body>, Refusal> {
         let caller = self.caller(&request);
-        if !self.attempts.admit(caller.client, tokio::time::Instant::now()) {
-            let message = "too many changes are attempted from this address; try again later";
-            return Err(Refusal::new(StatusCode::TOO_MANY_REQUESTS, Code::TooManyRequests, message));
-        }
+        (self.attempts)(caller.client).map_err(Refusal::too_many)?;
         let (parts, body) = request.into_parts();
         let mut client = Client::of(&parts.headers, caller.client, &self.config.name);
         let name = |tag| TagRef { registry: self.config.registry.clone(), repository: repository.clone(), tag };

@@ -54,8 +54,21 @@ impl<P: GatewayPort> Gateway<P> {
                 Err(reason) => tracing::warn!(reason, "what became of a change can't be recorded yet"),
             }
         }
-        // What passed unrecorded, and was refused by the registry: nothing came of it.
-        self.settle_later(open);
+        if open.known == Some(Disposition::Refused) && !open.holds {
+            self.settle_refused(open);
+        } else {
+            self.settle_later(open);
+        }
+    }
+
+    /// Nothing came of it, and nobody is kept from its tag. That it was attempted is recorded once the ledger is back, as far as
+    /// there is room to remember it.
+    pub(super) fn settle_refused(self: &Arc<Self>, open: Open) {
+        if self.journal.refuse(&open.id) {
+            self.settle_later(Open { known: Some(Disposition::Refused), ..open });
+        } else {
+            self.figures.forgotten.inc();
+        }
     }
 
     /// Goes on until it is recorded what became of it.

@@ -287,6 +287,8 @@ impl Moved {
 struct Moving {
     // In a lock, as what carries it must be shareable; only one ever polls it.
     inner: Mutex<(Body, Pin<Box<Sleep>>)>,
+    /// Somebody waits for the next piece. How long nobody wanted one is not held against who sends.
+    is_awaited: bool,
     idle: Duration,
     moved: Moved,
 }
@@ -294,7 +296,8 @@ struct Moving {
 impl Moving {
     fn new(body: Body, idle: Duration, moved: Moved) -> Self {
         moved.note();
-        Self { inner: Mutex::new((body, Box::pin(tokio::time::sleep(idle)))), idle, moved }
+        let inner = Mutex::new((body, Box::pin(tokio::time::sleep(idle))));
+        Self { inner, is_awaited: false, idle, moved }
     }
 }
 
@@ -308,10 +311,13 @@ impl HttpBody for Moving {
     ) -> Poll<Option<Result<hyper::body::Frame<Bytes>, Self::Error>>> {
         let this = self.get_mut();
         let (body, sleep) = this.inner.get_mut().expect("nobody panics while holding it");
+        if !std::mem::replace(&mut this.is_awaited, true) {
+            sleep.as_mut().reset(Instant::now() + this.idle);
+        }
         match Pin::new(body).poll_frame(context) {
             Poll::Ready(frame) => {
                 this.moved.note();
-                sleep.as_mut().reset(Instant::now() + this.idle);
+                this.is_awaited = false;
                 Poll::Ready(frame.map(|frame| frame.map_err(Into::into)))
             }
             Poll::Pending => match sleep.as_mut().poll(context) {
@@ -356,6 +362,29 @@ mod tests {
             let found = upstream(base).local(&location, Some("gateway.example"));
             assert_eq!(found.as_deref(), local, "{location} in {base}");
         }
+    }
+
+    #[tokio::test]
+    async fn how_long_nobody_wanted_a_piece_is_not_held_against_who_sends() {
+        use http_body_util::BodyExt as _;
+        let idle = Duration::from_millis(200);
+        let (send, receive) = tokio::sync::mpsc::channel::<Result<_, std::convert::Infallible>>(1);
+        let piece = || Ok(hyper::body::Frame::data(Bytes::from_static(b"piece")));
+        let pieces = http_body_util::StreamBody::new(tokio_stream::wrappers::ReceiverStream::new(receive));
+        let mut body = Moving::new(Body::new(pieces), idle, Moved::default());
+        send.send(piece()).await.expect("taken");
+        assert!(body.frame().await.is_some_and(|frame| frame.is_ok()));
+        // A client that rests; then the next piece is wanted, and is not there yet.
+        tokio::time::sleep(2 * idle).await;
+        let coming = async {
+            tokio::time::sleep(idle / 4).await;
+            send.send(piece()).await.expect("taken");
+        };
+        let (frame, ()) = tokio::join!(body.frame(), coming);
+        assert!(frame.is_some_and(|frame| frame.is_ok()));
+        let begun = Instant::now();
+        assert!(body.frame().await.is_some_and(|frame| frame.is_err()), "nothing came for too long");
+        assert!(begun.elapsed() >= idle);
     }
 
     #[test]

@@ -32,8 +32,9 @@ const MANIFEST_TYPES: [&str; 4] = [
     "application/vnd.docker.distribution.manifest.list.v2+json",
 ];
 const DIGEST_HEADER: &str = "docker-content-digest";
-/// Largest manifest that is read to be hashed; registries accept no larger ones (distribution-spec, "Pushing Manifests").
-const MAX_MANIFEST_LENGTH: usize = 4 << 20;
+/// Longest manifest unless told otherwise, in bytes: what every registry should take, and no client should exceed
+/// (distribution-spec, "Pushing Manifests").
+pub const MAX_MANIFEST_LENGTH: usize = 4 << 20;
 /// Longest error message that is read.
 const MAX_ERROR_LENGTH: usize = 1 << 20;
 /// Redirects followed, all within the same origin: credentials go nowhere else.
@@ -79,6 +80,8 @@ pub struct Settings {
     pub longest_wait: Duration,
     /// Most pages of a list.
     pub pages: usize,
+    /// Longest manifest that is read to be hashed, in bytes.
+    pub manifest_limit: usize,
 }
 
 impl Settings {
@@ -97,6 +100,7 @@ impl Default for Settings {
             backoff: Duration::from_millis(500),
             longest_wait: Duration::from_secs(120),
             pages: 5000,
+            manifest_limit: MAX_MANIFEST_LENGTH,
         }
     }
 }
@@ -176,7 +180,7 @@ impl Registry {
         let response = self.send(Method::GET, &url, &scope, &manifest_types(), authorization).await?;
         match (response.status(), named_digest(response.headers())) {
             (StatusCode::OK, Some(digest)) => Ok(Some(digest)),
-            (StatusCode::OK, None) => Ok(Some(hashed(&read(response, MAX_MANIFEST_LENGTH).await?, recorded))),
+            (StatusCode::OK, None) => Ok(Some(hashed(&read(response, self.settings.manifest_limit).await?, recorded))),
             (StatusCode::NOT_FOUND, _) => absent(response).await.map(|()| None),
             (status, _) => Err(unusable(status)),
         }
@@ -190,7 +194,7 @@ impl Registry {
         match response.status() {
             StatusCode::OK => {
                 let named = named_digest(response.headers());
-                let found = hashed(&read(response, MAX_MANIFEST_LENGTH).await?, named.as_ref());
+                let found = hashed(&read(response, self.settings.manifest_limit).await?, named.as_ref());
                 match named {
                     Some(named) if named != found => Err(AskError::Refused(format!(
                         "it names {named} for a manifest whose bytes are {found}; nothing of that is believed"

@@ -17,7 +17,7 @@ use tokio::sync::watch;
 use super::over_grpc::{LedgerSettings, LedgerSettingsError, Needs, OverGrpc, RightsError, warn_if_plain};
 use super::secrets::{self, SecretError};
 use crate::edge::port::PortError;
-use crate::edge::registry::Settings as ClientSettings;
+use crate::edge::registry::{MAX_MANIFEST_LENGTH, Settings as ClientSettings};
 use crate::edge::scanner::{Report, ScanError, Scanner, Scope, Target};
 use crate::edge::source::{Credentials, RegistryAccess};
 use crate::ledger::names::Registry;
@@ -57,6 +57,8 @@ pub struct Settings {
     pub ledger_timeout: Span,
     /// How old an intent has to be for its gateway to be gone.
     pub intent_patience: Span,
+    /// Longest manifest that is read to be hashed, in bytes.
+    pub manifest_limit: usize,
     /// The folder that is remembered in; none: nothing is remembered.
     pub state: Option<PathBuf>,
     /// Report, and record nothing.
@@ -86,6 +88,7 @@ impl Default for Settings {
             timeout: Span(Duration::from_secs(30)),
             ledger_timeout: Span(Duration::from_secs(60)),
             intent_patience: Span(Duration::from_secs(600)),
+            manifest_limit: MAX_MANIFEST_LENGTH,
             state: None,
             dry_run: false,
             json: false,
@@ -125,6 +128,14 @@ pub enum ScanServeError {
         /// Which.
         path: String,
         /// The system's words.
+        reason: String,
+    },
+    /// Not TOML, or not these settings.
+    #[error("{path}: {reason}")]
+    Syntax {
+        /// Which.
+        path: String,
+        /// What, and where.
         reason: String,
     },
     /// How the ledger is reached.
@@ -167,8 +178,10 @@ impl Settings {
     /// Reads a file.
     pub fn read(path: &Path) -> Result<Self, ScanServeError> {
         let text = read(path)?;
-        let file = |reason: String| ScanServeError::File { path: path.display().to_string(), reason };
-        let mut settings: Self = toml::from_str(&text).map_err(|error| file(error.to_string()))?;
+        let mut settings: Self = toml::from_str(&text).map_err(|error| ScanServeError::Syntax {
+            path: path.display().to_string(),
+            reason: error.to_string().trim_end().to_owned(),
+        })?;
         settings.folder = path.parent().map(Path::to_owned).unwrap_or_default();
         Ok(settings)
     }
@@ -208,7 +221,12 @@ impl Settings {
                 return Err(refuse(setting, "must be above 0"));
             }
         }
-        let client = ClientSettings { timeout: self.timeout.0, rate: Some(self.rate), ..ClientSettings::default() };
+        let client = ClientSettings {
+            timeout: self.timeout.0,
+            rate: Some(self.rate),
+            manifest_limit: self.manifest_limit,
+            ..ClientSettings::default()
+        };
         Ok(crate::edge::scanner::Settings {
             client,
             parallel: self.parallel,
@@ -239,7 +257,11 @@ pub async fn run(
     settings: Settings,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> Result<Ending, ScanServeError> {
-    let (registry, access, port) = (settings.registry()?, settings.access()?, settings.port()?);
+    // All that can be wrong with the settings, before anybody is asked anything.
+    let (registry, access, scan) = (settings.registry()?, settings.access()?, settings.scan()?);
+    let scope = Scope::new(&registry, &settings.repository, &settings.exclude)
+        .map_err(|error| refuse("repository", error.to_string()))?;
+    let port = settings.port()?;
     if !settings.dry_run {
         let (roles, kinds) = (&[Role::Scanner, Role::Writer], &[(StatementKind::TagObserved, "observe")]);
         let needs = Needs { registry: &registry, roles, kinds, gives: &[Role::Scanner, Role::Reader] };
@@ -251,8 +273,6 @@ pub async fn run(
             checked => checked?,
         }
     }
-    let scope = Scope::new(&registry, &settings.repository, &settings.exclude)
-        .map_err(|error| refuse("repository", error.to_string()))?;
     if settings.state.is_none() {
         tracing::warn!("without --state nothing is remembered: since when something changed will not be known");
     }
@@ -268,7 +288,6 @@ pub async fn run(
     });
     let state = settings.state.as_ref().map(|state| settings.folder.join(state));
     let watching = Arc::new(show::Progress::new());
-    let scan = settings.scan()?;
     let mut scanner = Scanner::new(
         port,
         Target { registry, access, scope },

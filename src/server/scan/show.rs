@@ -173,11 +173,17 @@ fn text(report: &Report) -> String {
     let found = if found.is_empty() { "no differences".to_owned() } else { found.join(", ") };
     let recorded = if report.dry_run { "; nothing was recorded (dry run)" } else { "" };
     let end = if report.is_complete() { "complete" } else { "NOT complete" };
+    let repositories = counted(report.repositories, "repository", "repositories");
+    let tags = counted(report.tags, "tag", "tags");
     text.push_str(&format!(
-        "{}: {} repositories, {} tags, of which ledger and registry now agree on {}; {found}{recorded}\nthe round is {end}\n",
-        report.registry, report.repositories, report.tags, report.agreed
+        "{}: {repositories}, {tags}, of which ledger and registry now agree on {}; {found}{recorded}\nthe round is {end}\n",
+        report.registry, report.agreed
     ));
     text
+}
+
+fn counted(count: u64, one: &str, many: &str) -> String {
+    format!("{count} {}", if count == 1 { one } else { many })
 }
 
 /// Between which two looks it came about.
@@ -263,7 +269,7 @@ mod tests {
             &lines[2..],
             [
                 "",
-                "r.example: 1 repositories, 2 tags, of which ledger and registry now agree on 2; 1 retagged",
+                "r.example: 1 repository, 2 tags, of which ledger and registry now agree on 2; 1 retagged",
                 "the round is complete"
             ]
         );

@@ -157,7 +157,9 @@ fn acr_locks_are_by_tag_and_by_repository() {
         tag("x", true, true),
     ];
     let json = format!(r#"{{"registry": "acme.azurecr.io", "imageName": "team/app", "tags": [{}]}}"#, tags.join(","));
-    let (_, policy) = read(Format::Acr, &json, &Place::default());
+    let (imported, policy) = read(Format::Acr, &json, &Place::default());
+    let page = "only this page of the tags of team/app was read; import every page, following the Link header";
+    assert_eq!(imported.notes, [page]);
     let of = |policy: &Policy, tag: &str| forbidden(policy, &format!("acme.azurecr.io/team/app:{tag}"));
     assert_eq!(of(&policy, "v2"), both("acr/team/app/locked"));
     assert_eq!(of(&policy, "w"), ["acr/team/app/write-locked".to_owned(), String::new()]);
@@ -165,10 +167,16 @@ fn acr_locks_are_by_tag_and_by_repository() {
     assert_eq!(of(&policy, "x"), neither());
     let json = r#"{"registry": "acme.azurecr.io", "imageName": "team/app", "manifestCount": 1, "tagCount": 1, "changeableAttributes":
         {"deleteEnabled": true, "listEnabled": true, "readEnabled": true, "writeEnabled": false}}"#;
-    let (_, policy) = read(Format::Acr, json, &Place::default());
+    let (imported, policy) = read(Format::Acr, json, &Place::default());
+    assert!(imported.notes.is_empty(), "{:?}", imported.notes);
     let new = "acme.azurecr.io/team/app:new".parse().expect("a reference");
     assert_eq!(policy.outlook(&new, Change::Create), Outlook::ForbiddenBy("acr/team/app/no-writes"));
     assert_eq!(policy.outlook(&new, Change::Delete), Outlook::Allowed);
+    let json = format!(r#"{{"registry": "acme.azurecr.io", "imageName": "a", "tags": [{}]}}"#, tag("x", true, true));
+    let (imported, _) = read(Format::Acr, &json, &Place::default());
+    let [unlocked, page] = imported.notes.as_slice() else { panic!("{:?}", imported.notes) };
+    assert_eq!(unlocked, "nothing of a is locked");
+    assert!(page.starts_with("only this page of the tags of a was read"), "{page}");
 }
 
 #[test]
