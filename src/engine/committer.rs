@@ -22,6 +22,9 @@ use crate::store::Store;
 /// Why nothing is written any more after a panic.
 pub(super) const BUG: &str = "a bug was hit while a batch was written, and the log says where";
 
+/// Why nothing is written any more after an end in order.
+pub(super) const SHUT_DOWN: &str = "it was shut down";
+
 /// Where the answers go, one for each request of a batch.
 pub(super) type Answers = Vec<oneshot::Sender<Result<Decided, AppendError>>>;
 
@@ -94,7 +97,7 @@ impl Committer {
         let Self { store, stopped, .. } = self;
         // Whoever waits for the end may open the store again.
         drop(store);
-        stopped.send_replace(Some("it was shut down".into()));
+        stopped.send_replace(Some(SHUT_DOWN.into()));
     }
 
     fn fail(self, reason: String, answers: Answers) {

@@ -414,6 +414,11 @@ impl Ledger {
         let _ = self.stopped().wait_for(Option::is_some).await;
     }
 
+    /// The sequencer has ended in order: everything it signed is in the newest commit, or was never shown to anybody.
+    pub fn was_closed(&self) -> bool {
+        self.shared.stopped.borrow().as_deref() == Some(committer::SHUT_DOWN)
+    }
+
     /// Ends the sequencer as a failed commit does: what is queued behind this is refused for the reason given.
     pub async fn halt(&self, reason: String) {
         // Fails only if it has ended already.
