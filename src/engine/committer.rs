@@ -9,12 +9,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::Receiver;
 
-use tokio::sync::{oneshot, watch};
+use tokio::sync::watch;
 
 use super::clock::{Bounds, Oddity};
 use super::moments::{Moment, Moments};
 use super::plan::{Accepted, Plan, Rejected};
-use super::{AppendError, Committed, Decided, Tally};
+use super::{AppendError, Committed, Reply, Tally};
 use crate::ledger::principals::Principals;
 use crate::proto;
 use crate::store::Store;
@@ -26,7 +26,7 @@ pub(super) const BUG: &str = "a bug was hit while a batch was written, and the l
 pub(super) const SHUT_DOWN: &str = "it was shut down";
 
 /// Where the answers go, one for each request of a batch.
-pub(super) type Answers = Vec<oneshot::Sender<Result<Decided, AppendError>>>;
+pub(super) type Answers = Vec<Reply>;
 
 /// What the committer is told.
 pub(super) enum Order {
