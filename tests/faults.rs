@@ -129,7 +129,9 @@ impl Server {
 fn numbered(data_dir: &Path, kind: &str) -> Vec<PathBuf> {
     let files = std::fs::read_dir(data_dir.join("db")).expect("a database");
     let number = |name: String| name.split(['.', '-']).find_map(|part| part.parse::<u64>().ok());
-    let newest = files.filter_map(|file| number(file.expect("listed").file_name().into_string().ok()?)).max();
+    let names = files.filter_map(|file| file.expect("listed").file_name().into_string().ok());
+    // What RocksDB has to say is kept by time.
+    let newest = names.filter(|name| !name.starts_with("LOG")).filter_map(number).max();
     let newest = newest.expect("numbered files");
     (newest..newest + 60).map(|number| data_dir.join("db").join(format!("{number:06}.{kind}"))).collect()
 }
