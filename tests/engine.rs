@@ -567,12 +567,18 @@ async fn planned_ahead() -> PlannedAhead {
         arrived: Mutex::new(arrived),
         let_through: Mutex::new(decided),
     });
-    // The sequencer reads the clock once for each batch, when it begins to plan it.
+    // The sequencer reads the clock once for each batch, when it begins to plan it. The first one waits there until the second is in
+    // the queue: a batch with nothing behind it is written by the sequencer itself, and nothing is planned meanwhile.
     let planned = Arc::new(AtomicU64::new(0));
-    let counted = Arc::clone(&planned);
+    let (counted, (queued, is_queued)) = (Arc::clone(&planned), mpsc::channel::<()>());
+    let waits = Arc::new(AtomicBool::new(false));
+    let (waiting, is_queued) = (Arc::clone(&waits), Mutex::new(is_queued));
     let clock = move || {
         if std::thread::current().name() == Some("sequencer") {
             counted.fetch_add(1, Ordering::SeqCst);
+            if waiting.swap(false, Ordering::SeqCst) {
+                is_queued.lock().expect("no panic").recv().expect("it is sent");
+            }
         }
         tagledger::engine::clock::system_clock()
     };
@@ -580,21 +586,27 @@ async fn planned_ahead() -> PlannedAhead {
     ledger.append(vec![submission(&happened("v1", &digest('a')))]).await.expect("recorded");
     let before = ledger.read(|reader| reader.head().size).expect("read");
     store.has_gate.store(true, Ordering::SeqCst);
-    let append = |statements: Vec<proto::Statement>| {
-        let ledger = ledger.clone();
-        tokio::spawn(async move { ledger.append(statements.iter().map(submission).collect()).await })
+    waits.store(true, Ordering::SeqCst);
+    let planning = async |count: u64| {
+        while planned.load(Ordering::SeqCst) < count {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
     };
-    let first = append(vec![event()]);
+    let begun = planned.load(Ordering::SeqCst);
+    let append = async |statements: Vec<proto::Statement>| {
+        let submissions = statements.iter().map(submission).collect();
+        tokio::spawn(ledger.enqueue(submissions, None).await.expect("there is room").decided())
+    };
+    let first = append(vec![event()]).await;
+    planning(begun + 1).await;
+    let second = append(vec![event(), delete_manifest(&digest('b'))]).await;
+    queued.send(()).expect("it waits");
     let arrival = tokio::task::spawn_blocking(move || {
         arrival.recv().expect("a commit");
         arrival
     });
     let arrived = arrival.await.expect("no panic");
-    let begun = planned.load(Ordering::SeqCst);
-    let second = append(vec![event(), delete_manifest(&digest('b'))]);
-    while planned.load(Ordering::SeqCst) == begun {
-        tokio::time::sleep(Duration::from_millis(1)).await;
-    }
+    planning(begun + 2).await;
     // Planning a batch of two takes less than this, and what holds must hold in the midst of it as well.
     tokio::time::sleep(Duration::from_millis(50)).await;
     assert!(!first.is_finished() && !second.is_finished(), "nobody hears of what is not on disk");

@@ -1,6 +1,8 @@
 //! Opening a ledger: what must hold before the sequencer may sign anything.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use rayon::prelude::*;
 
 use super::known::Known;
 use super::plan::{Base, plan_genesis};
@@ -13,7 +15,7 @@ use crate::ledger::merkle::tree::MemoryNodes;
 use crate::ledger::policy::Policy;
 use crate::ledger::principals::Principals;
 use crate::ledger::statement::Kind;
-use crate::ledger::subject::Subject;
+use crate::ledger::subject::{Subject, SubjectKey};
 use crate::ledger::transition::Binding;
 use crate::proto::{self, Outcome};
 use crate::store::leaf_pages::{LeafPages, ScratchError};
@@ -23,6 +25,8 @@ use crate::store::{CommitError, ReadError, Store};
 
 /// Leaves that are put into their pages at a time while the map is read.
 const LEAVES: usize = 4096;
+/// Bits of a key that say in which part it is when the map is read.
+const PART_BITS: usize = 4;
 
 /// Why a ledger is not opened.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
@@ -187,21 +191,26 @@ fn begin(options: &Options) -> Result<(), OpenError> {
     Ok(options.store.commit(0, plan.batch)?)
 }
 
-/// The upper part of the map in memory, and its leaves where updates read them; both from the table of subjects.
+/// The upper part of the map in memory, and its leaves where updates read them; both from the table of subjects, which is read
+/// in parts side by side.
 pub fn load_map(store: &dyn Store, expected: u64) -> Result<(map::Top, LeafPages), ReadError> {
-    let file = store.scratch().map_err(ScratchError::from)?;
-    let mut pages = LeafPages::new(file, expected);
-    let (mut stored, mut read) = (StoredLeaves::new(store).all(), Vec::with_capacity(LEAVES));
-    let top = map::Top::load(|| {
-        let leaf = stored()?.map(|leaf| leaf.hashed());
-        read.extend(leaf);
-        if read.len() == LEAVES || leaf.is_none() {
-            pages.put(&read)?;
-            read.clear();
-        }
-        Ok::<_, ReadError>(leaf)
-    })?;
-    Ok((top, pages))
+    let pages = LeafPages::new(store.scratch().map_err(ScratchError::from)?, expected);
+    let pages = Mutex::new(pages);
+    let parts = (0..1 << PART_BITS).into_par_iter().map(|number: u8| {
+        let path = SubjectKey([number << (8 - PART_BITS); 32]);
+        let (mut stored, mut read) = (StoredLeaves::new(store).all_under(path, PART_BITS), Vec::with_capacity(LEAVES));
+        map::Part::load(path, PART_BITS, || {
+            let leaf = stored()?.map(|leaf| leaf.hashed());
+            read.extend(leaf);
+            if read.len() == LEAVES || leaf.is_none() {
+                pages.lock().unwrap_or_else(PoisonError::into_inner).put(&read)?;
+                read.clear();
+            }
+            Ok::<_, ReadError>(leaf)
+        })
+    });
+    let top = map::Top::of_parts(parts.collect::<Result<_, _>>()?);
+    Ok((top, pages.into_inner().unwrap_or_else(PoisonError::into_inner)))
 }
 
 /// The policy that the log says is in force: that of the entry its subject was last set by.

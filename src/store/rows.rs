@@ -300,10 +300,17 @@ impl<'a> StoredLeaves<'a> {
 
     /// All of them by rising key, one at each call.
     pub fn all(self) -> impl FnMut() -> Result<Option<Leaf>, ReadError> + 'a {
+        self.all_under(SubjectKey([0; 32]), 0)
+    }
+
+    /// The same of those whose keys begin with the first `depth` bits of `path`.
+    pub fn all_under(self, path: SubjectKey, depth: usize) -> impl FnMut() -> Result<Option<Leaf>, ReadError> + 'a {
         let (mut cursor, mut is_first) = (self.0.into_inner(), true);
         move || {
-            let row = if std::mem::take(&mut is_first) { cursor.seek(&[])? } else { cursor.next()? };
-            row.map(|(key, row)| leaf(key, row)).transpose()
+            let row =
+                if std::mem::take(&mut is_first) { cursor.seek(&path.first_below(depth).0)? } else { cursor.next()? };
+            let leaf = row.map(|(key, row)| leaf(key, row)).transpose()?;
+            Ok(leaf.filter(|leaf| leaf.key.shares(&path, depth)))
         }
     }
 }

@@ -33,9 +33,19 @@ struct Subtree {
 impl Top {
     /// Reads a whole map: `next` gives its leaves by rising key, and then nothing.
     pub fn load<E>(next: impl FnMut() -> Result<Option<LeafHash>, E>) -> Result<Self, E> {
-        let mut source = Source { next, ahead: Vec::new(), size: 0 };
-        let root = source.subtree(SubjectKey([0; 32]), 0)?;
-        Ok(Self { root, size: source.size })
+        Part::load(SubjectKey([0; 32]), 0, next).map(|whole| Self::of_parts(vec![whole]))
+    }
+
+    /// A map of its parts: all that there are at a depth, in the order of their paths.
+    pub fn of_parts(mut parts: Vec<Part>) -> Self {
+        assert!(parts.len().is_power_of_two(), "every part is there");
+        for depth in (0..parts.len().ilog2()).rev() {
+            let depth = usize::try_from(depth).expect("small");
+            let mut rest = parts.into_iter();
+            parts = std::iter::from_fn(|| Some(rest.next()?.joined(rest.next()?, depth))).collect();
+        }
+        let Part { subtree, size, .. } = parts.pop().expect("one is left");
+        Self { root: subtree, size }
     }
 
     /// The root of the map.
@@ -125,6 +135,46 @@ impl Subtree {
     }
 }
 
+/// A part of a map, read by itself: what lies under the first bits of a path.
+#[derive(Debug)]
+pub struct Part {
+    subtree: Subtree,
+    size: u64,
+    /// Its leaves, as long as they are few enough to be in one bucket with those beside them.
+    few: Vec<LeafHash>,
+}
+
+impl Part {
+    /// Reads the leaves whose keys begin with the first `depth` bits of a path: `next` gives them by rising key, and then nothing.
+    pub fn load<E>(
+        path: SubjectKey,
+        depth: usize,
+        mut next: impl FnMut() -> Result<Option<LeafHash>, E>,
+    ) -> Result<Self, E> {
+        let mut few = Vec::new();
+        let next = || {
+            let leaf = next()?;
+            few.extend(leaf.filter(|_| few.len() <= MAX_BUCKET));
+            Ok(leaf)
+        };
+        let mut source = Source { next, ahead: Vec::new(), size: 0 };
+        let subtree = source.subtree(path, depth)?;
+        Ok(Self { subtree, size: source.size, few })
+    }
+
+    /// Both halves of what lies at a depth.
+    fn joined(self, other: Self, depth: usize) -> Self {
+        let size = self.size + other.size;
+        let mut few = self.few;
+        few.extend(other.few);
+        if usize::try_from(size).is_ok_and(|size| size <= MAX_BUCKET) {
+            return Self { subtree: Subtree { hash: root_of(&few, depth), halves: None }, size, few };
+        }
+        few.truncate(MAX_BUCKET + 1);
+        Self { subtree: Subtree::join([self.subtree, other.subtree]), size, few }
+    }
+}
+
 /// Leaves as they come, by rising key.
 struct Source<N> {
     next: N,
@@ -188,6 +238,22 @@ mod tests {
         top
     }
 
+    fn load_in_parts(model: &Model, depth: usize) -> Top {
+        let part = |number: u8| {
+            let path = SubjectKey([number.checked_shl(8 - u32::try_from(depth).expect("small")).unwrap_or(0); 32]);
+            let mut leaves = model.values().filter(|leaf| leaf.key.shares(&path, depth));
+            let Ok(part) = Part::load(path, depth, || Ok::<_, Infallible>(leaves.next().map(Leaf::hashed)));
+            part
+        };
+        Top::of_parts((0..1 << depth).map(part).collect())
+    }
+
+    /// Where it is split, and what it holds there.
+    fn shape(subtree: &Subtree) -> String {
+        let halves = subtree.halves.as_ref().map(|halves| format!("({} {})", shape(&halves[0]), shape(&halves[1])));
+        halves.unwrap_or_else(|| hex::encode(&subtree.hash[..4]))
+    }
+
     proptest! {
         #[test]
         fn updates_loading_and_the_definition_agree(batches in prop::collection::vec(
@@ -201,6 +267,11 @@ mod tests {
                 prop_assert_eq!(top.size(), model.len() as u64);
                 prop_assert_eq!(load(&model).root(), top.root());
                 prop_assert_eq!(load(&model).size(), top.size());
+                for depth in [1, 4] {
+                    let parts = load_in_parts(&model, depth);
+                    prop_assert_eq!((parts.root(), parts.size()), (top.root(), top.size()));
+                    prop_assert_eq!(shape(&parts.root), shape(&load(&model).root));
+                }
                 // The copy still is what it was.
                 prop_assert_eq!(before.0.root(), root_of(&all(&before.1), 0));
             }
