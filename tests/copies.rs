@@ -71,7 +71,7 @@ fn walk(folder: &Path) -> Vec<PathBuf> {
 fn mark(data_dir: &Path) -> Checkpoint {
     let note = fs::read_to_string(data_dir.join("high-water")).expect("a mark");
     let vkey = fs::read_to_string(data_dir.join("ledger.vkey")).expect("a key");
-    Checkpoint::open(&note, &vkey.trim().parse().expect("a key")).expect("signed")
+    Checkpoint::open(&note, &vkey.trim().parse::<tagledger::ledger::note::Vkey>().expect("a key")).expect("signed")
 }
 
 fn all_rows(data_dir: &Path) -> Vec<(Table, Vec<u8>, Vec<u8>)> {

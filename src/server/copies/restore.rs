@@ -17,10 +17,11 @@ use super::{Copy, CopyError, derive};
 use crate::engine::check::Tell;
 use crate::engine::derive::{Derivation, Sealing};
 use crate::ledger::checkpoint::Checkpoint;
-use crate::ledger::note::{Origin, Vkey};
-use crate::server::data_dir::{DataDir, Existing, is_there, read_vkey, sync};
+use crate::ledger::note::Origin;
+use crate::server::data_dir::{DataDir, Existing, is_there, sync};
 use crate::server::fsck::{CareError, Progress, room};
 use crate::server::high_water::{HighWater, HighWaterError};
+use crate::server::keys::{self, PublicKeys};
 use crate::store::rocks::RocksStore;
 
 /// What is to be restored, and from what.
@@ -68,9 +69,9 @@ impl Restore {
     pub fn make(&self, tell: &mut Tell<'_>) -> Result<String, CareError> {
         self.keys_of_a_backup()?;
         let directory = Existing::open(&self.data_dir)?;
-        let vkey = directory.vkey();
-        let copies = self.copies(&directory, vkey)?;
-        let mut known: Vec<(String, String, Checkpoint)> = self.marks(vkey)?;
+        let keys = directory.keys();
+        let copies = self.copies(&directory, keys)?;
+        let mut known: Vec<(String, String, Checkpoint)> = self.marks(keys)?;
         let of_copies = copies.iter().filter_map(|copy| Some((copy.name(), copy.checkpoint()?)));
         known.extend(of_copies.map(|(name, (note, checkpoint))| (name.to_owned(), note.clone(), *checkpoint)));
         let (by, note, target) = known.iter().max_by_key(|(.., known)| known.size).expect("at least a mark").clone();
@@ -87,9 +88,9 @@ impl Restore {
         let room = room(directory.path())?;
         let made = room.path().join("db");
         let store = RocksStore::create(&made)?;
-        let mut derivation = Derivation::begin(&store, Sealing::Recorded(vkey.origin().clone()))?;
+        let mut derivation = Derivation::begin(&store, Sealing::Recorded, keys.first())?;
         let known: Vec<_> = known.into_iter().map(|(by, _, known)| (by, known)).collect();
-        derive(&copies, vkey, &target, &known, &mut derivation, tell)?;
+        derive(&copies, keys, &target, &known, &mut derivation, tell)?;
         derivation.finish(note.clone())?;
         store.finish().map_err(CareError::Commit)?;
         drop((store, copies));
@@ -109,22 +110,22 @@ impl Restore {
     /// Goes on as another log; what that means, in words.
     pub fn make_anew(&self, anew: &Anew, tell: &mut Tell<'_>) -> Result<String, CareError> {
         let directory = Existing::open(&self.data_dir)?;
-        let vkey = directory.vkey();
-        if &anew.origin == vkey.origin() {
+        let keys = directory.keys();
+        if &anew.origin == keys.origin() {
             return Err(CareError::SameOrigin(anew.origin.to_string()));
         }
         if is_there(&anew.into) {
             return Err(CareError::InTheWay(anew.into.display().to_string()));
         }
-        let copies = self.copies(&directory, vkey)?;
+        let copies = self.copies(&directory, keys)?;
         let newest = copies.iter().filter_map(Copy::checkpoint).max_by_key(|(_, known)| known.size);
         let target = newest.ok_or(CareError::NoCheckpoint)?.1;
         let new = DataDir::open(&anew.into, Some(&anew.origin))?;
         let skey = new.take_key();
         let database = new.database();
         let store = RocksStore::create(&database)?;
-        let mut derivation = Derivation::begin(&store, Sealing::Anew(&skey))?;
-        derive(&copies, vkey, &target, &[], &mut derivation, tell)?;
+        let mut derivation = Derivation::begin(&store, Sealing::Anew(&skey), keys.first())?;
+        derive(&copies, keys, &target, &[], &mut derivation, tell)?;
         let checkpoint = Checkpoint { size: derivation.size(), root: derivation.root() };
         let note = checkpoint.sign(&skey);
         derivation.finish(note.clone())?;
@@ -143,10 +144,10 @@ impl Restore {
             anew.into.display(),
             anew.origin,
             target.size,
-            vkey.origin(),
+            keys.origin(),
             skey.vkey(),
-            vkey.origin(),
-            vkey.origin(),
+            keys.origin(),
+            keys.origin(),
             self.data_dir.display(),
         ))
     }
@@ -156,26 +157,26 @@ impl Restore {
         if is_there(&self.data_dir.join("origin")) {
             return Ok(());
         }
-        let has_key = |folder: &&Path| is_there(&folder.join("ledger.key")) && read_vkey(folder).is_ok();
+        let has_key = |folder: &&Path| is_there(&folder.join("ledger.key")) && PublicKeys::read(folder).is_ok();
         let Some(folder) = self.from.iter().map(Path::new).find(has_key) else {
             return Err(CareError::NoKeys(self.data_dir.display().to_string()));
         };
         let make = fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.data_dir);
         make.map_err(CareError::io(&self.data_dir))?;
-        for (name, mode) in [("ledger.key", 0o600), ("ledger.vkey", 0o644), ("token", 0o600), ("origin", 0o644)] {
+        for (name, mode) in keys::files(true).chain([("token", 0o600), ("origin", 0o644)]) {
             copy_file(&folder.join(name), &self.data_dir.join(name), mode)?;
         }
         Ok(sync(&self.data_dir)?)
     }
 
     /// Those that were named, and at last what is left of the database.
-    fn copies(&self, directory: &Existing, vkey: &Vkey) -> Result<Vec<Copy>, CareError> {
-        let mut copies = self.from.iter().map(|at| Copy::open(at, vkey)).collect::<Result<Vec<_>, _>>()?;
+    fn copies(&self, directory: &Existing, keys: &PublicKeys) -> Result<Vec<Copy>, CareError> {
+        let mut copies = self.from.iter().map(|at| Copy::open(at, keys)).collect::<Result<Vec<_>, _>>()?;
         let database = directory.database();
         if is_there(&database) {
             let notes = tempfile::tempdir().map_err(CareError::io(&std::env::temp_dir()))?;
             match RocksStore::open_read_only(&database, notes.path()) {
-                Ok(store) => copies.push(Copy::database(&database, store, vkey)),
+                Ok(store) => copies.push(Copy::database(&database, store, keys)),
                 Err(error) => eprintln!("tagledgerd: left out: {error}"),
             }
         }
@@ -183,7 +184,7 @@ impl Restore {
     }
 
     /// Checkpoints from outside: where they are from, the note, and what it says.
-    fn marks(&self, vkey: &Vkey) -> Result<Vec<(String, String, Checkpoint)>, CareError> {
+    fn marks(&self, keys: &PublicKeys) -> Result<Vec<(String, String, Checkpoint)>, CareError> {
         let mut marks = Vec::new();
         match HighWater::new(self.high_water.clone()).read(true) {
             Ok(note) => marks.extend(note.map(|note| ("the high-water mark".to_owned(), note))),
@@ -195,7 +196,7 @@ impl Restore {
             marks.push((path.display().to_string(), fs::read_to_string(path).map_err(CareError::io(path))?));
         }
         let open = |(by, note): (String, String)| {
-            let checkpoint = Checkpoint::open(&note, vkey);
+            let checkpoint = Checkpoint::open_by(&note, keys.all()).map(|(checkpoint, _)| checkpoint);
             let checkpoint = checkpoint.map_err(|error| CopyError::Other { copy: by.clone(), error })?;
             Ok((by, note, checkpoint))
         };
