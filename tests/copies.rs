@@ -11,6 +11,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use tagledger::ledger::checkpoint::Checkpoint;
+use tagledger::ledger::note::Vkey;
+use tagledger::server::config::Config;
 use tagledger::store::rocks::RocksStore;
 use tagledger::store::{Batch, Read as _, Store as _, Table, rows};
 use world::{World, digest, happened};
@@ -57,7 +59,10 @@ fn copy(from: &Path, to: &Path) {
         if file.file_type().expect("a type").is_dir() {
             copy(&file.path(), &target);
         } else {
-            fs::copy(file.path(), target).expect("copied");
+            // A server that is copied while it writes renames what it has written.
+            if let Err(error) = fs::copy(file.path(), target) {
+                assert_eq!(error.kind(), std::io::ErrorKind::NotFound, "{error}");
+            }
         }
     }
 }
@@ -69,9 +74,64 @@ fn walk(folder: &Path) -> Vec<PathBuf> {
 }
 
 fn mark(data_dir: &Path) -> Checkpoint {
-    let note = fs::read_to_string(data_dir.join("high-water")).expect("a mark");
+    opened(&fs::read_to_string(data_dir.join("high-water")).expect("a mark"), data_dir)
+}
+
+fn opened(note: &str, data_dir: &Path) -> Checkpoint {
     let vkey = fs::read_to_string(data_dir.join("ledger.vkey")).expect("a key");
-    Checkpoint::open(&note, &vkey.trim().parse::<tagledger::ledger::note::Vkey>().expect("a key")).expect("signed")
+    let vkey: Vkey = vkey.trim().parse().expect("a key");
+    Checkpoint::open(note, &vkey).expect("signed")
+}
+
+/// Changes rows of a database that nobody has open.
+fn change(data_dir: &Path, change: impl FnOnce(&mut Batch)) {
+    let store = RocksStore::open(&data_dir.join("db")).expect("opened");
+    let mut batch = Batch::default();
+    change(&mut batch);
+    store.commit(rows::tree_size(&store).expect("read"), batch).expect("written");
+}
+
+/// A ledger as `kill -9` leaves it, with a mark that is behind what was acknowledged.
+struct Killed {
+    folder: tempfile::TempDir,
+    data_dir: PathBuf,
+    /// A copy that goes as far as the mark.
+    backup: PathBuf,
+    /// A copy that goes as far as the ledger did.
+    mirror: PathBuf,
+    /// The newest checkpoint that a client saw, in a file.
+    newest: PathBuf,
+    entries: Vec<Vec<u8>>,
+}
+
+fn killed() -> Killed {
+    let folder = tempfile::tempdir().expect("a folder");
+    let at = |name: &str| folder.path().join(name);
+    let (running, data_dir, backup, mirror, newest) =
+        (at("running"), at("ledger"), at("backup"), at("mirror"), at("newest"));
+    append(&running, 0..3);
+    let entries = runtime().block_on(async {
+        let world = World::open(&running).await;
+        let mut number = 3;
+        loop {
+            let response = world.record(&happened(&format!("t{number}"), &digest('a'))).await.expect("recorded");
+            let note = response.evidence.expect("evidence").checkpoint;
+            copy(&running, &data_dir);
+            if opened(&note, &running).size > mark(&data_dir).size + 2 {
+                fs::write(&newest, note).expect("written");
+                break;
+            }
+            number += 1;
+        }
+        let entries = world.check_ledger().await;
+        world.stop().await;
+        entries
+    });
+    for (from, to) in [(&data_dir, &backup), (&running, &mirror)] {
+        let printed = tagledgerd(&["backup", "--data-dir", path(from), "--to", path(to), "--quick"]);
+        assert!(printed.status.success(), "{}", said(&printed));
+    }
+    Killed { folder, data_dir, backup, mirror, newest, entries }
 }
 
 fn all_rows(data_dir: &Path) -> Vec<(Table, Vec<u8>, Vec<u8>)> {
@@ -177,7 +237,12 @@ fn copies_that_are_not_of_this_log_or_not_enough_are_refused_and_change_nothing(
     fs::remove_file(forked.join("high-water")).expect("removed");
     fs::remove_file(forked.join("begun")).expect("removed");
     append(&forked, 500..700);
-    let refused = restore(&backup(&forked, "backup-of-a-fork"));
+    let fork = backup(&forked, "backup-of-a-fork");
+    let refused = restore(&fork);
+    assert!(refused.contains("more may have been acknowledged"), "{refused}");
+    let theirs = forked.join("high-water");
+    let arguments = ["restore", "--data-dir", path(&data_dir), "--from", path(&fork), "--checkpoint", path(&theirs)];
+    let refused = said(&tagledgerd(&arguments));
     assert!(
         refused.contains("these are not copies of one log") && refused.contains("Nothing was changed"),
         "{refused}"
@@ -360,6 +425,7 @@ fn a_running_ledger_is_backed_up_again_and_again_and_each_copy_is_a_ledger() {
     let new = folder.path().join("new");
     let printed = tagledgerd(&["restore", "--data-dir", path(&new), "--from", path(&to)]);
     assert!(printed.status.code() == Some(1) && said(&printed).contains("--checkpoint"), "{}", said(&printed));
+    assert!(is_refused_at_the_start(&new).contains("high-water is missing"), "keys alone begin no second log");
     let newest = data_dir.join("high-water");
     let printed =
         tagledgerd(&["restore", "--data-dir", path(&new), "--from", path(&to), "--checkpoint", path(&newest)]);
@@ -403,7 +469,9 @@ fn a_backup_of_another_history_changes_nothing_of_an_earlier_one() {
     append(&other, 4..20);
     let good = tagledgerd(&["backup", "--data-dir", path(&one), "--to", path(&to)]);
     assert!(good.status.success(), "{}", said(&good));
-    let bytes = || walk(&to).into_iter().map(|file| (fs::read(&file).expect("there"), file)).collect::<Vec<_>>();
+    let lock = to.join("lock");
+    let files = || walk(&to).into_iter().filter(|file| *file != lock);
+    let bytes = || files().map(|file| (fs::read(&file).expect("there"), file)).collect::<Vec<_>>();
     let before = bytes();
     let refused = tagledgerd(&["backup", "--data-dir", path(&other), "--to", path(&to)]);
     assert!(refused.status.code() == Some(1) && said(&refused).contains("root"), "{}", said(&refused));
@@ -469,7 +537,281 @@ fn a_rebuilt_ledger_is_the_same_table_by_table_and_goes_on() {
     let backup = folder.path().join("backup");
     let printed = tagledgerd(&["backup", "--data-dir", path(&into), "--to", path(&backup)]);
     assert!(printed.status.success(), "{}", said(&printed));
-    let printed = tagledgerd(&["restore", "--data-dir", path(&partly), "--from", path(&backup)]);
+    // It is newer than where the ledger was stopped in order, so somebody has to say that it is the newest.
+    let arguments = ["restore", "--data-dir", path(&partly), "--from", path(&backup)];
+    let printed = tagledgerd(&arguments);
+    assert!(printed.status.code() == Some(1) && said(&printed).contains("--checkpoint"), "{}", said(&printed));
+    let newest = into.join("high-water");
+    let printed = tagledgerd(&[&arguments[..], &["--checkpoint", path(&newest)]].concat());
     assert_eq!(printed.status.code(), Some(0), "{}", said(&printed));
     assert_eq!(append(&partly, 0..0)[..entries.len()], entries);
+}
+
+#[test]
+fn a_ledger_that_was_killed_is_restored_only_when_somebody_says_what_the_newest_checkpoint_is() {
+    let Killed { folder, data_dir, backup, mirror, newest, entries } = killed();
+    let known = opened(&fs::read_to_string(&newest).expect("there"), &data_dir);
+    fs::rename(data_dir.join("db"), folder.path().join("lost")).expect("lost");
+    let before = walk(&data_dir);
+    for copy in [&backup, &mirror] {
+        let refused = tagledgerd(&["restore", "--data-dir", path(&data_dir), "--from", path(copy)]);
+        assert_eq!(refused.status.code(), Some(1), "{}", said(&refused));
+        for words in ["more may have been acknowledged after it", "--checkpoint FILE", "--new-origin"] {
+            assert!(said(&refused).contains(words), "{words}: {}", said(&refused));
+        }
+        assert_eq!(walk(&data_dir), before, "nothing was changed");
+    }
+    // The newest that a client saw is not reached by every copy.
+    let restore = |copy: &Path| {
+        let arguments = ["restore", "--data-dir", path(&data_dir), "--checkpoint", path(&newest), "--from", path(copy)];
+        tagledgerd(&arguments)
+    };
+    let refused = restore(&backup);
+    assert!(said(&refused).contains("is in none of the copies"), "{}", said(&refused));
+    let printed = restore(&mirror);
+    assert_eq!(printed.status.code(), Some(0), "{}", said(&printed));
+    assert_eq!(mark(&data_dir), known);
+    assert_eq!(append(&data_dir, 200..202)[..entries.len()], entries);
+}
+
+#[test]
+fn that_a_ledger_was_stopped_in_order_is_noted_beside_its_mark_and_taken_back_before_it_goes_on() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (data_dir, elsewhere) = (folder.path().join("ledger"), folder.path().join("another-disk"));
+    fs::create_dir(&elsewhere).expect("made");
+    append(&data_dir, 0..1);
+    let closed = data_dir.join("high-water.closed");
+    let note = |path: &Path| fs::read_to_string(path).expect("there");
+    assert_eq!(note(&closed), note(&data_dir.join("high-water")));
+    // The mark moves to another disk: neither place claims anything while the ledger is served.
+    let moved = elsewhere.join("mark");
+    fs::copy(data_dir.join("high-water"), &moved).expect("copied");
+    let config = Config { high_water: Some(moved.clone()), ..Config::default() };
+    runtime().block_on(async {
+        let world = World::open_with(&data_dir, config).await;
+        assert!(!closed.exists() && !elsewhere.join("mark.closed").exists());
+        world.recorded(&happened("v1", &digest('a'))).await;
+        assert!(!closed.exists() && !elsewhere.join("mark.closed").exists());
+        world.stop().await;
+    });
+    assert!(!closed.exists(), "the mark is not there any more");
+    assert_eq!(note(&elsewhere.join("mark.closed")), note(&moved));
+    // Another mark than the one it was closed at says nothing.
+    let Place { folder, data_dir, newest, .. } = rolled_back();
+    let backup = folder.path().join("backup");
+    let printed = tagledgerd(&["backup", "--data-dir", path(&newest), "--to", path(&backup), "--quick"]);
+    assert!(printed.status.success(), "{}", said(&printed));
+    let store = RocksStore::open(&data_dir.join("db")).expect("opened");
+    let older = rows::head(&store).expect("read").expect("a head").checkpoint;
+    drop(store);
+    fs::write(data_dir.join("high-water.closed"), older).expect("written");
+    let refused = tagledgerd(&["restore", "--data-dir", path(&data_dir), "--from", path(&backup)]);
+    assert!(said(&refused).contains("more may have been acknowledged"), "{}", said(&refused));
+}
+
+#[test]
+fn an_entry_beyond_the_newest_checkpoint_says_that_more_was_recorded() {
+    let Killed { folder, data_dir, backup, mirror, entries, .. } = killed();
+    let known = mark(&data_dir);
+    let marked = folder.path().join("marked");
+    fs::copy(data_dir.join("high-water"), &marked).expect("copied");
+    // The database lost its head, and has the entries still.
+    change(&data_dir, |batch| batch.delete(Table::Meta, rows::KEY_HEAD));
+    let restore = |data_dir: &Path, from: &Path| {
+        let arguments = ["restore", "--data-dir", path(data_dir), "--from", path(from), "--checkpoint", path(&marked)];
+        let printed = tagledgerd(&arguments);
+        assert_eq!(printed.status.code(), Some(1), "{}", said(&printed));
+        let words = format!("has entry {}, which the ledger signed", known.size);
+        assert!(said(&printed).contains(&words), "{}", said(&printed));
+    };
+    restore(&data_dir, &backup);
+    // A backup was cut short before it had its new checkpoint.
+    fs::copy(backup.join("checkpoint"), mirror.join("checkpoint")).expect("copied");
+    fs::rename(data_dir.join("db"), folder.path().join("lost")).expect("lost");
+    restore(&data_dir, &mirror);
+    assert!(entries.len() as u64 > known.size);
+}
+
+#[test]
+fn a_restore_that_is_killed_anywhere_is_refused_at_the_start_or_done_and_can_be_repeated() {
+    let Place { folder, data_dir, newest, entries } = rolled_back();
+    let backup = folder.path().join("backup");
+    let printed = tagledgerd(&["backup", "--data-dir", path(&newest), "--to", path(&backup), "--quick"]);
+    assert!(printed.status.success(), "{}", said(&printed));
+    let known = mark(&data_dir);
+    // The mark was rolled back too, and somebody knows a newer checkpoint.
+    let store = RocksStore::open(&data_dir.join("db")).expect("opened");
+    let older = rows::head(&store).expect("read").expect("a head").checkpoint;
+    drop(store);
+    fs::write(data_dir.join("high-water"), older).expect("written");
+    let newest = newest.join("high-water");
+    let arguments = |tried: &Path| {
+        let arguments = ["restore", "--from", path(&backup), "--checkpoint", path(&newest), "--data-dir", path(tried)];
+        arguments.map(str::to_owned)
+    };
+    let (mut places, mut is_done) = (0, false);
+    while !is_done {
+        places += 1;
+        let tried = folder.path().join("tried");
+        copy(&data_dir, &tried);
+        let mut strace = Command::new("strace");
+        strace.args(["-f", "-qq", "-o", "/dev/null", "-e", "trace=rename", "-e"]);
+        strace.arg(format!("inject=rename:signal=KILL:when={places}"));
+        strace.arg(env!("CARGO_BIN_EXE_tagledgerd")).args(arguments(&tried));
+        is_done = strace.output().expect("strace is installed").status.success();
+        // Either nothing has happened yet, or nothing is signed any more but what follows the newest checkpoint.
+        let notes = tempfile::tempdir().expect("a folder");
+        let database = RocksStore::open_read_only(&tried.join("db"), notes.path());
+        let is_there = database.is_ok_and(|store| rows::tree_size(&store) == Ok(known.size));
+        let is_known = mark(&tried) == known;
+        assert!(is_known || !is_there, "killed at rename {places}: the database is beyond its mark");
+        if is_known && !is_there {
+            is_refused_at_the_start(&tried);
+        }
+        let printed = Command::new(env!("CARGO_BIN_EXE_tagledgerd")).args(arguments(&tried)).output().expect("it runs");
+        assert_eq!(printed.status.code(), Some(0), "killed at rename {places}: {}", said(&printed));
+        assert_eq!(mark(&tried), known);
+        assert_eq!(append(&tried, 300..301)[..entries.len()], entries, "killed at rename {places}");
+    }
+    println!("killed at each of {} renames", places - 1);
+    assert!(places > 5, "{places}");
+}
+
+#[test]
+fn every_checkpoint_that_clients_saved_is_held_against_the_entries() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let at = |name: &str| folder.path().join(name);
+    let (data_dir, forked, saved, backup) = (at("ledger"), at("forked"), at("saved"), at("backup"));
+    append(&data_dir, 0..3);
+    copy(&data_dir, &forked);
+    copy(&data_dir.join("db"), &at("older-db"));
+    append(&data_dir, 3..20);
+    // A second history under the same key, that is shorter.
+    append(&forked, 50..52);
+    fs::create_dir(&saved).expect("made");
+    for (directory, name) in [(&data_dir, "one"), (&forked, "other")] {
+        runtime().block_on(async {
+            let world = World::open(directory).await;
+            let (server, trust) = (format!("http://{}", world.address), at(&format!("trust-{name}")));
+            let file = saved.join(format!("{name}.json"));
+            let save =
+                move || tagledger(&["--server", &server, "--trust", path(&trust), "entry", "1", "--save", path(&file)]);
+            let printed = tokio::task::spawn_blocking(save).await.expect("it runs");
+            assert!(printed.status.success(), "{}", said(&printed));
+            world.stop().await;
+        });
+    }
+    let printed = tagledgerd(&["backup", "--data-dir", path(&data_dir), "--to", path(&backup), "--quick"]);
+    assert!(printed.status.success(), "{}", said(&printed));
+    copy(&at("older-db"), &data_dir.join("db"));
+    let arguments = ["restore", "--data-dir", path(&data_dir), "--from", path(&backup), "--from", path(&saved)];
+    let printed = tagledgerd(&arguments);
+    assert!(said(&printed).contains("these are not copies of one log"), "{}", said(&printed));
+    fs::remove_file(saved.join("other.json")).expect("removed");
+    let printed = tagledgerd(&arguments);
+    assert_eq!(printed.status.code(), Some(0), "{}", said(&printed));
+}
+
+#[test]
+fn a_ledger_that_lost_its_last_entries_is_not_rebuilt_as_whole() {
+    let Killed { folder, data_dir, mirror, newest, entries, .. } = killed();
+    let note = fs::read_to_string(&newest).expect("there");
+    let known = opened(&note, &data_dir);
+    let headless = folder.path().join("headless");
+    copy(&data_dir, &headless);
+    // What came after the mark is damaged, and the head is not: so far the ledger came.
+    let lost = mark(&data_dir).size + 1;
+    change(&data_dir, |batch| batch.delete(Table::Entries, lost.to_be_bytes()));
+    let into = folder.path().join("rebuilt");
+    let printed = tagledgerd(&["rebuild", "--data-dir", path(&data_dir), "--into", path(&into)]);
+    assert_eq!(printed.status.code(), Some(3), "{}", said(&printed));
+    assert!(said(&printed).contains(&format!("entry {lost} is missing")), "{}", said(&printed));
+    assert_eq!(mark(&into), known, "the newest checkpoint that is known is its mark");
+    assert!(is_refused_at_the_start(&into).contains(&format!("a checkpoint over {} entries", known.size)));
+    // From the head it is known that this was the last.
+    let printed = tagledgerd(&["restore", "--data-dir", path(&into), "--from", path(&mirror)]);
+    assert_eq!(printed.status.code(), Some(0), "{}", said(&printed));
+    assert_eq!(append(&into, 300..301)[..entries.len()], entries);
+    // The head is lost: all entries that are there are no sign that these are all.
+    change(&headless, |batch| batch.delete(Table::Meta, rows::KEY_HEAD));
+    let into = folder.path().join("rebuilt-without-a-head");
+    let printed = tagledgerd(&["rebuild", "--data-dir", path(&headless), "--into", path(&into)]);
+    assert_eq!(printed.status.code(), Some(3), "{}", said(&printed));
+    assert!(said(&printed).contains("which checkpoint is the newest that was signed"), "{}", said(&printed));
+    assert!(is_refused_at_the_start(&into).contains("high-water is missing"));
+    fs::write(into.join("high-water"), note).expect("written");
+    assert_eq!(append(&into, 300..301)[..entries.len()], entries);
+    // Nor is a gap the end.
+    change(&headless, |batch| batch.delete(Table::Entries, lost.to_be_bytes()));
+    let into = folder.path().join("rebuilt-with-a-gap");
+    let printed = tagledgerd(&["rebuild", "--data-dir", path(&headless), "--into", path(&into)]);
+    assert_eq!(printed.status.code(), Some(3), "{}", said(&printed));
+    assert!(said(&printed).contains(&format!("entry {lost} is missing")), "{}", said(&printed));
+}
+
+#[test]
+fn two_backups_into_one_folder_do_not_interleave() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (data_dir, to) = (folder.path().join("ledger"), folder.path().join("backup"));
+    append(&data_dir, 0..2);
+    fs::create_dir(&to).expect("made");
+    let lock = fs::File::create(to.join("lock")).expect("made");
+    lock.try_lock().expect("free");
+    let arguments = ["backup", "--data-dir", path(&data_dir), "--to", path(&to)];
+    let refused = tagledgerd(&arguments);
+    assert!(refused.status.code() == Some(1) && said(&refused).contains("the backup in"), "{}", said(&refused));
+    assert!(said(&refused).contains("is in use by"), "{}", said(&refused));
+    assert_eq!(walk(&to), [to.join("lock")], "nothing was written");
+    drop(lock);
+    let printed = tagledgerd(&arguments);
+    assert!(printed.status.success(), "{}", said(&printed));
+}
+
+#[test]
+fn a_directory_that_is_in_use_gets_no_keys() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let at = |name: &str| folder.path().join(name);
+    let (data_dir, to, new) = (at("ledger"), at("backup"), at("new"));
+    append(&data_dir, 0..2);
+    let printed = tagledgerd(&["backup", "--data-dir", path(&data_dir), "--to", path(&to), "--quick"]);
+    assert!(printed.status.success(), "{}", said(&printed));
+    fs::create_dir(&new).expect("made");
+    let lock = fs::File::create(new.join("lock")).expect("made");
+    lock.try_lock().expect("free");
+    let newest = to.join("checkpoint");
+    let arguments = ["restore", "--data-dir", path(&new), "--from", path(&to), "--checkpoint", path(&newest)];
+    let refused = tagledgerd(&arguments);
+    assert!(refused.status.code() == Some(1) && said(&refused).contains("is in use by"), "{}", said(&refused));
+    assert_eq!(walk(&new), [new.join("lock")], "nothing was written");
+    drop(lock);
+    let printed = tagledgerd(&arguments);
+    assert_eq!(printed.status.code(), Some(0), "{}", said(&printed));
+}
+
+#[test]
+fn a_database_on_another_disk_is_restored_there_and_the_link_stays() {
+    let Place { folder, data_dir, newest, entries } = rolled_back();
+    let at = |name: &str| folder.path().join(name);
+    let (disk, backup, link) = (at("disk"), at("backup"), data_dir.join("db"));
+    let printed = tagledgerd(&["backup", "--data-dir", path(&newest), "--to", path(&backup), "--quick"]);
+    assert!(printed.status.success(), "{}", said(&printed));
+    fs::create_dir(&disk).expect("made");
+    let real = disk.join("tags");
+    fs::rename(&link, &real).expect("moved");
+    std::os::unix::fs::symlink(disk.join("nothing"), &link).expect("linked");
+    let arguments = ["restore", "--data-dir", path(&data_dir), "--from", path(&backup)];
+    let refused = tagledgerd(&arguments);
+    assert!(refused.status.code() == Some(1) && said(&refused).contains("leads nowhere"), "{}", said(&refused));
+    fs::remove_file(&link).expect("removed");
+    std::os::unix::fs::symlink(&real, &link).expect("linked");
+    let printed = tagledgerd(&arguments);
+    assert_eq!(printed.status.code(), Some(0), "{}", said(&printed));
+    assert_eq!(fs::read_link(&link).expect("still a link"), real);
+    assert!(disk.join("tags.before-restore-1").is_dir() && !data_dir.join("db.before-restore-1").exists());
+    assert_eq!(append(&data_dir, 300..301)[..entries.len()], entries);
+    // What is rebuilt lies elsewhere, and that is said.
+    let into = at("rebuilt");
+    let printed = tagledgerd(&["rebuild", "--data-dir", path(&data_dir), "--into", path(&into)]);
+    assert!(printed.status.success() && said(&printed).contains("is a link"), "{}", said(&printed));
+    assert_eq!(fs::read_link(&link).expect("still a link"), real);
 }

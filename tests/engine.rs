@@ -3,8 +3,8 @@
 mod world;
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
 use prost::Message as _;
@@ -24,8 +24,8 @@ use tagledger::server::secrets::SecretError;
 use tagledger::store::memory::{MemoryStore, NextCommit};
 use tagledger::store::rocks::{RocksStore, open_databases};
 use tagledger::store::rows;
-use tagledger::store::{Batch, Store, Table};
-use world::{check_log, digest, happened, prove};
+use tagledger::store::{Batch, CommitError, Cursor, Read, ReadError, Store, Table};
+use world::{check_log, delete_manifest, digest, happened, prove};
 
 fn skey() -> Skey {
     Skey::from_seed("engine.example/test".parse().expect("an origin"), &[5; 32])
@@ -510,4 +510,159 @@ fn an_empty_token_lets_nobody_in() {
     assert!(data_dir.first_token().expect("read").is_some());
     std::fs::write(path.join("token"), "\n").expect("emptied");
     assert!(matches!(data_dir.first_token().err(), Some(DataDirError::Token { .. })));
+}
+
+/// A store whose commits, once it has a gate, come to it, and wait until they are let through.
+struct Gated {
+    rows: Arc<MemoryStore>,
+    has_gate: AtomicBool,
+    arrived: Mutex<mpsc::Sender<()>>,
+    let_through: Mutex<mpsc::Receiver<NextCommit>>,
+}
+
+impl Read for Gated {
+    fn get(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, ReadError> {
+        self.rows.get(table, key)
+    }
+
+    fn cursor<'a>(&'a self, table: Table, prefix: &[u8]) -> Box<dyn Cursor + 'a> {
+        self.rows.cursor(table, prefix)
+    }
+}
+
+impl Store for Gated {
+    fn commit(&self, expected_size: u64, batch: Batch) -> Result<(), CommitError> {
+        if self.has_gate.load(Ordering::SeqCst) {
+            self.arrived.lock().expect("whole").send(()).expect("the test waits");
+            self.rows.next_commit(self.let_through.lock().expect("whole").recv().expect("the test decides"));
+        }
+        self.rows.commit(expected_size, batch)
+    }
+
+    fn snapshot(&self) -> Box<dyn Read + Send + '_> {
+        self.rows.snapshot()
+    }
+
+    fn scratch(&self) -> std::io::Result<std::fs::File> {
+        self.rows.scratch()
+    }
+}
+
+/// A ledger of one tag, bound to one digest. Its next commit is at the gate, and the one after that is planned.
+struct PlannedAhead {
+    ledger: Ledger,
+    rows: Arc<MemoryStore>,
+    /// What the first commit at the gate adds: the tag moves, under an event id.
+    first: tokio::task::JoinHandle<Result<tagledger::engine::Appended, AppendError>>,
+    /// What the second does, with the first below it: the same event, and the deletion of what the first bound the tag to.
+    second: tokio::task::JoinHandle<Result<tagledger::engine::Appended, AppendError>>,
+    arrived: mpsc::Receiver<()>,
+    let_through: mpsc::Sender<NextCommit>,
+    before: u64,
+}
+
+fn event() -> proto::Statement {
+    proto::Statement { event_id: "moved-once".into(), ..happened("v1", &digest('b')) }
+}
+
+async fn planned_ahead() -> PlannedAhead {
+    let rows = Arc::new(MemoryStore::default());
+    let ((arrived, arrival), (let_through, decided)) = (mpsc::channel(), mpsc::channel());
+    let store = Arc::new(Gated {
+        rows: Arc::clone(&rows),
+        has_gate: AtomicBool::new(false),
+        arrived: Mutex::new(arrived),
+        let_through: Mutex::new(decided),
+    });
+    // The sequencer reads the clock once for each batch, when it begins to plan it.
+    let planned = Arc::new(AtomicU64::new(0));
+    let counted = Arc::clone(&planned);
+    let clock = move || {
+        if std::thread::current().name() == Some("sequencer") {
+            counted.fetch_add(1, Ordering::SeqCst);
+        }
+        tagledger::engine::clock::system_clock()
+    };
+    let ledger = open_with(Arc::clone(&store) as Arc<dyn Store>, clock).expect("it opens");
+    ledger.append(vec![submission(&happened("v1", &digest('a')))]).await.expect("recorded");
+    let before = ledger.read(|reader| reader.head().size).expect("read");
+    store.has_gate.store(true, Ordering::SeqCst);
+    let append = |statements: Vec<proto::Statement>| {
+        let ledger = ledger.clone();
+        tokio::spawn(async move { ledger.append(statements.iter().map(submission).collect()).await })
+    };
+    let first = append(vec![event()]);
+    let arrival = tokio::task::spawn_blocking(move || {
+        arrival.recv().expect("a commit");
+        arrival
+    });
+    let arrived = arrival.await.expect("no panic");
+    let begun = planned.load(Ordering::SeqCst);
+    let second = append(vec![event(), delete_manifest(&digest('b'))]);
+    while planned.load(Ordering::SeqCst) == begun {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    // Planning a batch of two takes less than this, and what holds must hold in the midst of it as well.
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    assert!(!first.is_finished() && !second.is_finished(), "nobody hears of what is not on disk");
+    assert_eq!(ledger.read(|reader| reader.head().size), Ok(before), "nor sees it");
+    PlannedAhead { ledger, rows, first, second, arrived, let_through, before }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_batch_that_was_planned_ahead_falls_with_the_one_below_it() {
+    for how in [NextCommit::IsRefused, NextCommit::FailsAfterStoring] {
+        let PlannedAhead { ledger, rows, first, second, arrived, let_through, before } = planned_ahead().await;
+        let_through.send(how).expect("it waits");
+        for append in [first, second] {
+            let answer = append.await.expect("no panic");
+            assert!(matches!(answer, Err(AppendError::Stopped(_))), "{how:?}: {:?}", answer.err());
+        }
+        assert!(arrived.try_recv().is_err(), "{how:?}: the second was never written");
+        assert!(ledger.health().is_err());
+        let refused = ledger.append(vec![submission(&happened("v2", &digest('a')))]).await.err();
+        assert!(matches!(refused, Some(AppendError::Stopped(_))), "{how:?}: {refused:?}");
+        assert_eq!(ledger.newest().borrow().head.size, before, "{how:?}: nothing was published");
+        let evidence = ledger.read(|reader| reader.entry(before - 2)).expect("reads go on").expect("it is there");
+        tagledger::ledger::evidence::verify(&evidence, &skey().vkey()).expect("it verifies");
+        // After a restart the first is there if it was stored, and the second is not.
+        let store = Arc::new(rows.reopen());
+        let ledger = open(&store);
+        let stored = if how == NextCommit::FailsAfterStoring { 2 } else { 0 };
+        assert_eq!(check(&store).len() as u64, before + stored, "{how:?}");
+        let again = ledger.append(vec![submission(&event())]).await.expect("recorded");
+        assert_eq!(again.receipts[0].duplicate, stored > 0, "{how:?}");
+        check(&store);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_batch_that_was_planned_ahead_knows_what_the_one_below_it_changed() {
+    let PlannedAhead { ledger, rows, first, second, arrived, let_through, before } = planned_ahead().await;
+    let_through.send(NextCommit::Succeeds).expect("it waits");
+    let first = first.await.expect("no panic").expect("recorded");
+    assert_eq!(first.receipts[0].index, before);
+    let arrived = tokio::task::spawn_blocking(move || {
+        arrived.recv().expect("the second commit");
+        arrived
+    });
+    drop(arrived.await.expect("no panic"));
+    assert!(!second.is_finished(), "nobody hears of what is not on disk");
+    assert_eq!(ledger.newest().borrow().head.size, before + 2, "the first alone is published");
+    let_through.send(NextCommit::Succeeds).expect("it waits");
+    let second = second.await.expect("no panic").expect("recorded");
+    let [same, deletion] = second.receipts.as_slice() else { panic!("{:?}", second.receipts) };
+    assert!(same.duplicate && same.index == before, "the event was recorded by the batch below: {same:?}");
+    assert_eq!(deletion.index, before + 2);
+    for appended in [&first, &second] {
+        let index = appended.receipts.last().expect("one").index;
+        let evidence = ledger.prove(&appended.committed, &[index]).expect("proven");
+        tagledger::ledger::evidence::verify(&evidence, &skey().vkey()).expect("it verifies");
+    }
+    // The tag lost its binding: that it had it stands in the batch below, too.
+    let tag: TagRef = "registry.example/team/app:v1".parse().expect("a tag");
+    let (version, bound) = ledger.read(|reader| reader.tag_version(&tag)).expect("read").expect("read");
+    assert_eq!((version, bound), (3, None));
+    ledger.close().await;
+    check(&rows);
 }

@@ -20,6 +20,7 @@ use tagledger::proto::append_service_client::AppendServiceClient;
 use tagledger::proto::log_service_client::LogServiceClient;
 use tagledger::proto::{self, AppendRequest, GetCheckpointRequest, GetEntryRequest};
 use tagledger::server::config::Config;
+use tagledger::store::rocks::RocksStore;
 use tonic::transport::Channel;
 use tonic::{Request, Status};
 use tonic_health::pb::health_client::HealthClient;
@@ -39,11 +40,27 @@ struct Server {
 /// What is wrong with the machine.
 enum Fault {
     Nothing,
-    /// strace's `inject=`: which call fails, how, and from which one on; on the database's log files only.
-    Inject(&'static str),
+    /// strace's `inject=`: which call fails, how, and from which one on; and on which files.
+    Inject(&'static str, On),
     /// No file may become larger than this, in KiB.
     FileSize(u64),
 }
+
+/// What of the database's is hit.
+#[derive(Clone, Copy, PartialEq)]
+enum On {
+    /// Its log files.
+    Logs,
+    /// Its sorted files, which are made when memory for newest writes is full.
+    Tables,
+    /// The list of its files, once it is called [`ARMED`].
+    Manifest,
+    /// The leaves of the subject map on disk. The file has no name; nothing else is written to at an offset.
+    Scratch,
+}
+
+/// What the manifest is called while writing it fails. strace looks at names when a call is made; the server has the file open.
+const ARMED: &str = "MANIFEST-armed";
 
 impl Server {
     fn start(data_dir: &Path, fault: &Fault) -> Self {
@@ -52,13 +69,19 @@ impl Server {
         let program = env!("CARGO_BIN_EXE_tagledgerd");
         let mut command = match fault {
             Fault::Nothing => Command::new(program),
-            Fault::Inject(inject) => {
+            Fault::Inject(inject, on) => {
                 let call = inject.split(':').next().expect("a call");
                 let mut strace = Command::new("strace");
                 // As a grandchild, so that the server is this process's own child.
                 strace.args(["-D", "-f", "-qq", "-o", "/dev/null", "-e"]).arg(format!("trace={call}"));
                 strace.arg("-e").arg(format!("inject={inject}"));
-                for file in logs(data_dir) {
+                let files = match on {
+                    On::Logs => numbered(data_dir, "log"),
+                    On::Tables => numbered(data_dir, "sst"),
+                    On::Manifest => vec![data_dir.join("db").join(ARMED)],
+                    On::Scratch => Vec::new(),
+                };
+                for file in files {
                     strace.arg("-P").arg(file);
                 }
                 strace.arg(program);
@@ -102,13 +125,20 @@ impl Server {
     }
 }
 
-/// The database's log files that there may be: the next ones are numbered on.
-fn logs(data_dir: &Path) -> Vec<PathBuf> {
+/// The database's files of a kind that there may be: the next ones are numbered on.
+fn numbered(data_dir: &Path, kind: &str) -> Vec<PathBuf> {
     let files = std::fs::read_dir(data_dir.join("db")).expect("a database");
     let number = |name: String| name.split(['.', '-']).find_map(|part| part.parse::<u64>().ok());
-    let newest = files.filter_map(|file| number(file.expect("listed").file_name().into_string().ok()?)).max();
+    let names = files.filter_map(|file| file.expect("listed").file_name().into_string().ok());
+    // What RocksDB has to say is kept by time.
+    let newest = names.filter(|name| !name.starts_with("LOG")).filter_map(number).max();
     let newest = newest.expect("numbered files");
-    (newest..newest + 40).map(|number| data_dir.join("db").join(format!("{number:06}.log"))).collect()
+    (newest..newest + 60).map(|number| data_dir.join("db").join(format!("{number:06}.{kind}"))).collect()
+}
+
+/// The list of the database's files, as it is now.
+fn current_manifest(data_dir: &Path) -> PathBuf {
+    data_dir.join("db").join(read(&data_dir.join("db/CURRENT")).trim())
 }
 
 fn read(path: &Path) -> String {
@@ -120,8 +150,17 @@ fn token(data_dir: &Path) -> String {
 }
 
 async fn append(channel: &Channel, token: &str, number: usize) -> Result<proto::AppendResponse, Status> {
-    let tag = format!("t{number}");
-    let statement = submission(&happened(&tag, &digest('a')));
+    record(channel, token, &happened(&format!("t{number}"), &digest('a'))).await
+}
+
+/// About 15 KiB.
+fn fat(number: usize) -> proto::Statement {
+    let attribute = |at: usize| proto::Attribute { key: format!("key-{at:02}"), value: format!("{number:0480}") };
+    proto::Statement { attributes: (0..30).map(attribute).collect(), ..happened(&format!("t{number}"), &digest('a')) }
+}
+
+async fn record(channel: &Channel, token: &str, statement: &proto::Statement) -> Result<proto::AppendResponse, Status> {
+    let statement = submission(statement);
     let mut request = Request::new(AppendRequest { submission: Some(statement) });
     request.metadata_mut().insert("authorization", format!("Bearer {token}").parse().expect("a header"));
     Ok(AppendServiceClient::new(channel.clone()).append(request).await?.into_inner())
@@ -132,7 +171,16 @@ fn strikes(fault: &Fault, words: &str) {
     let folder = tempfile::tempdir().expect("a folder");
     let data_dir = folder.path().join("ledger");
     Server::start(&data_dir, &Fault::Nothing).stop();
+    let on = if let Fault::Inject(_, on) = fault { Some(*on) } else { None };
+    if on == Some(On::Tables) {
+        // Otherwise the start makes sorted files of what is in the log.
+        RocksStore::open(&data_dir.join("db")).expect("opened").finish().expect("flushed");
+    }
     let server = Server::start(&data_dir, fault);
+    let manifest = current_manifest(&data_dir);
+    if on == Some(On::Manifest) {
+        std::fs::rename(&manifest, data_dir.join("db").join(ARMED)).expect("renamed");
+    }
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
     let (token, vkey) = (token(&data_dir), read(&data_dir.join("ledger.vkey")));
     let vkey: Vkey = vkey.trim().parse().expect("a key");
@@ -142,7 +190,12 @@ fn strikes(fault: &Fault, words: &str) {
         let channel = server.channel().await;
         let mut failed = None;
         for number in 0..PATIENCE {
-            match append(&channel, &token, number).await {
+            // Sorted files are made, and listed, when there is enough for one.
+            let answer = match on {
+                Some(On::Tables | On::Manifest) => record(&channel, &token, &fat(number)).await,
+                _ => append(&channel, &token, number).await,
+            };
+            match answer {
                 Ok(response) => {
                     let evidence = response.evidence.expect("evidence");
                     verify(&evidence, &vkey).expect("it verifies");
@@ -185,6 +238,9 @@ fn strikes(fault: &Fault, words: &str) {
     });
     server.stop();
     // The cause is gone.
+    if on == Some(On::Manifest) {
+        std::fs::rename(data_dir.join("db").join(ARMED), &manifest).expect("renamed");
+    }
     runtime.block_on(async {
         let world = World::open(&data_dir).await;
         world.recorded(&happened("after", &digest('b'))).await;
@@ -206,29 +262,47 @@ fn strikes(fault: &Fault, words: &str) {
 
 #[test]
 fn a_sync_that_fails_stops_acknowledgement() {
-    strikes(&Fault::Inject("fdatasync:error=EIO:when=20+"), "Input/output error");
-    strikes(&Fault::Inject("fdatasync:error=ENOSPC:when=20+"), "No space left on device");
-    strikes(&Fault::Inject("fdatasync:error=EDQUOT:when=20+"), "Disk quota exceeded");
+    strikes(&Fault::Inject("fdatasync:error=EIO:when=20+", On::Logs), "Input/output error");
+    strikes(&Fault::Inject("fdatasync:error=ENOSPC:when=20+", On::Logs), "No space left on device");
+    strikes(&Fault::Inject("fdatasync:error=EDQUOT:when=20+", On::Logs), "Disk quota exceeded");
 }
 
 #[test]
 fn a_write_that_fails_stops_acknowledgement() {
-    strikes(&Fault::Inject("write:error=EIO:when=20+"), "Input/output error");
-    strikes(&Fault::Inject("write:error=ENOSPC:when=20+"), "No space left on device");
-    strikes(&Fault::Inject("write:error=EDQUOT:when=20+"), "Disk quota exceeded");
+    strikes(&Fault::Inject("write:error=EIO:when=20+", On::Logs), "Input/output error");
+    strikes(&Fault::Inject("write:error=ENOSPC:when=20+", On::Logs), "No space left on device");
+    strikes(&Fault::Inject("write:error=EDQUOT:when=20+", On::Logs), "Disk quota exceeded");
 }
 
 #[test]
 fn one_failed_sync_is_as_bad_as_many() {
     // The next one would succeed, but nobody knows what became of the pages it should have written.
-    strikes(&Fault::Inject("fdatasync:error=EIO:when=20"), "Input/output error");
-    strikes(&Fault::Inject("write:error=ENOSPC:when=20"), "No space left on device");
+    strikes(&Fault::Inject("fdatasync:error=EIO:when=20", On::Logs), "Input/output error");
+    strikes(&Fault::Inject("write:error=ENOSPC:when=20", On::Logs), "No space left on device");
 }
 
 #[test]
 fn a_write_that_is_cut_short_stops_acknowledgement() {
     // The kernel writes what still fits, and fails the rest.
     strikes(&Fault::FileSize(64), "File too large");
+}
+
+#[test]
+fn a_sorted_file_that_cant_be_written_stops_acknowledgement() {
+    strikes(&Fault::Inject("write:error=EIO:when=1+", On::Tables), "Input/output error");
+    strikes(&Fault::Inject("fdatasync:error=EIO:when=1+", On::Tables), "Input/output error");
+}
+
+#[test]
+fn a_list_of_files_that_cant_be_written_stops_acknowledgement() {
+    strikes(&Fault::Inject("write:error=EIO:when=1+", On::Manifest), "Input/output error");
+    strikes(&Fault::Inject("fdatasync:error=EIO:when=1+", On::Manifest), "Input/output error");
+}
+
+#[test]
+fn leaves_of_the_map_that_cant_be_written_stop_acknowledgement() {
+    strikes(&Fault::Inject("pwrite64:error=EIO:when=20+", On::Scratch), "Input/output error");
+    strikes(&Fault::Inject("pwrite64:error=ENOSPC:when=20+", On::Scratch), "No space left on device");
 }
 
 #[test]
@@ -243,7 +317,7 @@ fn every_acknowledgement_comes_after_a_sync() {
         let mut strace = Command::new("strace");
         strace.args(["-D", "-f", "-qq", "-e", "trace=fdatasync", "-e", "inject=fdatasync:delay_exit=30000", "-o"]);
         strace.arg(&trace);
-        for file in logs(&data_dir) {
+        for file in numbered(&data_dir, "log") {
             strace.arg("-P").arg(file);
         }
         strace.arg(env!("CARGO_BIN_EXE_tagledgerd")).args(["serve", "--listen", "127.0.0.1:0", "--data-dir"]);

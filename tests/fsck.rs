@@ -378,6 +378,45 @@ fn a_running_ledger_is_not_checked_and_a_directory_that_is_none_is_not_made_one(
     });
 }
 
+#[test]
+fn a_ledger_that_was_only_made_has_nothing_to_check() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let data_dir = folder.path().join("ledger");
+    let mut init = Command::new(env!("CARGO_BIN_EXE_tagledgerd"));
+    let printed = init.args(["init", "--data-dir"]).arg(&data_dir).output().expect("it runs");
+    assert!(printed.status.success(), "{}", text(&printed.stderr));
+    let has_nothing = || {
+        let printed = program(&data_dir, &[]);
+        assert_eq!(printed.status.code(), Some(0), "{}", text(&printed.stdout));
+        assert!(text(&printed.stdout).contains("nothing is yet"), "{}", text(&printed.stdout));
+    };
+    has_nothing();
+    // Its first start was cut short: before RocksDB had begun, and before there was an entry.
+    fs::create_dir(data_dir.join("db")).expect("made");
+    has_nothing();
+    drop(RocksStore::open(&data_dir.join("db")).expect("opened"));
+    has_nothing();
+    // Once it has begun, as little as this is a loss.
+    fs::write(data_dir.join("begun"), "").expect("written");
+    assert_eq!(program(&data_dir, &[]).status.code(), Some(3));
+}
+
+#[test]
+fn a_database_of_an_older_format_is_named_and_not_called_damaged() {
+    let (_folder, data_dir) = place();
+    let store = RocksStore::open(&data_dir.join("db")).expect("opened");
+    let mut batch = Batch::default();
+    batch.put(Table::Meta, b"format".as_slice(), (rows::FORMAT - 1).to_be_bytes());
+    store.commit(rows::tree_size(&store).expect("read"), batch).expect("written");
+    drop(store);
+    let printed = program(&data_dir, &[]);
+    assert_eq!(printed.status.code(), Some(1), "{}", text(&printed.stdout));
+    let said = text(&printed.stderr);
+    let (found, expected) = (format!("has format {}", rows::FORMAT - 1), format!("reads format {}", rows::FORMAT));
+    assert!(said.contains(&found) && said.contains(&expected), "{said}");
+    assert!(said.contains("go on with the tagledgerd that wrote it"), "{said}");
+}
+
 fn copy(from: &Path, to: &Path) {
     let _ = fs::remove_dir_all(to);
     fs::create_dir_all(to).expect("made");

@@ -423,6 +423,188 @@ fn whoever_dribbles_or_falls_silent_is_dropped() {
 }
 
 #[test]
+fn answers_that_nobody_takes_count_and_lock_nobody_else_out() {
+    const MEMORY_MIB: u64 = 32;
+    let server = Server::start("[limits]\nmemory_mib = 32\nunread_seconds = 6\n");
+    let token = server.token();
+    runtime().block_on(async {
+        let mut client = AppendServiceClient::new(server.channel().await).max_decoding_message_size(64 << 20);
+        for _ in 0..2 {
+            let request = AppendBatchRequest { submissions: (0..200).map(fat).collect() };
+            client.append_batch(with_token(&token, request)).await.expect("recorded");
+        }
+        // Bundles of nearly 4 MiB, asked for again and again by somebody without a name who never opens a window: 2 GiB of them.
+        let request = |stream| frame(HEADERS, END_STREAM | END_HEADERS, stream, &head("/tile/entries/000"));
+        let asked: Vec<u8> = (0..125).flat_map(|number| request(2 * number + 1)).collect();
+        let no_window = frame(SETTINGS, 0, 0, &[0, 4, 0, 0, 0, 0]);
+        let began = Instant::now();
+        let attackers: Vec<_> = (0..4)
+            .map(|_| {
+                let mut stream = server.connect();
+                stream.write_all(&[PREFACE, &no_window, &asked].concat()).expect("sent");
+                std::thread::spawn(move || lives_on(stream, true))
+            })
+            .collect();
+        // And by one who asks for everything in streams.
+        let mut sleeping = Vec::new();
+        for _ in 0..50 {
+            let mut log = LogServiceClient::new(server.channel().await);
+            sleeping.push(log.list_entries(ListEntriesRequest::default()).await);
+        }
+        let mut worst = Duration::ZERO;
+        let mut log = LogServiceClient::new(server.channel().await);
+        for id in 0..50 {
+            let begin = Instant::now();
+            append(&mut client, &token, id).await.expect("recorded");
+            let by = Some(proto::get_entry_request::By::Index(5));
+            log.get_entry(with_token(&token, proto::GetEntryRequest { by })).await.expect("answered");
+            worst = worst.max(begin.elapsed());
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        println!("500 bundles asked for and not taken: peak {} MiB, others waited {worst:?}", server.peak_mib());
+        assert!(server.peak_mib() < OWN_MIB + 8 * MEMORY_MIB, "{} MiB", server.peak_mib());
+        drop(sleeping);
+        // Nobody waits for them for ever.
+        for attacker in attackers {
+            attacker.join().expect("no panic");
+        }
+        assert!(began.elapsed() < Duration::from_secs(20), "{:?}", began.elapsed());
+        log.get_entry(proto::GetEntryRequest { by: Some(proto::get_entry_request::By::Index(5)) })
+            .await
+            .expect("there is room again, for the nameless too");
+    });
+    server.stop();
+}
+
+/// A server on which each sync of the database's log takes half a second.
+fn slow_disk(settings: &str) -> Server {
+    let (_, folder) = Server::start(settings).stop();
+    let mut strace: Vec<String> =
+        ["strace", "-D", "-f", "-qq", "-o", "/dev/null", "-e", "trace=fdatasync"].map(Into::into).into();
+    strace.extend(["-e".to_owned(), "inject=fdatasync:delay_exit=500000".to_owned()]);
+    for number in 0..60 {
+        let file = folder.path().join(format!("ledger/db/{number:06}.log"));
+        strace.extend(["-P".to_owned(), file.display().to_string()]);
+    }
+    Server::start_in(folder, settings, &strace)
+}
+
+#[test]
+fn appends_that_were_given_up_count_until_they_are_recorded() {
+    const MEMORY_MIB: u64 = 32;
+    let server = slow_disk("[limits]\nmemory_mib = 32\n[limits.principal]\nper_second = 0\n");
+    let token: Arc<str> = server.token().into();
+    runtime().block_on(async {
+        let batch: Arc<Vec<proto::Submission>> = Arc::new((0..70).map(fat).collect());
+        let (mut refused, mut given_up) = (0, 0);
+        for _ in 0..60 {
+            let channel = server.channel().await;
+            let attempts = (0..10).map(|_| {
+                let (mut client, token, batch) =
+                    (AppendServiceClient::new(channel.clone()), Arc::clone(&token), Arc::clone(&batch));
+                tokio::spawn(async move {
+                    let mut request = with_token(&token, AppendBatchRequest { submissions: batch.to_vec() });
+                    request.set_timeout(Duration::from_millis(150));
+                    client.append_batch(request).await
+                })
+            });
+            for attempt in attempts.collect::<Vec<_>>() {
+                match attempt.await.expect("no panic") {
+                    Ok(_) => {}
+                    Err(status) if status.code() == Code::ResourceExhausted => refused += 1,
+                    Err(_) => given_up += 1,
+                }
+            }
+        }
+        println!("{given_up} batches of a MiB given up, {refused} refused; peak {} MiB", server.peak_mib());
+        assert!(given_up > 0 && refused > 300, "{given_up} given up, {refused} refused");
+        assert!(server.peak_mib() < OWN_MIB + 8 * MEMORY_MIB, "{} MiB", server.peak_mib());
+        // Once they are recorded there is room again.
+        let mut client = AppendServiceClient::new(server.channel().await);
+        let begin = Instant::now();
+        while let Err(status) = append(&mut client, &token, 1).await {
+            assert_eq!(status.code(), Code::ResourceExhausted, "{status:?}");
+            assert!(begin.elapsed() < Duration::from_secs(20), "{status:?}");
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    });
+    server.stop();
+}
+
+#[test]
+fn quiet_streams_leave_places_for_requests() {
+    let server = Server::start("[limits]\nconcurrent = 20\nstreams = 10\n");
+    let token = server.token();
+    runtime().block_on(async {
+        let mut log = LogServiceClient::new(server.channel().await);
+        let mut quiet = Vec::new();
+        for _ in 0..10 {
+            quiet.push(log.watch(WatchRequest::default()).await.expect("a stream"));
+        }
+        let status = log.watch(WatchRequest::default()).await.expect_err("one too many");
+        assert_eq!(status.code(), Code::ResourceExhausted, "{status:?}");
+        assert!(status.message().contains("10 streams") && status.get_error_details().retry_info().is_some());
+        let mut client = AppendServiceClient::new(server.channel().await);
+        append(&mut client, &token, 1).await.expect("recorded");
+        log.get_checkpoint(proto::GetCheckpointRequest {}).await.expect("answered");
+        drop(quiet.pop());
+        let begin = Instant::now();
+        while log.watch(WatchRequest::default()).await.is_err() {
+            assert!(begin.elapsed() < Duration::from_secs(5), "a place was given back");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    });
+    server.stop();
+}
+
+#[test]
+fn what_webhooks_send_is_counted() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let secret = folder.path().join("main.secret");
+    std::fs::write(&secret, "a-secret-of-a-registry").expect("written");
+    std::fs::set_permissions(&secret, std::os::unix::fs::PermissionsExt::from_mode(0o600)).expect("set");
+    let settings =
+        "[limits]\nmemory_mib = 40\n[webhooks.main]\nregistry = \"registry.example\"\nsecret_file = \"main.secret\"\n";
+    let server = Server::start_in(folder, settings, &[]);
+    let head = |length: usize| {
+        format!(
+            "POST /webhooks/distribution/main HTTP/1.1\r\nhost: x\r\nconnection: close\r\nauthorization: Bearer a-secret-of-a-registry\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\r\n"
+        )
+    };
+    // One address may have 10 MiB under way, and has 6 of them in a body that does not end.
+    let mut slow = server.connect();
+    slow.write_all(head(7 << 20).as_bytes()).expect("sent");
+    slow.write_all(&vec![b' '; 6 << 20]).expect("sent");
+    let post = |length: usize| {
+        let mut stream = server.connect();
+        stream.write_all(head(length).as_bytes()).expect("sent");
+        // Where it is refused, the rest is not taken.
+        let _ = stream.write_all(&vec![b' '; length]);
+        let mut answer = Vec::new();
+        let _ = stream.read_to_end(&mut answer);
+        String::from_utf8_lossy(&answer).into_owned()
+    };
+    let begin = Instant::now();
+    let refused = loop {
+        let answer = post(5 << 20);
+        if answer.starts_with("HTTP/1.1 429") {
+            break answer;
+        }
+        assert!(begin.elapsed() < Duration::from_secs(10), "{answer}");
+    };
+    assert!(refused.contains("retry-after") && refused.contains("MiB"), "{refused}");
+    drop(slow);
+    let begin = Instant::now();
+    while post(5 << 20).starts_with("HTTP/1.1 429") {
+        assert!(begin.elapsed() < Duration::from_secs(10), "it was given back");
+    }
+    // A body that nobody understands is read to its end, and counts only as far as it is kept.
+    let answer = post(40 << 20);
+    assert!(!answer.starts_with("HTTP/1.1 429") && answer.starts_with("HTTP/1.1 2"), "{answer}");
+    server.stop();
+}
+
+#[test]
 fn a_compressed_request_is_refused_before_it_is_unpacked() {
     // A gibibyte of zeros fits into a mebibyte of gzip: nothing here unpacks what strangers send.
     let server = Server::start("");
@@ -438,16 +620,7 @@ fn a_compressed_request_is_refused_before_it_is_unpacked() {
 
 #[test]
 fn a_deadline_is_kept_and_what_was_given_up_is_recorded_once() {
-    // Each sync of the database's log takes half a second.
-    let (_, folder) = Server::start("").stop();
-    let mut strace: Vec<String> =
-        ["strace", "-D", "-f", "-qq", "-o", "/dev/null", "-e", "trace=fdatasync"].map(Into::into).into();
-    strace.extend(["-e".to_owned(), "inject=fdatasync:delay_exit=500000".to_owned()]);
-    for number in 0..60 {
-        let file = folder.path().join(format!("ledger/db/{number:06}.log"));
-        strace.extend(["-P".to_owned(), file.display().to_string()]);
-    }
-    let server = Server::start_in(folder, "", &strace);
+    let server = slow_disk("");
     let token = server.token();
     let folder = runtime().block_on(async {
         let mut client = AppendServiceClient::new(server.channel().await);

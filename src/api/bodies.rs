@@ -1,40 +1,34 @@
 //! The bodies of requests and answers, as the guard lets them through: counted, and not for ever.
 //!
 //! A request's body counts as held memory from its first byte until the request is answered, and has to be there in time. An
-//! answer counts until its last byte was taken. Where the caller set a deadline (`grpc-timeout`), the answer ends with it.
+//! answer is made before it is asked for, so that it counts however long nobody takes it, and until its last byte was taken; a stream
+//! counts piece by piece. Where the caller set a deadline (`grpc-timeout`), the answer ends with it.
 
 use std::future::Future as _;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use axum::body::{Body, Bytes, HttpBody};
 use axum::http::HeaderMap;
+use futures_util::FutureExt as _;
+use http_body_util::BodyExt as _;
 use hyper::body::{Frame, SizeHint};
 use tokio::time::{Instant, Sleep};
 
 use super::limits::{InFlight, Limits, Room};
 use super::status;
 
-/// What one request holds, until it is answered.
-#[derive(Clone, Default)]
-pub(super) struct Holding(Arc<Mutex<Vec<Room>>>);
-
-impl Holding {
-    fn add(&self, room: Room) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(room);
-    }
-}
-
 /// The body of a request that is read as a whole.
 pub(super) struct Counted {
     pub(super) body: Body,
     pub(super) limits: Limits,
     pub(super) request: Arc<InFlight>,
-    pub(super) holding: Holding,
-    /// By when it has to be there.
-    pub(super) patience: Pin<Box<Sleep>>,
+    /// How much of it is still to be counted; what comes after that is not kept.
+    pub(super) kept: usize,
+    /// By when it has to be there, unless whoever reads it sees to that.
+    pub(super) patience: Option<Pin<Box<Sleep>>>,
 }
 
 impl HttpBody for Counted {
@@ -46,14 +40,18 @@ impl HttpBody for Counted {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
         let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(context) else {
-            ready!(self.patience.as_mut().poll(context));
+            let Some(patience) = &mut self.patience else { return Poll::Pending };
+            ready!(patience.as_mut().poll(context));
             return Poll::Ready(Some(Err(axum::Error::new(status::too_slow()))));
         };
         if let Some(data) = frame.as_ref().and_then(|frame| frame.as_ref().ok()).and_then(Frame::data_ref) {
-            match self.limits.hold(&self.request, data.len()) {
-                Ok(room) => self.holding.add(room),
-                Err(error) => return Poll::Ready(Some(Err(axum::Error::new(status::of_limit(&error))))),
+            let counts = data.len().min(self.kept);
+            if counts > 0
+                && let Err(error) = self.limits.hold(&self.request, counts)
+            {
+                return Poll::Ready(Some(Err(axum::Error::new(status::of_limit(&error)))));
             }
+            self.kept -= counts;
         }
         Poll::Ready(frame)
     }
@@ -72,12 +70,37 @@ pub(super) struct Answer {
     pub(super) body: Body,
     pub(super) limits: Limits,
     pub(super) request: Arc<InFlight>,
-    /// What the request holds, and the piece of the answer that was given out last.
-    pub(super) _holding: Holding,
+    /// What was made of it before it was asked for: the first piece, and further ones, the last first.
+    pub(super) first: Option<Result<Frame<Bytes>, axum::Error>>,
+    pub(super) further: Vec<Result<Frame<Bytes>, axum::Error>>,
+    /// The piece of a stream that was given out last.
     pub(super) piece: Option<Room>,
     /// When nobody waits for it any more.
     pub(super) deadline: Option<Pin<Box<Sleep>>>,
     pub(super) is_over: bool,
+}
+
+impl Answer {
+    /// Makes all of it that can be made at once; its length in bytes. Over gRPC an answer that is no stream is one piece, and what
+    /// follows it is small.
+    pub(super) fn make(&mut self, is_grpc: bool) -> usize {
+        let mut is_last = self.body.is_end_stream();
+        while !is_last && let Some(Some(made)) = self.body.frame().now_or_never() {
+            is_last = is_grpc || made.is_err() || self.body.is_end_stream();
+            match self.first {
+                None => self.first = Some(made),
+                Some(_) => self.further.push(made),
+            }
+        }
+        self.further.reverse();
+        self.made()
+    }
+
+    /// Bytes that were made and not taken.
+    fn made(&self) -> usize {
+        let made = self.first.iter().chain(&self.further).filter_map(|made| made.as_ref().ok()?.data_ref());
+        made.map(Bytes::len).sum()
+    }
 }
 
 impl HttpBody for Answer {
@@ -90,6 +113,10 @@ impl HttpBody for Answer {
     ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
         if self.is_over {
             return Poll::Ready(None);
+        }
+        // It was made in time, and is counted.
+        if let Some(made) = self.first.take().or_else(|| self.further.pop()) {
+            return Poll::Ready(Some(made));
         }
         if let Some(deadline) = &mut self.deadline
             && deadline.as_mut().poll(context).is_ready()
@@ -106,12 +133,19 @@ impl HttpBody for Answer {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.is_over || self.body.is_end_stream()
+        self.is_over || (self.first.is_none() && self.further.is_empty() && self.body.is_end_stream())
     }
 
     fn size_hint(&self) -> SizeHint {
-        // With a deadline it can end early.
-        if self.deadline.is_some() { SizeHint::default() } else { self.body.size_hint() }
+        // With a deadline it can end early, but for what was made.
+        let rest = if self.deadline.is_some() { SizeHint::default() } else { self.body.size_hint() };
+        let made = self.made() as u64;
+        let mut hint = SizeHint::new();
+        hint.set_lower(made + rest.lower());
+        if let Some(upper) = rest.upper() {
+            hint.set_upper(made + upper);
+        }
+        hint
     }
 }
 

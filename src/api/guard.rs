@@ -1,7 +1,8 @@
 //! The one layer that every request passes, gRPC and HTTP alike: who it is, whether that is enough, and whether it is too much.
 //!
 //! It decides by the path alone, before a byte of the message is read. A path that is not in `need_of` is for readers. What it
-//! lets through it counts, bodies too (`bodies`), and a caller's deadline is kept.
+//! lets through it counts, bodies and answers too (`bodies`), and a caller's deadline is kept. The body of `AppendStream` is counted
+//! statement by statement, where it is read.
 
 use std::sync::Arc;
 
@@ -12,10 +13,13 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse as _, Response};
 
-use super::bodies::{Answer, Counted, Holding, deadline};
-use super::limits::{TooMuch, Who};
+use super::bodies::{Answer, Counted, deadline};
+use super::limits::{TooMuch, Weight, Who};
 use super::principals::{Access, AuthError, Need, Peer};
 use super::status;
+
+/// Of a webhook's body, as much as is kept, in bytes.
+const WEBHOOK: usize = 8 << 20;
 
 /// What the path of a request needs.
 fn need_of(path: &str) -> Need {
@@ -30,6 +34,28 @@ fn need_of(path: &str) -> Need {
         path if path.starts_with("/webhooks/") => Need::OwnSecret,
         path if path.starts_with("/grpc.health.") || path.starts_with("/grpc.reflection.") => Need::Nothing,
         _ => Need::Reader,
+    }
+}
+
+/// What a request takes, by its path.
+fn weight_of(path: &str) -> Weight {
+    match path {
+        "/tagledger.v1.AppendService/AppendStream"
+        | "/tagledger.v1.LogService/ListEntries"
+        | "/tagledger.v1.LogService/Watch" => Weight::Stream,
+        "/tagledger.v1.AppendService/Append"
+        | "/tagledger.v1.LogService/GetLedger"
+        | "/tagledger.v1.LogService/GetCheckpoint"
+        | "/tagledger.v1.LogService/GetConsistencyProof"
+        | "/tagledger.v1.LogService/GetInclusionProof"
+        | "/checkpoint"
+        | "/" => Weight::Light,
+        path if path.starts_with("/webhooks/") => Weight::Light,
+        path if path.starts_with("/grpc.") => Weight::Stream,
+        path if path.starts_with("/tagledger.v1.QueryService/List") || path.starts_with("/tile/entries/") => {
+            Weight::Huge
+        }
+        _ => Weight::Heavy,
     }
 }
 
@@ -55,7 +81,8 @@ async fn guard(State(access): State<Arc<Access>>, mut request: Request, next: Ne
     };
     let name = caller.as_ref().and_then(|caller| caller.name.clone());
     let who = name.map_or_else(|| Who::at(peer.address), Who::Principal);
-    let in_flight = match access.limits.begin(who) {
+    let weight = weight_of(request.uri().path());
+    let in_flight = match access.limits.begin(who, weight) {
         Ok(in_flight) => Arc::new(in_flight),
         Err(error) => return too_much(&error, is_grpc),
     };
@@ -63,11 +90,14 @@ async fn guard(State(access): State<Arc<Access>>, mut request: Request, next: Ne
         request.extensions_mut().insert(caller);
     }
     request.extensions_mut().insert(Arc::clone(&in_flight));
-    let holding = Holding::default();
-    if is_read_as_a_whole(request.uri().path()) {
-        let patience = Box::pin(tokio::time::sleep(access.limits.settings().body_time()));
-        let (limits, request_of, holding) = (access.limits.clone(), Arc::clone(&in_flight), holding.clone());
-        request = request.map(|body| Body::new(Counted { body, limits, request: request_of, holding, patience }));
+    if request.uri().path() != "/tagledger.v1.AppendService/AppendStream" {
+        let (kept, patience) = match need {
+            // Their receiver has a time for them, and answers by itself.
+            Need::OwnSecret => (WEBHOOK, None),
+            _ => (usize::MAX, Some(Box::pin(tokio::time::sleep(access.limits.settings().body_time())))),
+        };
+        let (limits, request_of) = (access.limits.clone(), Arc::clone(&in_flight));
+        request = request.map(|body| Body::new(Counted { body, limits, request: request_of, kept, patience }));
     }
     let deadline = deadline(request.headers()).filter(|_| is_grpc);
     let response = match deadline {
@@ -77,28 +107,34 @@ async fn guard(State(access): State<Arc<Access>>, mut request: Request, next: Ne
             Err(_) => return status::deadline_exceeded().into_http(),
         },
     };
+    if let Some(error) = in_flight.refused() {
+        return too_much(error, is_grpc);
+    }
     // It is being answered until the last byte is on its way, or nobody waits for it any more.
-    response.map(|body| {
-        Body::new(Answer {
-            body,
-            limits: access.limits.clone(),
-            request: in_flight,
-            _holding: holding,
-            piece: None,
-            deadline: deadline.map(|deadline| Box::pin(tokio::time::sleep_until(deadline))),
-            is_over: false,
-        })
-    })
+    let (head, body) = response.into_parts();
+    let mut answer = Answer {
+        body,
+        limits: access.limits.clone(),
+        request: in_flight,
+        first: None,
+        further: Vec::new(),
+        piece: None,
+        deadline: deadline.map(|deadline| Box::pin(tokio::time::sleep_until(deadline))),
+        is_over: false,
+    };
+    if weight != Weight::Stream {
+        let only_reads = !matches!(need, Need::Writer | Need::OwnSecret);
+        let length = answer.make(is_grpc);
+        if let Err(error) = access.limits.answer(&answer.request, length, only_reads) {
+            return too_much(&error, is_grpc);
+        }
+    }
+    Response::from_parts(head, Body::new(answer))
 }
 
 /// Whoever asks whether the service is well gets an answer, however much else it was asked.
 fn is_probe(path: &str) -> bool {
     matches!(path, "/healthz" | "/readyz" | "/grpc.health.v1.Health/Check")
-}
-
-/// A stream is counted statement by statement, and may last; webhooks bound what they read themselves.
-fn is_read_as_a_whole(path: &str) -> bool {
-    path != "/tagledger.v1.AppendService/AppendStream" && !path.starts_with("/webhooks/")
 }
 
 fn is_grpc(request: &Request) -> bool {

@@ -2,12 +2,14 @@
 //! once, and memory; and how much all of them together.
 //!
 //! A bucket holds `burst`, and gets `per_second` more each second; a request takes one out, and each further statement in it
-//! another. Where it is empty, the answer says after how long to ask again. What a request has sent, and what its answer has
-//! ready for who does not take it, counts as memory until it is gone. Limits are in memory and of this server alone.
+//! another. Where it is empty, the answer says after how long to ask again. What a request has sent, and what its answer takes,
+//! counts as memory until it is gone; some is set aside for the answer from the beginning, so most requests count once. Limits are
+//! in memory and of this server alone.
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use serde::Deserialize;
@@ -46,6 +48,8 @@ pub struct LimitSettings {
     pub memory_mib: usize,
     /// Requests of all callers that are being answered at once; 0: any number.
     pub concurrent: usize,
+    /// Of them streams, which may be quiet and last; 0: any number.
+    pub streams: usize,
     /// Connections at once, if the system gives as many files; 0: any number.
     pub connections: usize,
     /// Of them from one IPv4 address or IPv6 /64; 0: any number.
@@ -71,6 +75,7 @@ impl Default for LimitSettings {
         Self {
             memory_mib: 256,
             concurrent: 4096,
+            streams: 2048,
             connections: 8192,
             connections_per_address: 2048,
             head_seconds: 10,
@@ -115,6 +120,31 @@ impl Who {
     }
 }
 
+/// What a request will take, as far as can be told before it is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Weight {
+    /// A short answer.
+    Light,
+    /// An answer that may be a few entries with their proofs.
+    Heavy,
+    /// An answer that may be megabytes.
+    Huge,
+    /// An answer that comes piece by piece, and may last.
+    Stream,
+}
+
+impl Weight {
+    /// What is set aside for the answer, in bytes: what most take. Pieces of a stream are counted when they are made.
+    fn aside(self) -> usize {
+        match self {
+            Self::Light => 4 << 10,
+            Self::Heavy => 64 << 10,
+            Self::Huge => 256 << 10,
+            Self::Stream => 0,
+        }
+    }
+}
+
 /// Too much.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
@@ -136,6 +166,8 @@ struct Callers {
     known: HashMap<Who, Caller>,
     /// Requests of all that are being answered.
     in_flight: usize,
+    /// Of them streams.
+    streams: usize,
     /// Bytes that all of them hold.
     held: usize,
 }
@@ -149,23 +181,41 @@ struct Caller {
     held: usize,
 }
 
-/// A request that is being answered; it counts until this is dropped.
+/// A request that is being answered; it counts, with what it holds, until this is dropped.
 pub struct InFlight {
     callers: Arc<Mutex<Callers>>,
     who: Who,
+    is_stream: bool,
+    /// Bytes that it holds until its end; changes under the lock of all callers.
+    held: AtomicUsize,
+    /// Of them, set aside for the answer.
+    aside: AtomicUsize,
+    /// Why its body was not read to its end.
+    refused: OnceLock<TooMuch>,
+}
+
+impl InFlight {
+    /// Why its body was not read to its end, if it was too much.
+    pub fn refused(&self) -> Option<&TooMuch> {
+        self.refused.get()
+    }
 }
 
 impl Drop for InFlight {
     fn drop(&mut self) {
         let mut callers = lock(&self.callers);
+        let held = *self.held.get_mut();
         callers.in_flight = callers.in_flight.saturating_sub(1);
+        callers.streams = callers.streams.saturating_sub(usize::from(self.is_stream));
+        callers.held = callers.held.saturating_sub(held);
         if let Some(caller) = callers.known.get_mut(&self.who) {
             caller.in_flight = caller.in_flight.saturating_sub(1);
+            caller.held = caller.held.saturating_sub(held);
         }
     }
 }
 
-/// Bytes that a request holds; they count until this is dropped.
+/// Bytes that a stream holds for a while; they count until this is dropped.
 pub struct Room {
     request: Arc<InFlight>,
     bytes: usize,
@@ -204,13 +254,14 @@ impl Limits {
     }
 
     /// Begins a request.
-    pub fn begin(&self, who: Who) -> Result<InFlight, TooMuch> {
-        self.begin_at(who, Instant::now())
+    pub fn begin(&self, who: Who, weight: Weight) -> Result<InFlight, TooMuch> {
+        self.begin_at(who, weight, Instant::now())
     }
 
-    fn begin_at(&self, who: Who, now: Instant) -> Result<InFlight, TooMuch> {
+    fn begin_at(&self, who: Who, weight: Weight, now: Instant) -> Result<InFlight, TooMuch> {
+        let (is_stream, aside) = (weight == Weight::Stream, weight.aside());
         let mut callers = lock(&self.callers);
-        self.check_all(&callers)?;
+        self.check_all(&callers, is_stream)?;
         let who = self.remembered(&mut callers.known, who, now);
         let limit = self.limit(&who);
         let caller = callers.known.entry(who.clone()).or_insert_with(|| Caller::new(limit, now));
@@ -219,11 +270,21 @@ impl Limits {
                 format!("{} requests are being answered at once, and no more are; wait for one", limit.concurrent);
             return Err(TooMuch { message, retry_after: SHORTLY });
         }
+        let most = self.settings.memory_mib * MEBIBYTE;
+        // Whoever has all that one may hold gets nothing new begun, however little that is.
+        if most > 0 && caller.held + aside.max(1) > most / PART {
+            let held = caller.held;
+            return Err(self.no_room(held, callers.held, PART));
+        }
         caller.take(limit, 1, 1, now)?;
         caller.in_flight += 1;
+        caller.held += aside;
         callers.in_flight += 1;
+        callers.streams += usize::from(is_stream);
+        callers.held += aside;
         drop(callers);
-        Ok(InFlight { callers: Arc::clone(&self.callers), who })
+        let (held, aside, refused) = (AtomicUsize::new(aside), AtomicUsize::new(aside), OnceLock::new());
+        Ok(InFlight { callers: Arc::clone(&self.callers), who, is_stream, held, aside, refused })
     }
 
     /// Takes so many more out, or none of them.
@@ -247,8 +308,12 @@ impl Limits {
     }
 
     /// Whether there is any room for one more of anybody.
-    fn check_all(&self, callers: &Callers) -> Result<(), TooMuch> {
-        let LimitSettings { memory_mib, concurrent, .. } = *self.settings;
+    fn check_all(&self, callers: &Callers, is_stream: bool) -> Result<(), TooMuch> {
+        let LimitSettings { memory_mib, concurrent, streams, .. } = *self.settings;
+        if is_stream && streams > 0 && callers.streams >= streams {
+            let message = format!("{streams} streams of all callers are open, and no more are at once");
+            return Err(TooMuch { message, retry_after: SHORTLY });
+        }
         if concurrent > 0 && callers.in_flight >= concurrent {
             let message = format!("{concurrent} requests of all callers are being answered, and no more are at once");
             return Err(TooMuch { message, retry_after: SHORTLY });
@@ -260,45 +325,77 @@ impl Limits {
         Ok(())
     }
 
-    /// Takes memory for what a request has sent, if there is some for this caller.
-    pub fn hold(&self, request: &Arc<InFlight>, bytes: usize) -> Result<Room, TooMuch> {
-        self.hold_within(request, bytes, PART)
+    /// Takes memory for what a request has sent, until the request's end, if there is some for this caller.
+    pub fn hold(&self, request: &InFlight, bytes: usize) -> Result<(), TooMuch> {
+        let mut callers = self.room_for(request, bytes, PART).inspect_err(|error| {
+            let _ = request.refused.set(error.clone());
+        })?;
+        self.add(&mut callers, request, bytes);
+        request.held.fetch_add(bytes, Ordering::Relaxed);
+        Ok(())
     }
 
-    /// The same for what can wait, as a stream can: half of the caller's part stays for its other requests.
+    /// Takes memory for an answer that is still to be made, if there is some for this caller.
+    pub fn set_aside(&self, request: &InFlight, bytes: usize) -> Result<(), TooMuch> {
+        self.hold(request, bytes)?;
+        request.aside.fetch_add(bytes, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Counts an answer that was made, as far as it is longer than what was set aside for it. What only reads is refused if that is
+    /// too much.
+    pub fn answer(&self, request: &InFlight, bytes: usize, only_reads: bool) -> Result<(), TooMuch> {
+        let more = bytes.saturating_sub(request.aside.load(Ordering::Relaxed));
+        if more == 0 {
+            return Ok(());
+        }
+        let mut callers = if only_reads { self.room_for(request, more, PART)? } else { lock(&self.callers) };
+        self.add(&mut callers, request, more);
+        request.held.fetch_add(more, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Takes memory for what can wait, as a stream can: half of the caller's part stays for its other requests.
     pub fn hold_patiently(&self, request: &Arc<InFlight>, bytes: usize) -> Result<Room, TooMuch> {
-        self.hold_within(request, bytes, 2 * PART)
+        let mut callers = self.room_for(request, bytes, 2 * PART)?;
+        self.add(&mut callers, request, bytes);
+        drop(callers);
+        Ok(Room { request: Arc::clone(request), bytes })
     }
 
-    fn hold_within(&self, request: &Arc<InFlight>, bytes: usize, part: usize) -> Result<Room, TooMuch> {
+    /// Counts memory that is held already, as a piece of a stream's answer is.
+    pub fn note_held(&self, request: &Arc<InFlight>, bytes: usize) -> Room {
+        self.add(&mut lock(&self.callers), request, bytes);
+        Room { request: Arc::clone(request), bytes }
+    }
+
+    fn room_for(&self, request: &InFlight, bytes: usize, part: usize) -> Result<MutexGuard<'_, Callers>, TooMuch> {
         let most = self.settings.memory_mib * MEBIBYTE;
         let callers = lock(&self.callers);
         let held = callers.known.get(&request.who).map_or(0, |caller| caller.held);
         if most > 0 && (callers.held + bytes > most || held + bytes > most / part) {
-            let message = format!(
-                "what was sent and is not answered yet holds {} MiB of this caller, {} of all; at most {} and {} are held",
-                held / MEBIBYTE,
-                callers.held / MEBIBYTE,
-                most / part / MEBIBYTE,
-                most / MEBIBYTE
-            );
-            return Err(TooMuch { message, retry_after: SHORTLY });
+            return Err(self.no_room(held, callers.held, part));
         }
-        Ok(self.held(callers, request, bytes))
+        Ok(callers)
     }
 
-    /// Counts memory that is held already, as an answer is.
-    pub fn note_held(&self, request: &Arc<InFlight>, bytes: usize) -> Room {
-        self.held(lock(&self.callers), request, bytes)
+    fn no_room(&self, held: usize, of_all: usize, part: usize) -> TooMuch {
+        let most = self.settings.memory_mib * MEBIBYTE;
+        let message = format!(
+            "what was sent and is not answered yet, and answers that are not taken, hold {} MiB of this caller, {} of all; at most {} and {} are held",
+            held / MEBIBYTE,
+            of_all / MEBIBYTE,
+            most / part / MEBIBYTE,
+            most / MEBIBYTE
+        );
+        TooMuch { message, retry_after: SHORTLY }
     }
 
-    fn held(&self, mut callers: MutexGuard<'_, Callers>, request: &Arc<InFlight>, bytes: usize) -> Room {
+    fn add(&self, callers: &mut Callers, request: &InFlight, bytes: usize) {
         let limit = self.limit(&request.who);
         callers.held += bytes;
         let known = callers.known.entry(request.who.clone());
         known.or_insert_with(|| Caller::new(limit, Instant::now())).held += bytes;
-        drop(callers);
-        Room { request: Arc::clone(request), bytes }
     }
 
     /// Where there are too many to remember, forgets those who rest; if that does not help, a stranger counts among others.
@@ -355,21 +452,58 @@ mod tests {
     #[test]
     fn memory_is_bounded_for_each_and_for_all_and_given_back() {
         let limits = Limits::new(LimitSettings { memory_mib: 8, concurrent: 5, ..LimitSettings::default() });
-        let begin = |name: &str| limits.begin(who(name)).map(Arc::new);
+        let begin = |name: &str| limits.begin(who(name), Weight::Stream).map(Arc::new);
         let [a, b, c, d, e] = ["a", "b", "c", "d", "e"].map(|name| begin(name).expect("a place"));
         assert!(begin("f").is_err_and(|error| error.message.contains("5 requests of all")), "places are bounded too");
-        let all: Vec<Room> = [&a, &b, &c, &d].map(|request| limits.hold(request, 2 << 20).expect("its part")).into();
-        assert!(limits.hold(&a, 1).is_err(), "no more than its part");
+        let all = [&a, &b, &c, &d];
+        all.iter().for_each(|request| limits.hold(request, 2 << 20).expect("its part"));
+        assert!(limits.hold(&a, 1).is_err() && a.refused().is_some(), "no more than its part");
         assert!(limits.hold(&e, 1).is_err(), "all is taken");
         drop(e);
         assert!(begin("f").is_err_and(|error| error.message.contains("8 MiB")), "not even begun");
-        drop(all);
-        let request = begin("f").expect("a place again");
+        drop((b, c, d));
+        assert!(begin("a").is_err_and(|error| error.message.contains("2 MiB of this caller")), "it has its part");
+        drop(a);
+        let (request, a) = (begin("f").expect("a place again"), begin("a").expect("a place again"));
         drop(limits.note_held(&request, 20 << 20));
         assert!(limits.hold(&request, 2 << 20).is_ok() && limits.hold(&a, 2 << 20).is_ok());
-        drop((a, b, c, d, request));
+        drop((a, request));
         let callers = lock(&limits.callers);
-        assert_eq!((callers.held, callers.in_flight), (0, 0));
+        assert_eq!((callers.held, callers.in_flight, callers.streams), (0, 0, 0));
+    }
+
+    #[test]
+    fn an_answer_counts_beyond_what_was_set_aside_and_one_that_only_reads_is_refused() {
+        let limits = Limits::new(LimitSettings { memory_mib: 8, ..LimitSettings::default() });
+        let held = || lock(&limits.callers).held;
+        let request = limits.begin(who("a"), Weight::Heavy).expect("a place");
+        assert_eq!(held(), 64 << 10);
+        limits.answer(&request, 1000, true).expect("that is there");
+        assert_eq!(held(), 64 << 10);
+        limits.answer(&request, 1 << 20, true).expect("its part");
+        assert_eq!(held(), 1 << 20);
+        assert!(limits.answer(&request, 2 << 20, true).is_err(), "too much");
+        assert_eq!(held(), 1 << 20);
+        limits.answer(&request, 4 << 20, false).expect("what was done is answered");
+        assert!(limits.begin(who("a"), Weight::Light).is_err() && limits.begin(who("b"), Weight::Light).is_ok());
+        drop(request);
+        assert_eq!(held(), 0);
+        let request = limits.begin(who("a"), Weight::Light).expect("a place");
+        limits.set_aside(&request, 1 << 20).expect("its part");
+        limits.answer(&request, 1 << 20, false).expect("that is there");
+        assert_eq!(held(), (1 << 20) + (4 << 10));
+    }
+
+    #[test]
+    fn streams_leave_places_for_what_is_no_stream() {
+        let limits = Limits::new(LimitSettings { concurrent: 4, streams: 2, ..LimitSettings::default() });
+        let begin = |name: &str, weight| limits.begin(who(name), weight);
+        let streams = [begin("a", Weight::Stream).expect("one"), begin("b", Weight::Stream).expect("two")];
+        assert!(begin("c", Weight::Stream).is_err_and(|error| error.message.contains("2 streams")));
+        let others = [begin("c", Weight::Light).expect("three"), begin("c", Weight::Heavy).expect("four")];
+        drop(streams);
+        assert!(begin("c", Weight::Stream).is_ok());
+        drop(others);
     }
 
     fn who(name: &str) -> Who {
@@ -380,33 +514,41 @@ mod tests {
     fn a_burst_passes_and_then_so_many_a_second() {
         let (limits, begin) = (limits(10, 20, 0), Instant::now());
         let passed = |after_ms: u64| {
-            (0..100).take_while(|_| limits.begin_at(who("ci"), begin + Duration::from_millis(after_ms)).is_ok()).count()
+            (0..100)
+                .take_while(|_| {
+                    limits.begin_at(who("ci"), Weight::Light, begin + Duration::from_millis(after_ms)).is_ok()
+                })
+                .count()
         };
         assert_eq!((passed(0), passed(0), passed(1000), passed(1100), passed(60_000)), (20, 0, 10, 1, 20));
-        let refused = limits.begin_at(who("ci"), begin + Duration::from_secs(60)).err().expect("too much");
+        let refused =
+            limits.begin_at(who("ci"), Weight::Light, begin + Duration::from_secs(60)).err().expect("too much");
         assert_eq!(refused.retry_after, Duration::from_millis(100));
-        assert!(limits.begin_at(who("other"), begin).is_ok(), "each has its own");
+        assert!(limits.begin_at(who("other"), Weight::Light, begin).is_ok(), "each has its own");
     }
 
     #[test]
     fn only_so_many_at_once() {
         let limits = limits(0, 0, 2);
-        let (one, _two) = (limits.begin(who("ci")).expect("one"), limits.begin(who("ci")).expect("two"));
-        assert!(limits.begin(who("ci")).is_err());
+        let (one, _two) = (
+            limits.begin(who("ci"), Weight::Light).expect("one"),
+            limits.begin(who("ci"), Weight::Light).expect("two"),
+        );
+        assert!(limits.begin(who("ci"), Weight::Light).is_err());
         drop(one);
-        assert!(limits.begin(who("ci")).is_ok());
+        assert!(limits.begin(who("ci"), Weight::Light).is_ok());
     }
 
     #[test]
     fn a_batch_is_paid_for_even_if_it_is_larger_than_the_bucket() {
         let limits = limits(10, 20, 0);
-        let request = limits.begin(who("ci")).expect("one");
+        let request = limits.begin(who("ci"), Weight::Light).expect("one");
         assert!(limits.charge(&request, 1000).is_ok(), "full but for the request itself");
         let refused = limits.charge(&request, 1).expect_err("981 to pay back");
         assert!(refused.retry_after > Duration::from_secs(97), "{refused:?}");
         // Also where there is no room for more than the request.
         let limits = self::limits(10, 1, 0);
-        let request = limits.begin(who("ci")).expect("one");
+        let request = limits.begin(who("ci"), Weight::Light).expect("one");
         assert!(limits.charge(&request, 5).is_ok() && limits.charge(&request, 5).is_err());
     }
 
@@ -417,9 +559,10 @@ mod tests {
         assert_ne!(network("2001:db8::1"), network("2001:db8:0:1::1"));
         assert_eq!(network("::ffff:10.0.0.1"), network("10.0.0.1"));
         let limit = Limit { per_second: 1, burst: 1, concurrent: 0 };
-        let limits = Limits::new(LimitSettings { address: limit, concurrent: 0, ..LimitSettings::default() });
+        let limits =
+            Limits::new(LimitSettings { address: limit, concurrent: 0, memory_mib: 0, ..LimitSettings::default() });
         let all: Vec<_> = (0..20_000u32)
-            .map(|number| limits.begin(Who::at(IpAddr::V4((number << 8).into()))))
+            .map(|number| limits.begin(Who::at(IpAddr::V4((number << 8).into())), Weight::Light))
             .filter_map(Result::ok)
             .collect();
         assert!(lock(&limits.callers).known.len() <= MAX_CALLERS + 1);

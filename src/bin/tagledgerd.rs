@@ -126,7 +126,8 @@ enum Command {
     ///
     /// A ledger may only go on from the newest checkpoint it ever signed: to sign less would be a second history, and clients would
     /// find it out. So the missing entries are fetched from copies, up to the newest checkpoint that is known (the high-water
-    /// mark, and those of the copies), and must have exactly its root. Otherwise nothing is changed.
+    /// mark, and those of the copies), and must have exactly its root. Otherwise nothing is changed. If the service was killed, more may
+    /// have been signed than anything here knows of: then somebody has to say what the newest checkpoint is, with --checkpoint.
     ///
     /// Where the entries are nowhere to be had, what is left can go on under a new origin, as another log with another key:
     /// --new-origin. Receipts and evidence of the old one are not good for it, and its users have to be told.
@@ -139,7 +140,7 @@ enum Command {
         /// A copy: a backup's folder, a folder of evidence files, or the address of a mirror. Several are put together.
         #[arg(long, value_name = "COPY")]
         from: Vec<String>,
-        /// The newest checkpoint that anybody knows, where the high-water mark is lost too
+        /// The newest checkpoint that anybody knows, where the service was not stopped in order, or the high-water mark is lost
         #[arg(long, value_name = "FILE")]
         checkpoint: Option<PathBuf>,
         /// Go on with what is left as another log, under this name and a new key

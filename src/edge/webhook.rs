@@ -152,7 +152,8 @@ async fn receive<P: LedgerPort>(
     }
     receiver.metrics.received(source.name());
     let understood = is_known_type(request.headers());
-    let body = match tokio::time::timeout(BODY_TIMEOUT, read(request.into_body())).await {
+    let (head, body) = request.into_parts();
+    let body = match tokio::time::timeout(BODY_TIMEOUT, read(body)).await {
         Ok(Ok(body)) => body,
         Ok(Err(refusal)) => return refusal,
         Err(_) => return plain(StatusCode::REQUEST_TIMEOUT, "the body did not arrive in time\n"),
@@ -161,6 +162,8 @@ async fn receive<P: LedgerPort>(
     let work = tokio::spawn(async move {
         let mut tally = Tally::default();
         let done = receiver.take(&source, understood, &body, &mut tally).await;
+        // Whatever counts requests counts this one until here.
+        drop(head);
         (done, tally)
     });
     match work.await {

@@ -13,12 +13,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
-use tokio::sync::{oneshot, watch};
+use tokio::sync::watch;
 
 use super::clock::{Bounds, Oddity};
 use super::moments::{Moment, Moments};
 use super::plan::{Accepted, Plan, Rejected};
-use super::{AppendError, Committed, Decided, Tally};
+use super::{AppendError, Committed, Reply, Tally};
 use crate::ledger::keys::{Chain, Keys as _};
 use crate::ledger::principals::Principals;
 use crate::proto;
@@ -27,8 +27,11 @@ use crate::store::Store;
 /// Why nothing is written any more after a panic.
 pub(super) const BUG: &str = "a bug was hit while a batch was written, and the log says where";
 
+/// Why nothing is written any more after an end in order.
+pub(super) const SHUT_DOWN: &str = "it was shut down";
+
 /// Where the answers go, one for each request of a batch.
-pub(super) type Answers = Vec<oneshot::Sender<Result<Decided, AppendError>>>;
+pub(super) type Answers = Vec<Reply>;
 
 /// What the committer is told.
 pub(super) enum Order {
@@ -130,7 +133,7 @@ impl Committer {
             if matches!(order, Order::Close) {
                 let stopped = self.stopped.clone();
                 drop(self);
-                stopped.send_replace(Some("it was shut down".into()));
+                stopped.send_replace(Some(SHUT_DOWN.into()));
                 return;
             }
             if !self.carry_out(order) {

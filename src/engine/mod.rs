@@ -20,6 +20,7 @@ pub mod sequencer;
 pub mod signer;
 mod trial;
 
+use std::any::Any;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -130,10 +131,26 @@ pub struct Committed {
     nodes: MemoryNodes,
 }
 
+/// What is held for a request until it is recorded or refused, also where nobody waits for that any more.
+pub type Held = Option<Arc<dyn Any + Send + Sync>>;
+
 /// A request in the sequencer's queue.
 struct Waiting {
     submissions: Vec<Submission>,
-    reply: oneshot::Sender<Result<Decided, AppendError>>,
+    reply: Reply,
+}
+
+/// Where the answer to a request goes.
+struct Reply {
+    answer: oneshot::Sender<Result<Decided, AppendError>>,
+    _held: Held,
+}
+
+impl Reply {
+    /// Fails if nobody waits for it.
+    fn send(self, decided: Result<Decided, AppendError>) -> Result<(), Result<Decided, AppendError>> {
+        self.answer.send(decided)
+    }
 }
 
 /// What became of a request's statements, and the commit that holds them.
@@ -333,9 +350,15 @@ impl Ledger {
 
     /// Records statements, all or none, and returns when they are durable, in a signed checkpoint and provable.
     pub async fn append(&self, submissions: Vec<Submission>) -> Result<Appended, AppendError> {
+        self.append_holding(submissions, None).await
+    }
+
+    /// The same, holding on to something for as long as they are in the queue.
+    pub async fn append_holding(&self, submissions: Vec<Submission>, held: Held) -> Result<Appended, AppendError> {
         self.check_shortage()?;
         self.check_times(&submissions)?;
         let (reply, answer) = oneshot::channel();
+        let reply = Reply { answer: reply, _held: held };
         self.queue.try_send(Command::Append(Waiting { submissions, reply })).map_err(|error| match error {
             mpsc::error::TrySendError::Full(_) => AppendError::Overloaded,
             mpsc::error::TrySendError::Closed(_) => self.stopped_error(),
@@ -345,10 +368,11 @@ impl Ledger {
 
     /// Puts statements into the queue, once there is room, and returns with their place taken: what is put in later is
     /// recorded later. For streams, whose flow control this is.
-    pub async fn enqueue(&self, submissions: Vec<Submission>) -> Result<InQueue, AppendError> {
+    pub async fn enqueue(&self, submissions: Vec<Submission>, held: Held) -> Result<InQueue, AppendError> {
         self.check_shortage()?;
         self.check_times(&submissions)?;
         let (reply, answer) = oneshot::channel();
+        let reply = Reply { answer: reply, _held: held };
         self.queue.send(Command::Append(Waiting { submissions, reply })).await.map_err(|_| self.stopped_error())?;
         Ok(InQueue { ledger: self.clone(), answer })
     }
@@ -430,6 +454,11 @@ impl Ledger {
         // Fails only if it has ended already.
         let _ = self.queue.send(Command::Close).await;
         let _ = self.stopped().wait_for(Option::is_some).await;
+    }
+
+    /// The sequencer has ended in order: everything it signed is in the newest commit, or was never shown to anybody.
+    pub fn was_closed(&self) -> bool {
+        self.shared.stopped.borrow().as_deref() == Some(committer::SHUT_DOWN)
     }
 
     /// Ends the sequencer as a failed commit does: what is queued behind this is refused for the reason given.

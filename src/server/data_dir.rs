@@ -127,7 +127,11 @@ impl Existing {
         if !is_there(&path.join("origin")) {
             return Err(DataDirError::Incomplete { path: shown(path), file: "origin" });
         }
-        let lock = lock(path)?;
+        Self::locked(path, lock(path)?)
+    }
+
+    /// The same, with the lock taken before ([`lock`]).
+    pub(super) fn locked(path: &Path, lock: File) -> Result<Self, DataDirError> {
         Ok(Self { path: path.to_owned(), _lock: lock, keys: PublicKeys::read(path)? })
     }
 
@@ -253,7 +257,8 @@ impl DataDir {
     }
 }
 
-fn lock(directory: &Path) -> Result<File, DataDirError> {
+/// Keeps others out of a directory for as long as the file is held.
+pub(super) fn lock(directory: &Path) -> Result<File, DataDirError> {
     let path = directory.join("lock");
     let mut file = OpenOptions::new()
         .read(true)

@@ -22,7 +22,7 @@ use super::over_grpc::{LedgerSettings, LedgerSettingsError, Needs, OverGrpc, Rig
 use super::panics;
 use super::secrets::{self, SecretError};
 use super::tls::{Speaks, Tls, TlsError};
-use crate::api::limits::{Limit, LimitSettings, Limits, Who};
+use crate::api::limits::{Limit, LimitSettings, Limits, Weight, Who};
 use crate::edge::gateway::figures::Figures;
 use crate::edge::gateway::protection::Unreachable;
 use crate::edge::gateway::{Attempts, Gateway, GatewayConfig, GatewayError};
@@ -382,7 +382,7 @@ fn attempts(per_second: u32) -> Attempts {
     let each = Limit { per_second, burst: per_second.saturating_mul(10), concurrent: 0 };
     let limits = Limits::new(LimitSettings { memory_mib: 0, concurrent: 0, address: each, ..LimitSettings::default() });
     Box::new(move |address| {
-        let begun = limits.begin(address.map_or(Who::Others, Who::at));
+        let begun = limits.begin(address.map_or(Who::Others, Who::at), Weight::Light);
         begun.map(drop).map_err(|too_much| too_much.retry_after)
     })
 }

@@ -8,6 +8,9 @@
 //! commit, and when the service stops. So what it can miss is an older copy from within the last second. Where it can't be
 //! written, the ledger stops accepting entries. Any signed checkpoint of the ledger may be put into the file, from a client, a
 //! mirror or a witness.
+//!
+//! Beside it, a ledger that was stopped in order leaves the same checkpoint once more: nothing was signed after it. That file is
+//! gone, durably, before anything else is signed. Without it, the mark says how far the ledger came at least, and not how far.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
@@ -15,7 +18,9 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::keys::PublicKeys;
 use crate::engine::Ledger;
+use crate::ledger::checkpoint::Checkpoint;
 
 /// How far the mark is behind the ledger at most, but for the time one synced write takes.
 pub const BEHIND: Duration = Duration::from_secs(1);
@@ -68,18 +73,35 @@ impl HighWater {
 
     /// Puts a checkpoint into it. Durable when this returns.
     pub fn write(&self, note: &str) -> Result<(), HighWaterError> {
-        let written = || {
-            let temporary = self.0.with_extension("new");
-            // Not through a link that somebody put there.
-            let _ = fs::remove_file(&temporary);
-            let mut file = OpenOptions::new().write(true).create_new(true).mode(0o644).open(&temporary)?;
-            file.write_all(note.as_bytes())?;
-            file.sync_all()?;
-            fs::rename(&temporary, &self.0)?;
-            let folder = self.0.parent().filter(|folder| !folder.as_os_str().is_empty());
-            File::open(folder.unwrap_or(Path::new(".")))?.sync_all()
-        };
-        written().map_err(|error| self.failed(error))
+        put(&self.0, note).map_err(|error| self.failed(error))
+    }
+
+    /// Puts the checkpoint into it after which nothing was signed, and says so beside it. Durable when this returns.
+    pub fn close(&self, note: &str) -> Result<(), HighWaterError> {
+        self.write(note)?;
+        put(&self.closed(), note).map_err(|error| self.failed(error))
+    }
+
+    /// From now on something may be signed that is not in it. Durable when this returns.
+    pub fn reopen(&self) -> Result<(), HighWaterError> {
+        match fs::remove_file(self.closed()) {
+            Ok(()) => File::open(folder_of(&self.0)).and_then(|folder| folder.sync_all()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(error),
+        }
+        .map_err(|error| self.failed(error))
+    }
+
+    /// Whether the ledger was stopped in order at this checkpoint, and not started since.
+    pub fn is_closed_at(&self, checkpoint: &Checkpoint, keys: &PublicKeys) -> bool {
+        let note = fs::read_to_string(self.closed());
+        note.is_ok_and(|note| Checkpoint::open_by(&note, keys.all()).is_ok_and(|(closed, _)| closed == *checkpoint))
+    }
+
+    fn closed(&self) -> PathBuf {
+        let mut name = self.0.clone().into_os_string();
+        name.push(".closed");
+        name.into()
     }
 
     /// Follows a ledger until it ends. Where it can't, the ledger stops.
@@ -109,4 +131,19 @@ impl HighWater {
     fn failed(&self, reason: io::Error) -> HighWaterError {
         HighWaterError::Io { path: self.0.display().to_string(), reason }
     }
+}
+
+fn put(path: &Path, note: &str) -> io::Result<()> {
+    let temporary = path.with_extension("new");
+    // Not through a link that somebody put there.
+    let _ = fs::remove_file(&temporary);
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o644).open(&temporary)?;
+    file.write_all(note.as_bytes())?;
+    file.sync_all()?;
+    fs::rename(&temporary, path)?;
+    File::open(folder_of(path))?.sync_all()
+}
+
+fn folder_of(path: &Path) -> &Path {
+    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }

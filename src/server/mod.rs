@@ -139,9 +139,12 @@ pub async fn serve(
         clock_bounds: config.clock.bounds(),
     })?;
     let checkpoint = ledger.newest().borrow().head.checkpoint.clone();
+    mark.reopen()?;
+    // Also where the mark was before another place was configured.
+    HighWater::new(data_dir.high_water()).reopen()?;
     mark.write(&checkpoint)?;
     data_dir.note_begun()?;
-    let following = tokio::spawn(follow(mark, ledger.clone()));
+    let following = tokio::spawn(follow(mark.clone(), ledger.clone()));
     let settling = tokio::spawn(keys::follow(data_dir.path().to_owned(), ledger.clone(), config.keys.overlap()));
     tokio::spawn(panics::tell(ledger.clone()));
     let reserve = Reserve::new(&data_dir.database(), config.keep_free_mib);
@@ -213,6 +216,12 @@ pub async fn serve(
     let _ = confirming.await;
     ledger.close().await;
     let _ = following.await;
+    if ledger.was_closed() {
+        let newest = ledger.newest().borrow().head.checkpoint.clone();
+        if let Err(error) = mark.close(&newest) {
+            tracing::warn!(%error, "it can't be noted that the ledger was stopped in order");
+        }
+    }
     let _ = watching.await;
     let _ = settling.await;
     if let Some(idle) = idle {

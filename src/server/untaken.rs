@@ -2,8 +2,8 @@
 //!
 //! An answer is given out in small pieces, each when there is room for it on its way; so nothing large waits where nobody
 //! counts it. A piece that waits for the client, in the connection's buffers or before a closed HTTP/2 window, is noted with the time,
-//! and forgotten when the next one is asked for. One that waits too long ends the connection: HTTP/2 pings are answered by machines
-//! that never read a byte. A quiet stream is none of that: there the client waits.
+//! and forgotten when the next one is asked for. An answer that is made already waits from its beginning. One that waits too long ends the
+//! connection: HTTP/2 pings are answered by machines that never read a byte. A quiet stream is none of that: there the client waits.
 
 use std::collections::HashMap;
 use std::io;
@@ -67,8 +67,12 @@ impl Untaken {
         let mut waiting = self.lock();
         waiting.last += 1;
         let answer = waiting.last;
+        let has_begun = body.size_hint().lower() > 0;
+        if has_begun {
+            waiting.since.insert(answer, Instant::now());
+        }
         drop(waiting);
-        Body::new(Pieces { body, rest: Bytes::new(), answer, has_begun: false, untaken: self.clone() })
+        Body::new(Pieces { body, rest: Bytes::new(), answer, has_begun, untaken: self.clone() })
     }
 
     /// A connection that notes when it can't be written to.

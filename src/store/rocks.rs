@@ -97,7 +97,7 @@ impl RocksStore {
         options.set_max_open_files(512);
         // The column families share one log; without a bound an idle family would keep old log files for ever.
         options.set_max_total_wal_size(128 << 20);
-        refuse_older(path)?;
+        refuse_older(path, &Options::default())?;
         let db = DB::open_cf_descriptors(&options, path, families()).map_err(|error| refused(path, error))?;
         Ok(Self::of(db, Writes::Synced))
     }
@@ -106,8 +106,8 @@ impl RocksStore {
     pub fn open_read_only(path: &Path, notes: &Path) -> Result<Self, OpenError> {
         let mut options = existing(notes);
         options.set_max_open_files(512);
-        let families = families();
-        let db = DB::open_cf_descriptors_read_only(&options, path, families, false);
+        refuse_older(path, &options)?;
+        let db = DB::open_cf_descriptors_read_only(&options, path, families(), false);
         db.map(|db| Self::of(db, Writes::None)).map_err(|error| refused(path, error))
     }
 
@@ -156,14 +156,13 @@ impl RocksStore {
 
 /// A database that lacks a table is one whose making was cut short, or one of an older format. That one stays as it is: once
 /// it had the new tables, the software that wrote it could not open it any more.
-fn refuse_older(path: &Path) -> Result<(), OpenError> {
-    let options = Options::default();
-    let Ok(tables) = DB::list_cf(&options, path) else { return Ok(()) };
+fn refuse_older(path: &Path, options: &Options) -> Result<(), OpenError> {
+    let Ok(tables) = DB::list_cf(options, path) else { return Ok(()) };
     let has = |table: &Table| tables.iter().any(|name| name == table.name());
     if Table::ALL.iter().all(has) || !has(&Table::Meta) {
         return Ok(());
     }
-    let meta = DB::open_cf_for_read_only(&options, path, [Table::Meta.name()], false);
+    let meta = DB::open_cf_for_read_only(options, path, [Table::Meta.name()], false);
     let identity = rows::identity(&RocksStore::of(meta.map_err(|error| refused(path, error))?, Writes::None));
     match identity {
         Ok(Some((found, _))) if found < FORMAT => {

@@ -14,7 +14,7 @@ use crate::api::limits::{InFlight, Room, TooMuch, Who};
 use crate::api::principals::{Access, Caller, Peer};
 use crate::api::{door, status};
 use crate::engine::plan::{Rejected, Submission as Admitted};
-use crate::engine::{AppendError, Appended, Ledger};
+use crate::engine::{AppendError, Appended, Held, Ledger};
 use crate::proto::append_service_server::AppendService;
 use crate::proto::append_stream_response::Result as StreamResult;
 use crate::proto::{
@@ -26,6 +26,8 @@ use crate::proto::{
 const STREAM_WINDOW: usize = 1024;
 /// What a statement of a stream holds besides its bytes, about: receipt, proof and checkpoint.
 const ANSWER_BYTES: usize = 2048;
+/// The same of a statement of a batch, which has one proof and one checkpoint for all.
+const BATCHED_BYTES: usize = 512;
 /// How long a stream is not read when its caller holds all the memory it may.
 const PAUSE: Duration = Duration::from_millis(20);
 
@@ -97,6 +99,17 @@ impl Call {
         self.access.limits.charge(&self.in_flight, further).map_err(|error| status::of_limit(&error))
     }
 
+    /// The answer to a batch has all its statements, in entries: room for it comes before they are recorded.
+    fn set_aside(&self, submissions: &[Submission]) -> Result<(), Status> {
+        let bytes = submissions.iter().map(|submission| submission.statement.len() + BATCHED_BYTES).sum();
+        self.access.limits.set_aside(&self.in_flight, bytes).map_err(|error| status::of_limit(&error))
+    }
+
+    /// What counts until the statements are recorded, whoever waits for that.
+    fn held(&self) -> Held {
+        Some(Arc::clone(&self.in_flight) as _)
+    }
+
     /// A stream goes as slow as it has to, and is not read meanwhile.
     async fn pace(&self) {
         while let Err(error) = self.access.limits.charge(&self.in_flight, 1) {
@@ -137,7 +150,7 @@ impl Call {
 /// commit.
 struct Answer {
     made: JoinHandle<AppendStreamResponse>,
-    _room: Room,
+    _room: Arc<Room>,
 }
 
 #[tonic::async_trait]
@@ -146,7 +159,8 @@ impl AppendService for Append {
         let call = Call::of(&self.access, &request);
         let submissions = call.admit(vec![request.into_inner().submission.unwrap_or_default()])?;
         call.spend(&self.ledger, &submissions)?;
-        let appended = self.ledger.append(submissions).await.map_err(|error| call.not_recorded(&error))?;
+        let appended = self.ledger.append_holding(submissions, call.held()).await;
+        let appended = appended.map_err(|error| call.not_recorded(&error))?;
         Ok(Response::new(single(&self.ledger, appended)?))
     }
 
@@ -157,9 +171,11 @@ impl AppendService for Append {
         let call = Call::of(&self.access, &request);
         let submissions = request.into_inner().submissions;
         call.charge(submissions.len())?;
+        call.set_aside(&submissions)?;
         let submissions = call.admit(submissions)?;
         call.spend(&self.ledger, &submissions)?;
-        let appended = self.ledger.append(submissions).await.map_err(|error| call.not_recorded(&error))?;
+        let appended = self.ledger.append_holding(submissions, call.held()).await;
+        let appended = appended.map_err(|error| call.not_recorded(&error))?;
         let evidence = prove(&self.ledger, &appended)?;
         Ok(Response::new(AppendBatchResponse { receipts: appended.receipts, evidence: Some(evidence) }))
     }
@@ -178,13 +194,13 @@ impl AppendService for Append {
             let reading = tokio::spawn(read(ledger, call, incoming, answers));
             while let Some(Answer { made, _room }) = answered.recv().await {
                 let answer = made.await.map_err(|_| status::bug());
-                if sender.send(answer).await.is_err() {
+                if sender.send(answer.into()).await.is_err() {
                     return reading.abort();
                 }
             }
             // Once every answer to what was read is given.
             if let Err(end) = reading.await.unwrap_or_else(|_| Err(status::bug())) {
-                let _ = sender.send(Err(end)).await;
+                let _ = sender.send(Err(end).into()).await;
             }
         })))
     }
@@ -207,19 +223,24 @@ async fn read(
         };
         let Some(AppendStreamRequest { submission }) = message else { return Ok(()) };
         let submission = submission.unwrap_or_default();
-        let room = call.room(submission.statement.len() + ANSWER_BYTES).await;
+        let room = Arc::new(call.room(submission.statement.len() + ANSWER_BYTES).await);
         call.pace().await;
-        let made = take(&ledger, &call, submission).await;
+        let made = take(&ledger, &call, submission, Arc::clone(&room)).await;
         place.send(Answer { made, _room: room });
     }
 }
 
 /// Takes one statement of a stream to its place in the queue; its answer comes later.
-async fn take(ledger: &Ledger, call: &Call, submission: Submission) -> JoinHandle<AppendStreamResponse> {
+async fn take(
+    ledger: &Ledger,
+    call: &Call,
+    submission: Submission,
+    room: Arc<Room>,
+) -> JoinHandle<AppendStreamResponse> {
     let queued = async {
         let submissions = call.admit(vec![submission])?;
         call.pace_for(ledger, &submissions).await?;
-        ledger.enqueue(submissions).await.map_err(|error| call.not_recorded(&error))
+        ledger.enqueue(submissions, Some(room)).await.map_err(|error| call.not_recorded(&error))
     };
     let queued = queued.await;
     let (ledger, call) = (ledger.clone(), call.clone());

@@ -1,10 +1,13 @@
 //! Reading the log as a log, over gRPC.
 
 use std::sync::Arc;
+use std::time::Duration;
 
+use tokio::sync::mpsc;
 use tonic::{Request, Response, Status};
 
-use super::{Fields, Messages, at_length, made_by};
+use super::{Fields, Made, Messages, at_length, made_by};
+use crate::api::limits::{InFlight, Room};
 use crate::api::principals::{Access, Caller};
 use crate::api::status;
 use crate::engine::Ledger;
@@ -22,9 +25,13 @@ use crate::proto::{
 };
 
 /// Entries read at once for a stream.
-const CHUNK: u64 = 256;
+const CHUNK: u64 = 64;
+/// Bytes of entries that are handed on at once; the last of them may go beyond.
+const CHUNK_BYTES: usize = 64 << 10;
 /// Entries of a stream on their way to a reader. A slow reader holds up nobody but itself.
 const WINDOW: usize = 256;
+/// How long a stream waits when its caller holds all the memory it may.
+const PAUSE: Duration = Duration::from_millis(50);
 
 pub(super) struct Log {
     pub(super) ledger: Ledger,
@@ -83,26 +90,28 @@ impl LogService for Log {
         request: Request<ListEntriesRequest>,
     ) -> Result<Response<Self::ListEntriesStream>, Status> {
         let caller = request.extensions().get::<Caller>().cloned();
+        let ahead = Ahead::of(self, &request);
         let ListEntriesRequest { begin, end } = request.into_inner();
         let range = self.ask(|reader| reader.entry_range(begin, end))?.into_inner();
-        let (ledger, access) = (self.ledger.clone(), Arc::clone(&self.access));
+        let access = Arc::clone(&self.access);
         Ok(Response::new(made_by(WINDOW, |sender| async move {
             let mut next = range.start;
             while next < range.end {
                 if !access.still_reads(caller.as_ref()) {
-                    let _ = sender.send(Err(status::no_reader_any_more())).await;
+                    let _ = sender.send(Err(status::no_reader_any_more()).into()).await;
                     return;
                 }
-                let chunk = match chunk(&ledger, next, range.end) {
-                    Ok(chunk) => chunk,
+                let (chunk, room) = match ahead.chunk(next, range.end, &sender).await {
+                    Ok(Some(chunk)) => chunk,
+                    Ok(None) => return,
                     Err(failed) => {
-                        let _ = sender.send(Err(failed)).await;
+                        let _ = sender.send(Err(failed).into()).await;
                         return;
                     }
                 };
                 for entry in chunk {
-                    let message = ListEntriesResponse { entry: Some(LogEntry { index: next, entry }) };
-                    if sender.send(Ok(message)).await.is_err() {
+                    let message = Ok(ListEntriesResponse { entry: Some(LogEntry { index: next, entry }) });
+                    if sender.send(Made { message, _room: Some(Arc::clone(&room)) }).await.is_err() {
                         return;
                     }
                     next += 1;
@@ -139,6 +148,7 @@ impl LogService for Log {
 
     async fn watch(&self, request: Request<WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
         let caller = request.extensions().get::<Caller>().cloned();
+        let ahead = Ahead::of(self, &request);
         let request = request.into_inner();
         let filter = Filter::parse(&request)?;
         let mut newest = self.ledger.newest();
@@ -148,21 +158,22 @@ impl LogService for Log {
             let allowed = format!("the log has {size} entries; at most {size} is allowed");
             return Err(status::of_query(&QueryError::OutOfRange { field: "begin", value: next, allowed }));
         }
-        let (ledger, access) = (self.ledger.clone(), Arc::clone(&self.access));
+        let access = Arc::clone(&self.access);
         let mut principals = access.changes();
         Ok(Response::new(made_by(WINDOW, |sender| async move {
             loop {
                 principals.mark_unchanged();
                 if !access.still_reads(caller.as_ref()) {
-                    let _ = sender.send(Err(status::no_reader_any_more())).await;
+                    let _ = sender.send(Err(status::no_reader_any_more()).into()).await;
                     return;
                 }
                 let tree_size = newest.borrow_and_update().head.size;
                 while next < tree_size {
-                    let chunk = match chunk(&ledger, next, tree_size) {
-                        Ok(chunk) => chunk,
+                    let (chunk, room) = match ahead.chunk(next, tree_size, &sender).await {
+                        Ok(Some(chunk)) => chunk,
+                        Ok(None) => return,
                         Err(failed) => {
-                            let _ = sender.send(Err(failed)).await;
+                            let _ = sender.send(Err(failed).into()).await;
                             return;
                         }
                     };
@@ -172,8 +183,8 @@ impl LogService for Log {
                         if !filter.wants(&entry) {
                             continue;
                         }
-                        let message = WatchResponse { entry: Some(LogEntry { index, entry }), tree_size };
-                        if sender.send(Ok(message)).await.is_err() {
+                        let message = Ok(WatchResponse { entry: Some(LogEntry { index, entry }), tree_size });
+                        if sender.send(Made { message, _room: Some(Arc::clone(&room)) }).await.is_err() {
                             return;
                         }
                     }
@@ -188,10 +199,62 @@ impl LogService for Log {
     }
 }
 
-fn chunk(ledger: &Ledger, begin: u64, end: u64) -> Result<Vec<Vec<u8>>, Status> {
-    let range = begin..end.min(begin + CHUNK);
-    let entries = at_length(|| ledger.read(|reader| reader.entries(range)));
-    entries.and_then(|entries| entries).map_err(|error| status::of_read(&error))
+/// What reads ahead for a stream, and counts what it has read until somebody takes it.
+struct Ahead {
+    ledger: Ledger,
+    access: Arc<Access>,
+    request: Arc<InFlight>,
+}
+
+impl Ahead {
+    fn of<T>(log: &Log, request: &Request<T>) -> Self {
+        let request = request.extensions().get::<Arc<InFlight>>().expect("nobody reaches this service unguarded");
+        Self { ledger: log.ledger.clone(), access: Arc::clone(&log.access), request: Arc::clone(request) }
+    }
+
+    /// The next entries, at least one, with the room they take; nothing if nobody waits for them any more. Where there is no room
+    /// they are read again once there is.
+    async fn chunk<T>(
+        &self,
+        begin: u64,
+        end: u64,
+        sender: &mpsc::Sender<Made<T>>,
+    ) -> Result<Option<(Vec<Vec<u8>>, Arc<Room>)>, Status> {
+        let entries = self.read(begin, end)?;
+        let length = entries.iter().map(Vec::len).sum();
+        if let Ok(room) = self.access.limits.hold_patiently(&self.request, length) {
+            return Ok(Some((entries, Arc::new(room))));
+        }
+        let count = entries.len() as u64;
+        drop(entries);
+        loop {
+            tokio::select! {
+                () = tokio::time::sleep(PAUSE) => {}
+                () = sender.closed() => return Ok(None),
+            }
+            if let Ok(room) = self.access.limits.hold_patiently(&self.request, length) {
+                return Ok(Some((self.read(begin, begin + count)?, Arc::new(room))));
+            }
+        }
+    }
+
+    fn read(&self, begin: u64, end: u64) -> Result<Vec<Vec<u8>>, Status> {
+        let range = begin..end.min(begin + CHUNK);
+        let entries = at_length(|| self.ledger.read(|reader| reader.entries(range))).and_then(|entries| entries);
+        let mut entries = entries.map_err(|error| status::of_read(&error))?;
+        let mut length = 0;
+        let fit = entries
+            .iter()
+            .take_while(|entry| {
+                length < CHUNK_BYTES && {
+                    length += entry.len();
+                    true
+                }
+            })
+            .count();
+        entries.truncate(fit);
+        Ok(entries)
+    }
 }
 
 /// What a watcher wants to see.

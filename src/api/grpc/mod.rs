@@ -9,11 +9,12 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use tokio::sync::mpsc;
-use tokio_stream::Stream;
 use tokio_stream::wrappers::ReceiverStream;
+use tokio_stream::{Stream, StreamExt as _};
 use tonic::Status;
 use tonic::service::Routes;
 
+use super::limits::Room;
 use super::principals::Access;
 use crate::engine::Ledger;
 use crate::ledger::names::{NameError, Registry, Repository};
@@ -83,7 +84,7 @@ fn health(
 
 /// A stream whose messages a task of its own makes, at most `window` of them ahead of whoever takes them. If the task hits a bug,
 /// the stream ends with an error: an end without one would say that this was all.
-fn made_by<T, F>(window: usize, make: impl FnOnce(mpsc::Sender<Result<T, Status>>) -> F) -> Messages<T>
+fn made_by<T, F>(window: usize, make: impl FnOnce(mpsc::Sender<Made<T>>) -> F) -> Messages<T>
 where
     T: Send + 'static,
     F: Future<Output = ()> + Send + 'static,
@@ -92,10 +93,22 @@ where
     let making = tokio::spawn(make(sender.clone()));
     tokio::spawn(async move {
         if making.await.is_err() {
-            let _ = sender.send(Err(super::status::bug())).await;
+            let _ = sender.send(Err(super::status::bug()).into()).await;
         }
     });
-    Box::pin(ReceiverStream::new(receiver))
+    Box::pin(ReceiverStream::new(receiver).map(|made: Made<T>| made.message))
+}
+
+/// A message of a stream, and the room it takes, with others perhaps, until somebody takes it.
+struct Made<T> {
+    message: Result<T, Status>,
+    _room: Option<Arc<Room>>,
+}
+
+impl<T> From<Result<T, Status>> for Made<T> {
+    fn from(message: Result<T, Status>) -> Self {
+        Self { message, _room: None }
+    }
 }
 
 /// Makes an answer for which many rows are read, while the runtime moves other work away. That costs more than the few rows of a

@@ -18,7 +18,7 @@ use crate::ledger::checkpoint::Checkpoint;
 use crate::ledger::entry::entry_hash;
 use crate::ledger::merkle::Tree;
 use crate::ledger::merkle::tile::{TILE_WIDTH, Tile, TilePath, push_bundled, split_bundle};
-use crate::server::data_dir::{is_there, sync, write_synced};
+use crate::server::data_dir::{DataDirError, is_there, lock, sync, write_synced};
 use crate::server::fsck::{CareError, Progress, room};
 use crate::server::high_water::HighWater;
 use crate::server::keys::{self, PublicKeys};
@@ -84,6 +84,10 @@ impl Backup {
         let note = HighWater::new(self.high_water.clone()).read(true)?.unwrap_or_default();
         let mark = Checkpoint::open_by(&note, keys.all()).map(|(checkpoint, _)| checkpoint).map_err(CareError::Mark)?;
         fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.to).map_err(CareError::io(&self.to))?;
+        let _lock = lock(&self.to).map_err(|error| match error {
+            DataDirError::InUse { path, holder } => CareError::BackupInUse { path, holder },
+            error => error.into(),
+        })?;
         let earlier = earlier(&self.to, &keys)?;
         let before = earlier.map_or(0, |earlier| earlier.size);
         if before > mark.size {

@@ -96,8 +96,8 @@ type Get<'a> = dyn Fn(&str) -> Result<Option<Vec<u8>>, String> + 'a;
 pub struct Copy {
     name: String,
     kind: Kind,
-    /// The newest signed checkpoint in it, as a note.
-    checkpoint: Option<(String, Checkpoint)>,
+    /// The signed checkpoints in it, as notes, the newest last.
+    checkpoints: Vec<(String, Checkpoint)>,
 }
 
 enum Kind {
@@ -120,7 +120,7 @@ impl Copy {
             let note = String::from_utf8(note).map_err(|_| unreadable("its checkpoint is not text".to_owned()))?;
             let checkpoint = Checkpoint::open_by(&note, keys.all()).map(|(checkpoint, _)| checkpoint).map_err(other)?;
             let kind = Kind::Mirror { mirror, size: checkpoint.size };
-            return Ok(Self { name: at.to_owned(), kind, checkpoint: Some((note, checkpoint)) });
+            return Ok(Self { name: at.to_owned(), kind, checkpoints: vec![(note, checkpoint)] });
         }
         let folder = PathBuf::from(at);
         match fs::read_to_string(folder.join(CHECKPOINT)) {
@@ -128,7 +128,7 @@ impl Copy {
                 let checkpoint =
                     Checkpoint::open_by(&note, keys.all()).map(|(checkpoint, _)| checkpoint).map_err(other)?;
                 let kind = Kind::Folder { folder, size: checkpoint.size };
-                Ok(Self { name: at.to_owned(), kind, checkpoint: Some((note, checkpoint)) })
+                Ok(Self { name: at.to_owned(), kind, checkpoints: vec![(note, checkpoint)] })
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => evidence(&folder, keys),
             Err(error) => Err(unreadable(error.to_string())),
@@ -139,17 +139,44 @@ impl Copy {
     pub fn database(path: &Path, store: RocksStore, keys: &PublicKeys) -> Self {
         let note = rows::head(&store).ok().flatten().map(|head| head.checkpoint);
         let checkpoint = note.and_then(|note| {
-            Checkpoint::open_by(&note, keys.all())
-                .map(|(checkpoint, _)| checkpoint)
-                .ok()
-                .map(|checkpoint| (note, checkpoint))
+            let opened = Checkpoint::open_by(&note, keys.all()).ok()?.0;
+            Some((note, opened))
         });
-        Self { name: path.display().to_string(), kind: Kind::Database(store), checkpoint }
+        let checkpoints = checkpoint.into_iter().collect();
+        Self { name: path.display().to_string(), kind: Kind::Database(store), checkpoints }
     }
 
     /// The newest signed checkpoint in it, and its note.
     pub fn checkpoint(&self) -> Option<&(String, Checkpoint)> {
-        self.checkpoint.as_ref()
+        self.checkpoints.last()
+    }
+
+    /// All signed checkpoints in it, each with its note.
+    pub fn checkpoints(&self) -> &[(String, Checkpoint)] {
+        &self.checkpoints
+    }
+
+    /// Whether it has an entry that the ledger signed for this place, which may lie beyond its checkpoints. What a mirror serves
+    /// beyond its own is not asked for.
+    pub fn has_entry(&self, index: u64, keys: &PublicKeys) -> Result<bool, CopyError> {
+        let mut signers = Signers::new(keys.all().cloned());
+        let mut is_ours = |bytes: Vec<u8>| examined(&[bytes], index, &mut signers)[0].is_ok();
+        match &self.kind {
+            Kind::Database(store) => Ok(rows::entry(store, index).is_ok_and(is_ours)),
+            Kind::Evidence(entries) => Ok(entries.contains_key(&index)),
+            Kind::Mirror { size, .. } if *size <= index => Ok(false),
+            Kind::Folder { folder, size } if *size <= index => {
+                // A backup that was cut short has bundles and no checkpoint for them.
+                let (bundle, place) =
+                    (index / TILE_WIDTH, usize::try_from(index % TILE_WIDTH).expect("a place in a bundle"));
+                let widths = (index % TILE_WIDTH + 1)..=TILE_WIDTH;
+                let paths = widths.map(|width| TilePath::Entries(Tile { index: bundle, width }));
+                let bundles = paths.filter_map(|path| fs::read(folder.join(format!("tile/{path}"))).ok());
+                let entry = |bytes: Vec<u8>| split_bundle(&bytes)?.get(place).map(|entry| entry.to_vec());
+                Ok(bundles.filter_map(entry).any(is_ours))
+            }
+            Kind::Folder { .. } | Kind::Mirror { .. } => Ok(self.entries(index..index + 1)?.into_values().any(is_ours)),
+        }
     }
 
     /// What it is called.
@@ -194,18 +221,15 @@ fn evidence(folder: &Path, keys: &PublicKeys) -> Result<Copy, CopyError> {
     let name = folder.display().to_string();
     let unreadable = |reason: String| CopyError::Unreadable { copy: name.clone(), reason };
     let mut signers = Signers::new(keys.all().cloned());
-    let (mut entries, mut newest) = (BTreeMap::new(), None::<(String, Checkpoint)>);
+    let (mut entries, mut checkpoints) = (BTreeMap::new(), Vec::<(String, Checkpoint)>::new());
     for file in fs::read_dir(folder).map_err(|error| unreadable(error.to_string()))? {
         let path = file.map_err(|error| unreadable(error.to_string()))?.path();
         // Whatever else lies there is none of ours.
         let Ok(claimed) = saved::load(&path) else { continue };
         for page in claimed.pages {
-            let Ok(checkpoint) = Checkpoint::open_by(&page.checkpoint, keys.all()).map(|(checkpoint, _)| checkpoint)
-            else {
-                continue;
-            };
-            if newest.as_ref().is_none_or(|(_, known)| known.size < checkpoint.size) {
-                newest = Some((page.checkpoint, checkpoint));
+            let Ok((checkpoint, _)) = Checkpoint::open_by(&page.checkpoint, keys.all()) else { continue };
+            if checkpoints.iter().all(|(_, known)| *known != checkpoint) {
+                checkpoints.push((page.checkpoint, checkpoint));
             }
             for entry in page.entries {
                 let is_ours = examined(std::slice::from_ref(&entry.entry), entry.index, &mut signers)[0].is_ok();
@@ -215,12 +239,13 @@ fn evidence(folder: &Path, keys: &PublicKeys) -> Result<Copy, CopyError> {
             }
         }
     }
-    if newest.is_none() {
+    if checkpoints.is_empty() {
         return Err(unreadable(
             "it is neither a backup or mirror (it has no file \"checkpoint\") nor a folder with evidence of this ledger (as --save writes it)".to_owned(),
         ));
     }
-    Ok(Copy { name, kind: Kind::Evidence(entries), checkpoint: newest })
+    checkpoints.sort_by_key(|(_, known)| known.size);
+    Ok(Copy { name, kind: Kind::Evidence(entries), checkpoints })
 }
 
 /// Entries that are signed for their places, from the first copy that has each.
@@ -267,7 +292,8 @@ fn derive(
 ) -> Result<(), CopyError> {
     let mut signers = Signers::new(keys.all().cloned());
     let mut tree = Tree::default();
-    let mut known: Vec<&(String, Checkpoint)> = known.iter().filter(|(_, known)| known.size <= target.size).collect();
+    let is_due = |(_, known): &&(String, Checkpoint)| (1..=target.size).contains(&known.size);
+    let mut known: Vec<&(String, Checkpoint)> = known.iter().filter(is_due).collect();
     known.sort_by_key(|(_, known)| known.size);
     let mut due = known.into_iter().peekable();
     for begin in (0..target.size).step_by(AT_ONCE) {

@@ -3,12 +3,16 @@
 //! For a database whose entries are whole and whose other rows are not. What does not follow from the entries is what others
 //! signed: keys are copied, and the newest checkpoint is taken as it was recorded. Where that is damaged, it is signed again,
 //! over the same entries, and so with the same signature; signatures of others below it are lost. The result is checked as `fsck` does.
+//!
+//! The new high-water mark is the newest checkpoint that is known, so what is shorter than that is refused at its start. Where it is not
+//! sure that nothing was signed after it, there is none, and somebody has to say what the newest is.
 
 use std::fs::DirBuilder;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::PathBuf;
 
 use super::backup::copy_file;
+use super::restore::note_begun;
 use crate::engine::check::Tell;
 use crate::engine::derive::{Derivation, DeriveError, EXAMINED_AT_ONCE, Sealing, Signers, examined};
 use crate::ledger::checkpoint::Checkpoint;
@@ -18,7 +22,7 @@ use crate::server::fsck::{CareError, Progress, checked};
 use crate::server::high_water::HighWater;
 use crate::server::keys::{self, PublicKeys, read_private};
 use crate::store::rocks::RocksStore;
-use crate::store::rows;
+use crate::store::{Read as _, Table, rows};
 
 /// What is to be rebuilt, and where to.
 #[derive(Debug)]
@@ -58,8 +62,15 @@ impl Rebuild {
             );
         } else {
             println!(
-                "it does not reach the newest checkpoint that was signed, so it can't be served as it is: bring the other entries back with tagledgerd restore --data-dir {} --from COPY",
+                "it is not sure to reach the newest checkpoint that was signed, so it can't be served as it is: bring the other entries back with tagledgerd restore --data-dir {} --from COPY",
                 self.into.display()
+            );
+        }
+        if self.data_dir.join("db").is_symlink() {
+            println!(
+                "{} is a link, and the new database is in {}: move it to where it belongs",
+                self.data_dir.join("db").display(),
+                self.into.join("db").display()
             );
         }
         Ok(is_whole)
@@ -82,14 +93,24 @@ impl Rebuild {
         if let Some(end) = whole_part(&found, &keys, &mut derivation, tell)? {
             not_derived.push(end);
         }
+        let is_cut = !not_derived.is_empty();
         let derived = Checkpoint { size: derivation.size(), root: derivation.root() };
-        let recorded = rows::head(&found).ok().flatten().map(|head| head.checkpoint);
-        let recorded = recorded
-            .filter(|note| Checkpoint::open_by(note, keys.all()).map(|(checkpoint, _)| checkpoint) == Ok(derived));
-        for (name, mode) in keys::files(true).chain([("token", 0o600), ("begun", 0o644)]) {
+        let head = rows::head(&found).ok().flatten().and_then(|head| opened(head.checkpoint, &keys));
+        let newest = self.newest(head.as_ref(), &keys);
+        let recorded = head.filter(|(_, head)| *head == derived).map(|(note, _)| note);
+        note_begun(&self.into)?;
+        for (name, mode) in keys::files(true).chain([("token", 0o600)]) {
             copy_file(&self.data_dir.join(name), &self.into.join(name), mode)?;
         }
-        copy_file(&self.high_water, &self.into.join("high-water"), 0o644)?;
+        let mark = HighWater::new(self.into.join("high-water"));
+        match newest {
+            Newest::Sure(note) => mark.close(&note)?,
+            Newest::AtLeast(note, known) if derived.size < known.size => mark.write(&note)?,
+            Newest::AtLeast(..) | Newest::Unknown => not_derived.push(format!(
+                "which checkpoint is the newest that was signed: put the newest that any client, mirror, auditor or witness saw into {}",
+                self.into.join("high-water").display()
+            )),
+        }
         copy_file(&self.data_dir.join("origin"), &self.into.join("origin"), 0o644)?;
         sync(&self.into)?;
         let note = match recorded {
@@ -109,10 +130,38 @@ impl Rebuild {
         store.finish().map_err(CareError::Commit)?;
         drop(store);
         let new = Existing::open(&self.into)?;
-        let mark = HighWater::new(self.into.join("high-water"));
-        let is_whole = checked(&new, &mark, &self.into, tell)?.is_whole();
+        let is_whole = checked(&new, &mark, &self.into, tell)?.is_whole() && !is_cut;
         Ok(Rebuilt { size: derived.size, not_derived, is_whole })
     }
+
+    /// What is known of the newest checkpoint, from the mark and the head of the database.
+    fn newest(&self, head: Option<&(String, Checkpoint)>, keys: &PublicKeys) -> Newest {
+        let mark = HighWater::new(self.high_water.clone());
+        let marked = mark.read(true).ok().flatten().and_then(|note| opened(note, keys));
+        match (marked, head) {
+            // Whatever the database ends with: without a mark an older copy can't be told from the newest.
+            (None, _) => Newest::Unknown,
+            (Some((_, known)), Some((note, head))) if head.size > known.size => Newest::Sure(note.clone()),
+            (Some((note, known)), Some((_, head))) if *head == known => Newest::Sure(note),
+            (Some((note, known)), _) if mark.is_closed_at(&known, keys) => Newest::Sure(note),
+            (Some((note, known)), _) => Newest::AtLeast(note, known),
+        }
+    }
+}
+
+/// The newest checkpoint that was signed.
+enum Newest {
+    /// It is this one.
+    Sure(String),
+    /// It is this one, or one after it.
+    AtLeast(String, Checkpoint),
+    /// Nothing says.
+    Unknown,
+}
+
+fn opened(note: String, keys: &PublicKeys) -> Option<(String, Checkpoint)> {
+    let (checkpoint, _) = Checkpoint::open_by(&note, keys.all()).ok()?;
+    Some((note, checkpoint))
 }
 
 /// Derives up to the first entry that is not there or does not hold; says which, if there is one.
@@ -151,7 +200,11 @@ fn whole_part(
         }
         tell("entries", due, size);
         if is_last {
-            let is_missing = size.is_some_and(|size| due < size);
+            // Where no head says how many there are, the last is the one after which there are none.
+            let is_missing = match size {
+                Some(size) => due < size,
+                None => !matches!(found.cursor(Table::Entries, &[]).seek(&due.to_be_bytes()), Ok(None)),
+            };
             return Ok(
                 is_missing.then(|| format!("everything from entry {} on: entry {due} is missing", derivation.size()))
             );

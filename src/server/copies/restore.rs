@@ -2,8 +2,12 @@
 //!
 //! Under its own name a ledger may only go on from the newest checkpoint that it ever signed: less would be a second history. So
 //! the entries are put together from the copies and from what is left of the database, up to the newest checkpoint that is
-//! known (the high-water mark, those of the copies), and must have exactly its root. The new database takes the place of
-//! the old one, which stays beside it.
+//! known (the high-water mark, those of the copies), and must have exactly its root. That it is the newest of all must be sure:
+//! the ledger was stopped in order at it, or somebody says so (`--checkpoint`). The new database takes the place of the old one,
+//! which stays beside it.
+//!
+//! What a crash may leave is refused at the start, and restored by the same command: first the mark is what the new database
+//! will reach, and only then does that take its place.
 //!
 //! Where the entries are nowhere to be had, their loss can't be hidden: what is left goes on as another log, under a new origin and a
 //! new key. Each entry is signed anew, with the same content, time and place.
@@ -18,7 +22,7 @@ use crate::engine::check::Tell;
 use crate::engine::derive::{Derivation, Sealing};
 use crate::ledger::checkpoint::Checkpoint;
 use crate::ledger::note::Origin;
-use crate::server::data_dir::{DataDir, Existing, is_there, sync};
+use crate::server::data_dir::{DataDir, Existing, is_there, lock, sync, write_synced};
 use crate::server::fsck::{CareError, Progress, room};
 use crate::server::high_water::{HighWater, HighWaterError};
 use crate::server::keys::{self, PublicKeys};
@@ -33,7 +37,7 @@ pub struct Restore {
     pub high_water: PathBuf,
     /// Copies: folders and addresses. What is left of the database is one, too.
     pub from: Vec<String>,
-    /// The newest checkpoint that anybody knows, where there is no high-water mark.
+    /// The newest checkpoint that anybody knows, where the high-water mark may be behind, or is lost.
     pub checkpoint: Option<PathBuf>,
 }
 
@@ -67,16 +71,25 @@ impl Restore {
 
     /// Restores under the same name; what was done, in words.
     pub fn make(&self, tell: &mut Tell<'_>) -> Result<String, CareError> {
-        self.keys_of_a_backup()?;
-        let directory = Existing::open(&self.data_dir)?;
+        let directory = self.directory()?;
         let keys = directory.keys();
-        let copies = self.copies(&directory, keys)?;
+        let database = real_place(&directory.database())?;
+        let copies = self.copies(&database, keys)?;
         let mut known: Vec<(String, String, Checkpoint)> = self.marks(keys)?;
-        let of_copies = copies.iter().filter_map(|copy| Some((copy.name(), copy.checkpoint()?)));
-        known.extend(of_copies.map(|(name, (note, checkpoint))| (name.to_owned(), note.clone(), *checkpoint)));
-        let (by, note, target) = known.iter().max_by_key(|(.., known)| known.size).expect("at least a mark").clone();
+        for copy in &copies {
+            let all = copy.checkpoints().iter();
+            known.extend(all.map(|(note, checkpoint)| (copy.name().to_owned(), note.clone(), *checkpoint)));
+        }
+        known.retain(|(.., known)| known.size > 0);
+        let newest = known.iter().max_by_key(|(.., known)| known.size);
+        let (by, note, target) = newest.ok_or(CareError::NoCheckpoint)?.clone();
+        let size = target.size;
+        for copy in &copies {
+            if copy.has_entry(size, keys)? {
+                return Err(CareError::RecordedAfter { copy: copy.name().to_owned(), by, size });
+            }
+        }
         let reached = |copy: &Copy| copy.checkpoint().is_some_and(|(_, known)| *known == target);
-        let database = directory.database();
         if copies.last().is_some_and(|copy| copy.name() == database.display().to_string() && reached(copy)) {
             return Ok(format!(
                 "nothing to restore: {} ends at {} entries with the root {}, the newest checkpoint known ({by}). Is it damaged otherwise? tagledgerd fsck tells, and tagledgerd rebuild makes a new one",
@@ -85,7 +98,12 @@ impl Restore {
                 hex::encode(target.root)
             ));
         }
-        let room = room(directory.path())?;
+        let mark = HighWater::new(self.high_water.clone());
+        if self.checkpoint.is_none() && !mark.is_closed_at(&target, keys) {
+            return Err(CareError::MayBeBehind { by, size });
+        }
+        // Beside the database, which may be on another disk: what is made there is only renamed.
+        let room = room(database.parent().unwrap_or(directory.path()))?;
         let made = room.path().join("db");
         let store = RocksStore::create(&made)?;
         let mut derivation = Derivation::begin(&store, Sealing::Recorded, keys.first())?;
@@ -94,10 +112,9 @@ impl Restore {
         derivation.finish(note.clone())?;
         store.finish().map_err(CareError::Commit)?;
         drop((store, copies));
+        note_begun(directory.path())?;
+        mark.close(&note)?;
         let kept = take_its_place(&made, &database)?;
-        HighWater::new(self.high_water.clone()).write(&note)?;
-        fs::write(directory.path().join("begun"), "").map_err(CareError::io(directory.path()))?;
-        sync(directory.path())?;
         let kept = kept.map_or(String::new(), |kept| format!(" What was there before is in {}.", kept.display()));
         Ok(format!(
             "{} holds {} entries with the root {}, as the ledger signed them ({by}).{kept} Start the service: it goes on from there",
@@ -117,7 +134,7 @@ impl Restore {
         if is_there(&anew.into) {
             return Err(CareError::InTheWay(anew.into.display().to_string()));
         }
-        let copies = self.copies(&directory, keys)?;
+        let copies = self.copies(&directory.database(), keys)?;
         let newest = copies.iter().filter_map(Copy::checkpoint).max_by_key(|(_, known)| known.size);
         let target = newest.ok_or(CareError::NoCheckpoint)?.1;
         let new = DataDir::open(&anew.into, Some(&anew.origin))?;
@@ -132,7 +149,7 @@ impl Restore {
         store.finish().map_err(CareError::Commit)?;
         // Principals are in the log: who could write before, can again, and with the same tokens.
         copy_file(&self.data_dir.join("token"), &anew.into.join("token"), 0o600)?;
-        HighWater::new(new.high_water()).write(&note)?;
+        HighWater::new(new.high_water()).close(&note)?;
         new.note_begun()?;
         sync(&anew.into)?;
         Ok(format!(
@@ -152,10 +169,10 @@ impl Restore {
         ))
     }
 
-    /// A data directory that is new, or lost, gets its keys from the first copy that has them.
-    fn keys_of_a_backup(&self) -> Result<(), CareError> {
+    /// The data directory, locked. One that is new, or lost, gets its keys from the first copy that has them.
+    fn directory(&self) -> Result<Existing, CareError> {
         if is_there(&self.data_dir.join("origin")) {
-            return Ok(());
+            return Ok(Existing::open(&self.data_dir)?);
         }
         let has_key = |folder: &&Path| is_there(&folder.join("ledger.key")) && PublicKeys::read(folder).is_ok();
         let Some(folder) = self.from.iter().map(Path::new).find(has_key) else {
@@ -163,20 +180,23 @@ impl Restore {
         };
         let make = fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.data_dir);
         make.map_err(CareError::io(&self.data_dir))?;
+        let lock = lock(&self.data_dir)?;
+        // Before the keys: with them, and without this, a server would begin a second log.
+        note_begun(&self.data_dir)?;
         for (name, mode) in keys::files(true).chain([("token", 0o600), ("origin", 0o644)]) {
             copy_file(&folder.join(name), &self.data_dir.join(name), mode)?;
         }
-        Ok(sync(&self.data_dir)?)
+        sync(&self.data_dir)?;
+        Ok(Existing::locked(&self.data_dir, lock)?)
     }
 
     /// Those that were named, and at last what is left of the database.
-    fn copies(&self, directory: &Existing, keys: &PublicKeys) -> Result<Vec<Copy>, CareError> {
+    fn copies(&self, database: &Path, keys: &PublicKeys) -> Result<Vec<Copy>, CareError> {
         let mut copies = self.from.iter().map(|at| Copy::open(at, keys)).collect::<Result<Vec<_>, _>>()?;
-        let database = directory.database();
-        if is_there(&database) {
+        if is_there(database) {
             let notes = tempfile::tempdir().map_err(CareError::io(&std::env::temp_dir()))?;
-            match RocksStore::open_read_only(&database, notes.path()) {
-                Ok(store) => copies.push(Copy::database(&database, store, keys)),
+            match RocksStore::open_read_only(database, notes.path()) {
+                Ok(store) => copies.push(Copy::database(database, store, keys)),
                 Err(error) => eprintln!("tagledgerd: left out: {error}"),
             }
         }
@@ -204,15 +224,31 @@ impl Restore {
     }
 }
 
+/// Where the database is, or is to be: a link to another disk stays what it is.
+fn real_place(database: &Path) -> Result<PathBuf, CareError> {
+    if !database.is_symlink() {
+        return Ok(database.to_owned());
+    }
+    fs::canonicalize(database).map_err(|_| CareError::LostLink(database.display().to_string()))
+}
+
+/// Says, durably, that the log has a first entry: without its database it is not begun anew.
+pub(super) fn note_begun(directory: &Path) -> Result<(), CareError> {
+    write_synced(&directory.join("begun"), b"", 0o644)?;
+    Ok(sync(directory)?)
+}
+
 /// Puts a database into the place of another, which stays beside it. Returns where.
 fn take_its_place(made: &Path, database: &Path) -> Result<Option<PathBuf>, CareError> {
     let mut kept = None;
     if is_there(database) {
-        let free = (1..).map(|number| database.with_file_name(format!("db.before-restore-{number}")));
+        let name = database.file_name().unwrap_or_default().to_string_lossy();
+        let free = (1..).map(|number| database.with_file_name(format!("{name}.before-restore-{number}")));
         let free = free.into_iter().find(|path| !is_there(path)).expect("numbers do not end");
         fs::rename(database, &free).map_err(CareError::io(database))?;
         kept = Some(free);
     }
     fs::rename(made, database).map_err(CareError::io(made))?;
+    sync(database.parent().unwrap_or(Path::new("/")))?;
     Ok(kept)
 }

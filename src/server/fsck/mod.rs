@@ -16,7 +16,8 @@ use crate::engine::check::{Damage, Findings, Tell, check};
 use crate::engine::derive::DeriveError;
 use crate::ledger::checkpoint::{Checkpoint, CheckpointError};
 use crate::store::rocks::{OpenError, RocksStore};
-use crate::store::{CommitError, ReadError};
+use crate::store::rows::{self, FORMAT, OlderFormat};
+use crate::store::{CommitError, Read as _, ReadError, Table};
 pub use show::Progress;
 
 /// Why a ledger can't be checked, rebuilt, backed up or restored.
@@ -68,6 +69,43 @@ pub enum CareError {
         /// Those of the mark.
         known: u64,
     },
+    /// The folder of the backup is being written to, or looked at.
+    #[error(
+        "the backup in {path} is in use by {holder}; wait until that has ended, or choose another folder with --to"
+    )]
+    BackupInUse {
+        /// The folder.
+        path: String,
+        /// Who uses it.
+        holder: String,
+    },
+    /// More may have been signed than anything here knows of.
+    #[error(
+        "the newest checkpoint that is known here ({by}) is over {size} entries, and more may have been acknowledged after it: the ledger was not stopped in order, or the copies are of before. To go on from less than was signed would be a second history. Ask clients, mirrors, auditors and witnesses for the newest checkpoint that they saw (clients keep one in their trust folder), and give it with --checkpoint FILE, also if it is this one; or go on under another name: --new-origin NAME --into DIR. Nothing was changed"
+    )]
+    MayBeBehind {
+        /// Where it is from.
+        by: String,
+        /// Its entries.
+        size: u64,
+    },
+    /// More was recorded than any checkpoint here is over.
+    #[error(
+        "{copy} has entry {size}, which the ledger signed, and the newest checkpoint that is known here ({by}) is over {size} entries only: more was recorded after it. Find a newer checkpoint (clients keep one in their trust folder, mirrors and witnesses have theirs), and give it with --checkpoint FILE. Nothing was changed"
+    )]
+    RecordedAfter {
+        /// Which copy.
+        copy: String,
+        /// Where the checkpoint is from.
+        by: String,
+        /// Its entries.
+        size: u64,
+    },
+    /// The database is elsewhere, and that place is not there.
+    #[error(
+        "{0} is a link that leads nowhere; mount what it leads to, or remove the link to have the database made there"
+    )]
+    LostLink(String),
     /// The new log may not have the name of the old one.
     #[error("the ledger is {0} already: a new origin is another one")]
     SameOrigin(String),
@@ -140,7 +178,8 @@ pub fn checked(
     scratch: &Path,
     tell: &mut Tell<'_>,
 ) -> Result<Findings, CareError> {
-    if !is_there(&directory.database()) {
+    // With this file RocksDB begins a database.
+    if !is_there(&directory.database().join("CURRENT")) {
         if is_there(&directory.path().join(CHECKPOINT)) {
             return checked_backup(directory, scratch, tell);
         }
@@ -190,14 +229,30 @@ pub fn checked_database(
     let notes = room.path().join("notes");
     let found = match RocksStore::open_read_only(path, &notes) {
         Ok(found) => found,
+        Err(error @ OpenError::OlderFormat { .. }) => return Err(error.into()),
         Err(error) => {
             let mut findings = Findings::default();
             findings.tell(around("database", error.to_string(), "a database that RocksDB can open"));
             return Ok(findings);
         }
     };
+    // A flipped bit of this format's number makes no number of an older one.
+    if let Ok(Some((number, _))) = rows::identity(&found)
+        && (1..FORMAT).contains(&number)
+    {
+        let (path, error) = (path.display().to_string(), OlderFormat { found: number });
+        return Err(OpenError::OlderFormat { path, error }.into());
+    }
+    if mark.is_none() && is_empty(&found) {
+        return Ok(Findings::default());
+    }
     let beside = RocksStore::create(&room.path().join("db"))?;
     Ok(check(&found, keys.first(), mark, &beside, tell)?)
+}
+
+/// Its first start was cut short before there was an entry.
+fn is_empty(found: &RocksStore) -> bool {
+    Table::ALL.iter().all(|table| matches!(found.cursor(*table, &[]).seek(&[]), Ok(None)))
 }
 
 /// A folder of its own that is gone afterwards, for its owner alone.

@@ -112,6 +112,12 @@ fn tables(findings: &Findings) -> Vec<(&'static str, Option<u64>, u64)> {
 
 fn verdict(findings: &Findings, vkey: &Vkey, path: &Path) -> String {
     let origin = vkey.origin();
+    if findings.is_whole() && findings.entries == 0 {
+        return format!(
+            "{} is the ledger {origin}, in which nothing is yet: there is nothing to check",
+            path.display()
+        );
+    }
     if findings.is_whole() {
         return format!(
             "{} is whole: {} entries of {origin}, each signed, and every other row is what follows from them",
