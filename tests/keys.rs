@@ -681,11 +681,11 @@ fn an_entry_that_a_replaced_key_signed_is_named_by_fsck_and_a_change_is_alone_in
         // Many at once: those that come after the change are not in its batch.
         let mut waiting = Vec::new();
         for tag in 0..40 {
-            waiting.push(ledger.enqueue(vec![push(&format!("before{tag}"))]).await.expect("there is room"));
+            waiting.push(ledger.enqueue(vec![push(&format!("before{tag}"))], None).await.expect("there is room"));
         }
-        let changed = ledger.enqueue(vec![change]).await.expect("there is room");
+        let changed = ledger.enqueue(vec![change], None).await.expect("there is room");
         for tag in 0..40 {
-            waiting.push(ledger.enqueue(vec![push(&format!("after{tag}"))]).await.expect("there is room"));
+            waiting.push(ledger.enqueue(vec![push(&format!("after{tag}"))], None).await.expect("there is room"));
         }
         let mut last = 0;
         for waiting in waiting {

@@ -160,7 +160,7 @@ impl Copy {
     /// beyond its own is not asked for.
     pub fn has_entry(&self, index: u64, keys: &PublicKeys) -> Result<bool, CopyError> {
         let mut signers = Signers::new(keys.all().cloned());
-        let mut is_ours = |bytes: Vec<u8>| examined(&[bytes], index, &mut signers)[0].is_ok();
+        let is_ours = |bytes: Vec<u8>| examined(&[bytes], index, &mut signers)[0].is_ok();
         match &self.kind {
             Kind::Database(store) => Ok(rows::entry(store, index).is_ok_and(is_ours)),
             Kind::Evidence(entries) => Ok(entries.contains_key(&index)),
