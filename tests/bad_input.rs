@@ -371,7 +371,9 @@ fn enums_without_or_with_an_unknown_value_are_refused() {
             Kind::ManifestDelete(delete) => (delete.disposition, delete.settles) = (value, 0),
             Kind::Deployment(deployment) => deployment.phase = value,
             Kind::Attestation(attestation) => attestation.result = value,
-            Kind::TagObserved(_) | Kind::PolicyChange(_) | Kind::PrincipalChange(_) => unreachable!("has no enum"),
+            Kind::TagObserved(_) | Kind::PolicyChange(_) | Kind::PrincipalChange(_) | Kind::KeyChange(_) => {
+                unreachable!("has no enum")
+            }
         }
         violations(&statement)
     };

@@ -46,7 +46,8 @@ fn open(store: Arc<CrashDisk>, given: &Given) -> Result<Ledger, OpenError> {
     let clock = AtomicU64::new(1_767_225_600_000_000);
     Ledger::open(Options {
         store,
-        skey: rich::skey(),
+        keys: tagledger::engine::signer::only(&rich::skey()),
+        key_overlap_us: 0,
         has_begun: !given.checkpoints.is_empty(),
         // The newest that anybody knows, which is stricter than any high-water mark.
         high_water: given.checkpoints.last().cloned(),

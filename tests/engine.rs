@@ -38,7 +38,8 @@ fn open_at(store: &Arc<MemoryStore>, clock: impl Fn() -> u64 + Send + Sync + 'st
 fn open_with(store: Arc<dyn Store>, clock: impl Fn() -> u64 + Send + Sync + 'static) -> Result<Ledger, OpenError> {
     Ledger::open(Options {
         store,
-        skey: skey(),
+        keys: tagledger::engine::signer::only(&skey()),
+        key_overlap_us: 0,
         has_begun: false,
         high_water: None,
         clock: Arc::new(clock),
@@ -169,7 +170,8 @@ async fn a_clock_that_stands_still_is_an_alarm_after_a_while() {
     let reading = Arc::clone(&clock);
     let ledger = Ledger::open(Options {
         store: Arc::clone(&store) as Arc<dyn Store>,
-        skey: skey(),
+        keys: tagledger::engine::signer::only(&skey()),
+        key_overlap_us: 0,
         has_begun: false,
         high_water: None,
         clock: Arc::new(move || reading.load(Ordering::SeqCst)),
@@ -233,7 +235,11 @@ async fn a_store_that_contradicts_itself_is_not_opened() {
     assert!(cut.as_deref().is_some_and(|text| text.contains("table subjects is damaged")), "{cut:?}");
     let other_key = Ledger::open(Options {
         store: Arc::new(store.reopen()),
-        skey: Skey::from_seed("engine.example/test".parse().expect("an origin"), &[6; 32]),
+        keys: tagledger::engine::signer::only(&Skey::from_seed(
+            "engine.example/test".parse().expect("an origin"),
+            &[6; 32],
+        )),
+        key_overlap_us: 0,
         has_begun: true,
         high_water: None,
         clock: Arc::new(|| 1),
@@ -242,7 +248,8 @@ async fn a_store_that_contradicts_itself_is_not_opened() {
     assert!(matches!(other_key.err(), Some(OpenError::Checkpoint(_))));
     let lost = Ledger::open(Options {
         store: Arc::new(MemoryStore::default()),
-        skey: skey(),
+        keys: tagledger::engine::signer::only(&skey()),
+        key_overlap_us: 0,
         has_begun: true,
         high_water: None,
         clock: Arc::new(|| 1),

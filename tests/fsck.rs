@@ -14,7 +14,7 @@ use std::sync::Arc;
 use random::Random;
 use tagledger::engine::check::{Findings, check, compare};
 use tagledger::engine::clock::Bounds;
-use tagledger::engine::derive::examined;
+use tagledger::engine::derive::{Signers, examined};
 use tagledger::engine::{Ledger, Options};
 use tagledger::ledger::checkpoint::Checkpoint;
 use tagledger::server::data_dir::Existing;
@@ -31,7 +31,8 @@ fn open(store: Arc<dyn Store>) -> Ledger {
     let tick = move || clock.fetch_add(1_000_000, std::sync::atomic::Ordering::SeqCst);
     Ledger::open(Options {
         store,
-        skey: rich::skey(),
+        keys: tagledger::engine::signer::only(&rich::skey()),
+        key_overlap_us: 0,
         has_begun: false,
         high_water: None,
         clock: Arc::new(tick),
@@ -163,7 +164,8 @@ fn every_flipped_bit_of_every_entry_is_found_by_its_own_signature() {
         let index = rows::index_of(&key).expect("an index");
         let all: Vec<Vec<u8>> = flips(&[], &value).map(|(_, value)| value).collect();
         for bytes in &all {
-            let result = examined(std::slice::from_ref(bytes), index, &rich::skey().vkey());
+            let mut signers = Signers::new([rich::skey().vkey()]);
+            let result = examined(std::slice::from_ref(bytes), index, &mut signers);
             assert!(result[0].is_err(), "entry {index}");
         }
         flipped += all.len();

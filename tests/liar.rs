@@ -32,6 +32,7 @@ use tagledger::engine::known::Known;
 use tagledger::engine::plan::{Base, plan};
 use tagledger::ledger::checkpoint::Checkpoint;
 use tagledger::ledger::entry::{Body, SignedEntry, entry_hash, sign_record};
+use tagledger::ledger::keys::Chain;
 use tagledger::ledger::map::Top;
 use tagledger::ledger::merkle::Tree;
 use tagledger::ledger::names::TagRef;
@@ -700,6 +701,7 @@ fn forgetting(stage: &Stage, subject: &Subject, statements: &[proto::Statement])
         last_time_us: head.recorded_at_us,
         policy: &Policy::default(),
         principals: &Arc::default(),
+        keys: &Arc::new(Chain::of(skey().vkey())),
         seal: &skey(),
     };
     let reading_us = head.recorded_at_us + 1_000_000;

@@ -126,7 +126,8 @@ impl Stage {
         let origin = "ledger.example/panics".parse().expect("an origin");
         let ledger = Ledger::open(Options {
             store: Arc::clone(&store) as Arc<dyn Store>,
-            skey: Skey::from_seed(origin, &[5; 32]),
+            keys: tagledger::engine::signer::only(&Skey::from_seed(origin, &[5; 32])),
+            key_overlap_us: 0,
             has_begun: false,
             high_water: None,
             clock: Arc::new(clock::system_clock),
@@ -291,6 +292,7 @@ fn questions() -> Vec<(&'static str, Vec<u8>)> {
         ("QueryService/GetPolicy", proto::GetPolicyRequest::default().encode_to_vec()),
         ("QueryService/ListPrincipalChanges", proto::ListPrincipalChangesRequest::default().encode_to_vec()),
         ("QueryService/ProveSubject", subject.encode_to_vec()),
+        ("LogService/GetKeys", proto::GetKeysRequest {}.encode_to_vec()),
     ]
 }
 

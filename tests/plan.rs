@@ -107,6 +107,7 @@ struct Log {
     last_time_us: u64,
     policy: Policy,
     principals: std::sync::Arc<tagledger::ledger::principals::Principals>,
+    keys: std::sync::Arc<tagledger::ledger::keys::Chain>,
     skey: Skey,
 }
 
@@ -122,6 +123,7 @@ impl Log {
             last_time_us: 0,
             policy: Policy::default(),
             principals: std::sync::Arc::default(),
+            keys: std::sync::Arc::new(tagledger::ledger::keys::Chain::of(skey().vkey())),
             skey: skey(),
         };
         let genesis = plan_genesis(&log.base(), 1_000).expect("planned");
@@ -141,6 +143,7 @@ impl Log {
             last_time_us: self.last_time_us,
             policy: &self.policy,
             principals: &self.principals,
+            keys: &self.keys,
             seal: &self.skey,
         }
     }

@@ -158,6 +158,7 @@ async fn reads(channel: &Channel, token: &str) -> BTreeMap<&'static str, Code> {
         };
     }
     ask!(log.get_ledger, proto::GetLedgerRequest {});
+    ask!(log.get_keys, proto::GetKeysRequest {});
     ask!(log.get_checkpoint, proto::GetCheckpointRequest {});
     ask!(log.get_consistency_proof, proto::GetConsistencyProofRequest { first: 1, second: 3 });
     ask!(log.get_entry, proto::GetEntryRequest { by: Some(proto::get_entry_request::By::Index(0)) });
@@ -186,7 +187,7 @@ async fn reads(channel: &Channel, token: &str) -> BTreeMap<&'static str, Code> {
 }
 
 /// What it takes to check a receipt.
-const FOR_ALL_PRINCIPALS: [&str; 3] = ["get_ledger", "get_checkpoint", "get_consistency_proof"];
+const FOR_ALL_PRINCIPALS: [&str; 4] = ["get_ledger", "get_keys", "get_checkpoint", "get_consistency_proof"];
 
 async fn http(address: SocketAddr, path: &str, token: &str) -> u16 {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};

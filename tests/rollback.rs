@@ -51,7 +51,8 @@ fn refusal(data_dir: &Path) -> String {
 fn mark(data_dir: &Path) -> (String, Checkpoint) {
     let note = fs::read_to_string(data_dir.join("high-water")).expect("a mark");
     let vkey = fs::read_to_string(data_dir.join("ledger.vkey")).expect("a key");
-    let checkpoint = Checkpoint::open(&note, &vkey.trim().parse().expect("a key")).expect("signed");
+    let checkpoint =
+        Checkpoint::open(&note, &vkey.trim().parse::<tagledger::ledger::note::Vkey>().expect("a key")).expect("signed");
     (note, checkpoint)
 }
 

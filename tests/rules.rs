@@ -1329,7 +1329,8 @@ impl World {
                     | Subject::Digest(_)
                     | Subject::Workload(_)
                     | Subject::Policy
-                    | Subject::Principals => {
+                    | Subject::Principals
+                    | Subject::Keys => {
                         continue;
                     }
                 };

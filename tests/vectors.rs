@@ -27,6 +27,8 @@ mod principals;
 mod refused;
 #[path = "vectors/replay.rs"]
 mod replay;
+#[path = "vectors/succession.rs"]
+mod succession;
 #[path = "vectors/values.rs"]
 mod values;
 
@@ -73,6 +75,7 @@ fn the_files_are_what_this_program_writes() {
         ("tiles.json", tiles()),
         ("evidence.json", evidence::evidence()),
         ("replay.json", replay::replay()),
+        ("succession.json", succession::succession()),
     ];
     let mut differing = Vec::new();
     for (name, content) in files {
@@ -243,6 +246,7 @@ fn subjects() -> Value {
         (Subject::WorkloadsOf("prod".into()), vec!["prod"]),
         (Subject::Policy, vec![]),
         (Subject::Principals, vec![]),
+        (Subject::Keys, vec![]),
     ];
     let shown = of_each_kind.into_iter().map(|(subject, components)| {
         json!({
@@ -609,6 +613,9 @@ fn fields(statement: &proto::Statement) -> Value {
             }),
         ),
         Kind::PolicyChange(m) => ("policy_change", json!({ "policy": m.policy })),
+        Kind::KeyChange(m) => {
+            ("key_change", json!({ "vkey": m.vkey, "replaces": m.replaces, "consent": hex::encode(&m.consent) }))
+        }
         Kind::PrincipalChange(m) => {
             let change = match m.change.as_ref().expect("set") {
                 principal_change::Change::Revocation(_) => json!({ "name": m.name, "revocation": {} }),

@@ -25,6 +25,7 @@ const WEBHOOK: usize = 8 << 20;
 fn need_of(path: &str) -> Need {
     match path {
         "/tagledger.v1.LogService/GetLedger"
+        | "/tagledger.v1.LogService/GetKeys"
         | "/tagledger.v1.LogService/GetCheckpoint"
         | "/tagledger.v1.LogService/GetConsistencyProof"
         | "/checkpoint" => Need::Known,

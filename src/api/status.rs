@@ -41,6 +41,11 @@ pub fn of_append(error: &AppendError) -> Status {
             let violation = Violation::new("event_id", "EVENT_ID_TAKEN", message).at_statement(*position, *of);
             bad_request(Code::AlreadyExists, rejected.to_string(), &[violation])
         }
+        AppendError::Rejected(Rejected::Keys { position, of, error }) => {
+            let violation = Violation::new("key_change", "REFUSED", format!("is refused: {error}"));
+            bad_request(Code::FailedPrecondition, error.to_string(), &[violation.at_statement(*position, *of)])
+        }
+        AppendError::Rejected(Rejected::ChangingKey) => retry(Code::Aborted, error.to_string()),
         AppendError::Rejected(Rejected::Changed { .. }) => Status::aborted(error.to_string()),
         AppendError::Rejected(Rejected::Held { tag, index }) => {
             let holder = [("tag", tag.clone()), ("index", index.to_string())];

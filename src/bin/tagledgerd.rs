@@ -13,6 +13,7 @@ use tagledger::server::copies::restore::{Anew, Restore};
 use tagledger::server::data_dir::DataDir;
 use tagledger::server::fsck::Fsck;
 use tagledger::server::gateway::{self, Settings};
+use tagledger::server::keys;
 use tagledger::server::over_grpc::LedgerSettings;
 use tagledger::server::panics;
 use tagledger::server::scan::{self, Span};
@@ -164,10 +165,29 @@ enum Command {
         #[arg(long, value_name = "DIR")]
         into: PathBuf,
     },
+    /// Change the key that the ledger signs with.
+    #[command(subcommand)]
+    Key(KeyCommand),
     /// Make a data directory with origin, keys and first token, and print the verifier key.
     Init {
         #[command(flatten)]
         place: Place,
+    },
+}
+
+#[derive(Subcommand)]
+enum KeyCommand {
+    /// Make the key that is to follow the one in force, and print what announces it.
+    ///
+    /// The private key joins the others in ledger.key. Nothing changes until an admin records the change with `tagledger key announce`;
+    /// the service, which need not be restarted, signs with the new key from then on. Run again before that, it prints the same.
+    #[command(
+        after_help = "Example:\n  tagledgerd key prepare --data-dir ./ledger\n  tagledger key announce CmsK...\n\nBack up ledger.key in between: once the change is recorded, the ledger can't go on without the new key. The old one\nsigns checkpoints too for [keys] overlap_days, and is then removed. See docs/OPERATIONS.md, \"Another key\"."
+    )]
+    Prepare {
+        /// Data directory of the ledger, which may run
+        #[arg(long, value_name = "DIR", env = "TAGLEDGER_DATA_DIR", default_value = "tagledger-data")]
+        data_dir: PathBuf,
     },
 }
 
@@ -360,6 +380,12 @@ fn run(command: Command) -> Result<ExitCode, ServeError> {
             let state = if data_dir.is_new() { "made" } else { "was there already" };
             println!("{} {state}", data_dir.path().display());
             println!("{}", data_dir.take_key().vkey());
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Key(KeyCommand::Prepare { data_dir }) => {
+            let (vkey, change) = keys::prepare(&data_dir)?;
+            eprintln!("prepared {vkey}; back up {}/ledger.key, and then announce it, as an admin:", data_dir.display());
+            println!("tagledger key announce {change}");
             Ok(ExitCode::SUCCESS)
         }
         Command::Fsck { ledger, scratch, json } => {

@@ -13,6 +13,7 @@ use super::show::{outcome_name, verdict, words};
 use super::table::Rows;
 use super::{Ending, Failure, Globals, Outcome, Output, complain, json, print};
 use crate::client::audit::{self, AuditError, Audited, StateFile};
+use crate::ledger::keys::Keys as _;
 use crate::proto;
 
 /// Between two lines on how far it got, where no bar can be drawn.
@@ -71,29 +72,26 @@ impl std::convert::From<AuditError> for Failure {
 
 impl Audit {
     pub(super) async fn run(self, globals: &Globals) -> Outcome {
-        let last =
-            |vkey: &crate::ledger::note::Vkey| Ok::<_, Failure>(globals.trust_folder()?.audit_state(vkey.origin()));
         let ledger = globals.open().await?;
-        let vkey = ledger.vkey();
+        let keys = ledger.keys();
+        let origin = keys.first().origin();
+        let last = || Ok::<_, Failure>(globals.trust_folder()?.audit_state(origin));
         let file = match &self.state {
             Some(path) => path.clone(),
-            None => last(vkey)?,
+            None => last()?,
         };
-        let file = StateFile::at(file, vkey)?;
+        let file = StateFile::at(file, &*keys)?;
         let from = match &self.from {
             None => None,
             Some(From::File(path)) => {
                 let missing = || Failure::Operational(format!("there is no file {}", path.display()));
-                Some((path.clone(), audit::load(path, vkey)?.ok_or_else(missing)?))
+                Some((path.clone(), audit::load(path, &*keys)?.ok_or_else(missing)?))
             }
             Some(From::Last) => {
-                let path = last(vkey)?;
-                let loaded = audit::load(&path, vkey)?;
+                let path = last()?;
+                let loaded = audit::load(&path, &*keys)?;
                 if loaded.is_none() {
-                    complain(&format!(
-                        "no earlier audit of {} is kept; this one begins with the first entry",
-                        vkey.origin()
-                    ));
+                    complain(&format!("no earlier audit of {} is kept; this one begins with the first entry", origin));
                 }
                 loaded.map(|loaded| (path, loaded))
             }
@@ -144,7 +142,7 @@ impl Progress {
 fn text(audited: &Audited, path: &str) -> String {
     let counts = audited.counts;
     let mut rows = Rows::list();
-    rows.field("log", audited.vkey.origin());
+    rows.field("log", audited.keys.first().origin());
     rows.field("entries", audited.checkpoint.size);
     rows.field(
         "audited",
@@ -192,8 +190,8 @@ fn document(audited: &Audited, path: &str) -> serde_json::Value {
             "state": path,
         },
         "verification": {
-            "origin": audited.vkey.origin().as_str(),
-            "vkey": audited.vkey.to_string(),
+            "origin": audited.keys.first().origin().as_str(),
+            "vkey": audited.keys.newest().to_string(),
             "checkpoint": {
                 "size": checkpoint.size,
                 "root": hex::encode(checkpoint.root),

@@ -9,8 +9,10 @@ use crate::client::ClientError;
 use crate::client::saved::{self, SavedError};
 use crate::client::trust::TrustFolder;
 use crate::ledger::answer::{AnswerError, Claimed, Proven};
-use crate::ledger::evidence::{VerifiedEntries, check_same_log};
-use crate::ledger::note::Vkey;
+use crate::ledger::checkpoint::CheckpointError;
+use crate::ledger::evidence::{EvidenceError, VerifiedEntries, check_same_log};
+use crate::ledger::keys::{Chain, Keys as _};
+use crate::ledger::note::{NoteError, Vkey};
 
 /// Check a saved answer, without any server
 #[derive(Debug, Args)]
@@ -36,7 +38,7 @@ pub(super) struct Verify {
 struct Loaded {
     path: PathBuf,
     claimed: Claimed,
-    vkey: Vkey,
+    keys: Chain,
     trust: Option<TrustFolder>,
 }
 
@@ -44,20 +46,30 @@ impl Verify {
     pub(super) fn run(self, globals: &Globals) -> Outcome {
         let one = Loaded::new(&self.file, globals)?;
         let Some(against) = &self.against else {
-            let answer = one.claimed.check(&one.vkey).map_err(|error| one.wrong(&error))?;
+            let answer = one.claimed.check(&one.keys).map_err(|error| one.wrong(&error))?;
             one.compare_with_memory(&answer.entries)?;
             return show::answer(&answer, &self.output);
         };
-        let other = Loaded::new(against, globals)?;
-        if one.vkey != other.vkey {
+        let mut one = one;
+        let mut other = Loaded::new(against, globals)?;
+        let both = one.keys.clone().longer(other.keys.clone());
+        if one.keys.first().origin() != other.keys.first().origin() {
             return Err(Failure::Usage(format!(
                 "{} is of {}, and {} of {}: only evidence of one ledger can contradict itself",
                 one.path.display(),
-                one.vkey,
+                one.keys.first(),
                 other.path.display(),
-                other.vkey
+                other.keys.first()
             )));
         }
+        one.keys = both.map_err(|error| {
+            Failure::Verification(format!(
+                "MISBEHAVIOUR: {error}. {} and {} show one each. Keep both, and ask the operator",
+                one.path.display(),
+                other.path.display()
+            ))
+        })?;
+        other.keys = one.keys.clone();
         // Whether they answer their questions does not matter: what they show is signed.
         let (mine, theirs) = (one.prove()?, other.prove()?);
         let pairs = [(&mine, &mine), (&theirs, &theirs), (&mine, &theirs)];
@@ -65,7 +77,7 @@ impl Verify {
             Some(contradiction) => Err(Failure::Verification(format!(
                 "MISBEHAVIOUR: {} contradicts itself: {contradiction}. Each file verifies by itself under its key; together \
                  {} and {} prove this to anyone. Keep both, and ask the operator",
-                one.vkey.origin(),
+                one.keys.first().origin(),
                 one.path.display(),
                 other.path.display()
             ))),
@@ -92,34 +104,57 @@ impl Loaded {
                 (pinned_key(&trust, &claimed)?, Some(trust))
             }
         };
-        Ok(Self { path: path.to_owned(), claimed, vkey, trust })
+        let keys = keys_of(path, &claimed, vkey, trust.as_ref())?;
+        Ok(Self { path: path.to_owned(), claimed, keys, trust })
     }
 
     /// Verifies the evidence, whatever it answers.
     fn prove(&self) -> Result<Proven, Failure> {
-        let proven = self.claimed.prove(&self.vkey).map_err(|error| self.wrong(&error))?;
+        let proven = self.claimed.prove(&self.keys).map_err(|error| self.wrong(&error))?;
         self.compare_with_memory(&proven.entries)?;
         Ok(proven)
     }
 
     fn wrong(&self, error: &AnswerError) -> Failure {
-        Failure::Verification(format!("{}: {error}", self.path.display()))
+        let is_unsigned = matches!(
+            error,
+            AnswerError::Evidence(EvidenceError::Checkpoint(CheckpointError::Note(NoteError::NotSigned(_))))
+        );
+        let hint = if is_unsigned && self.keys.later().is_empty() {
+            "; if the ledger has changed its key, `tagledger key show` follows from one to the other"
+        } else {
+            ""
+        };
+        Failure::Verification(format!("{}: {error}{hint}", self.path.display()))
     }
 
     /// Without a server only checkpoints of one size can be compared.
     fn compare_with_memory(&self, entries: &VerifiedEntries) -> Result<(), Failure> {
         let Some(trust) = &self.trust else { return Ok(()) };
-        let Some(remembered) = trust.checkpoint(&self.vkey).map_err(ClientError::from)? else { return Ok(()) };
+        let Some(remembered) = trust.checkpoint(&self.keys).map_err(ClientError::from)? else { return Ok(()) };
         let checkpoint = entries.checkpoint();
         if checkpoint.size != remembered.checkpoint.size {
             return Ok(());
         }
         check_same_log(&remembered.checkpoint, checkpoint, &[]).map_err(|error| {
-            match trust.keep_fork(self.vkey.origin(), &remembered, entries.note()) {
-                Ok(kept) => ClientError::Fork { origin: self.vkey.origin().to_string(), error, kept }.into(),
+            match trust.keep_fork(self.keys.first().origin(), &remembered, entries.note()) {
+                Ok(kept) => ClientError::Fork { origin: self.keys.first().origin().to_string(), error, kept }.into(),
                 Err(failed) => ClientError::from(failed).into(),
             }
         })
+    }
+}
+
+/// The keys of the log, as far as the file, or what was kept before, shows how they follow from the trusted one.
+fn keys_of(path: &Path, claimed: &Claimed, trusted: Vkey, trust: Option<&TrustFolder>) -> Result<Chain, Failure> {
+    let wrong = |error: String| Failure::Verification(format!("{}: the keys in it: {error}", path.display()));
+    let shown = claimed.keys.as_ref().map(|evidence| Chain::follow(evidence, &trusted));
+    let shown = shown.transpose().map_err(|error| wrong(error.to_string()))?;
+    let kept = trust.map_or(Ok(None), |trust| trust.keys(&trusted)).map_err(ClientError::from)?;
+    match (shown, kept) {
+        (Some(shown), Some((kept, _))) => shown.longer(kept).map_err(|error| wrong(error.to_string())),
+        (Some(keys), None) | (None, Some((keys, _))) => Ok(keys),
+        (None, None) => Ok(Chain::of(trusted)),
     }
 }
 

@@ -9,6 +9,7 @@ use crate::client::Receipt;
 use crate::ledger::answer::{Answer, Finding, History, Place, State, Verdict, subject_words};
 use crate::ledger::entry::Body;
 use crate::ledger::evidence::VerifiedEntry;
+use crate::ledger::keys::{Chain, Keys as _};
 use crate::ledger::names::Digest;
 use crate::ledger::statement::{Disposition, Kind, Phase, Statement};
 use crate::ledger::subject::{Subject, digest_of, named_by, place_of, tag_of};
@@ -164,7 +165,8 @@ fn statement(statement: &Statement) -> Value {
         Kind::TagObserved { .. }
         | Kind::Attestation { .. }
         | Kind::PolicyChange { .. }
-        | Kind::PrincipalChange { .. } => (None, None),
+        | Kind::PrincipalChange { .. }
+        | Kind::KeyChange { .. } => (None, None),
     };
     let principal = match &statement.kind {
         Kind::PrincipalChange { change } => Some(super::principal::change_json(change)),
@@ -175,7 +177,7 @@ fn statement(statement: &Statement) -> Value {
         _ => None,
     };
     let policy = if let Kind::PolicyChange { policy, .. } = &statement.kind { Some(policy.text()) } else { None };
-    json!({
+    let mut document = json!({
         "repository": place_of(statement).map(|(registry, repository)| repository_words(&registry, &repository)),
         "tag": tag_of(statement).map(|tag| tag.tag.to_string()),
         "digest": digest_of(statement).map(Digest::as_str),
@@ -202,7 +204,12 @@ fn statement(statement: &Statement) -> Value {
         "ci_run": message.ci_run,
         "trace_id": message.trace_id,
         "attributes": message.attributes.iter().map(|a| (a.key.clone(), a.value.clone().into())).collect::<serde_json::Map<_, _>>(),
-    })
+    });
+    if let Kind::KeyChange { change } = &statement.kind {
+        document["key_change"] =
+            json!({ "vkey": change.vkey().to_string(), "replaces": change.replaces().to_string() });
+    }
+    document
 }
 
 /// A file that holds.
@@ -215,9 +222,19 @@ pub(super) fn agreement(files: [Value; 2]) -> Value {
     json!({ "contradiction": null, "files": files })
 }
 
+/// The keys of a ledger, each with the first entry that it signs, and the entry that announced it.
+pub(super) fn keys(keys: &Chain) -> Value {
+    let first = json!({ "vkey": keys.first().to_string(), "from": 0, "announced_in": null });
+    let later = keys
+        .later()
+        .iter()
+        .map(|link| json!({ "vkey": link.vkey.to_string(), "from": link.from, "announced_in": link.announced_in() }));
+    std::iter::once(first).chain(later).collect()
+}
+
 fn verification(answer: &Answer, verdict: &Verdict) -> Value {
     let (vkey, checkpoint) = (answer.entries.vkey(), answer.entries.checkpoint());
-    json!({
+    let mut document = json!({
         "origin": vkey.origin().as_str(),
         "vkey": vkey.to_string(),
         "checkpoint": {
@@ -230,5 +247,9 @@ fn verification(answer: &Answer, verdict: &Verdict) -> Value {
         "checked": verdict.checked,
         "proven": verdict.proven,
         "unproven": verdict.unproven,
-    })
+    });
+    if !answer.entries.keys().later().is_empty() {
+        document["keys"] = keys(answer.entries.keys());
+    }
+    document
 }

@@ -10,6 +10,7 @@ mod diff;
 mod digest;
 mod doc;
 mod json;
+mod key;
 mod log;
 mod name;
 mod policy;
@@ -142,6 +143,9 @@ enum Command {
     /// Show and change who may state what
     #[command(subcommand)]
     Principal(principal::Command),
+    /// Show the ledger's keys, and announce another one
+    #[command(subcommand)]
+    Key(key::Command),
     /// Prove that an entry is in the log
     Prove(log::Prove),
     /// Check a saved answer, without any server
@@ -265,6 +269,7 @@ async fn run_command(cli: Cli) -> Outcome {
         Command::Diff(diff) => diff.run(&globals).await,
         Command::Entry(entry) => entry.run(&globals).await,
         Command::Principal(command) => command.run(&globals).await,
+        Command::Key(command) => command.run(&globals).await,
         Command::Prove(prove) => prove.run(&globals).await,
         Command::Verify(verify) => verify.run(&globals),
         Command::Audit(audit) => audit.run(&globals).await,

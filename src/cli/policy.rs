@@ -16,6 +16,7 @@ use super::{Answering, Ending, Failure, Globals, Outcome, Output, complain, json
 use crate::client::audit::{Audited, StateFile};
 use crate::ledger::answer::{Answer, Question};
 use crate::ledger::entry::Body;
+use crate::ledger::keys::Keys as _;
 use crate::ledger::names::{Registry, Repository, TagRef};
 use crate::ledger::policy::import::{Format, Place, import};
 use crate::ledger::policy::{Change, Outlook, Policy, difference};
@@ -201,8 +202,8 @@ impl Test {
             return Ok(Ending::Answered);
         }
         let ledger = globals.open().await?;
-        let vkey = ledger.vkey();
-        let file = StateFile::at(globals.trust_folder()?.audit_state(vkey.origin()), vkey)?;
+        let keys = ledger.keys();
+        let file = StateFile::at(globals.trust_folder()?.audit_state(keys.first().origin()), &*keys)?;
         let mut audit = ledger.audit(None).await?;
         audit.also_judge_by(policy);
         let progress = Progress::new(audit.size(), audit.end());
@@ -408,8 +409,8 @@ fn document(audited: &Audited, what_if: &WhatIf) -> Value {
             "judgements": what_if.judgements.iter().map(judged).collect::<Vec<_>>(),
         },
         "verification": {
-            "origin": audited.vkey.origin().as_str(),
-            "vkey": audited.vkey.to_string(),
+            "origin": audited.keys.first().origin().as_str(),
+            "vkey": audited.keys.newest().to_string(),
             "size": audited.checkpoint.size,
             "checked": verdict.checked,
             "proven": verdict.proven,

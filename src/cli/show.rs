@@ -354,6 +354,10 @@ fn add_record(rows: &mut Rows, record: &proto::Record, statement: &Statement) {
     if let Kind::PrincipalChange { change } = &statement.kind {
         principal::change_rows(rows, change);
     }
+    if let Kind::KeyChange { change } = &statement.kind {
+        rows.field("new key", change.vkey());
+        rows.field("replaces", change.replaces());
+    }
     rows.field("principal", &record.principal);
     rows.field("assurance", assurance_name(record.assurance()));
     rows.field("signed by", record.producer.as_ref().map_or("", |producer| &producer.key_id));
@@ -421,6 +425,9 @@ fn about(statement: &Statement) -> String {
         Kind::Deployment { workload, .. } => subject_words(&Subject::Workload(workload.clone())),
         Kind::Attestation { digest } => digest.to_string(),
         Kind::PolicyChange { .. } => subject_words(&Subject::Policy),
+        Kind::KeyChange { change } => {
+            format!("{} to {}", hex::encode(change.replaces().hash()), hex::encode(change.vkey().hash()))
+        }
         Kind::PrincipalChange { change } => match change.principal() {
             Some(_) => change.name().to_owned(),
             None => format!("{} (revoked)", change.name()),

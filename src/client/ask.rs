@@ -10,6 +10,7 @@ use super::{ClientError, RemoteLedger, saved};
 use crate::ledger::answer::{Answer, AnswerError, Claimed, Growth, Part, Question};
 use crate::ledger::checkpoint::Checkpoint;
 use crate::ledger::evidence::hashes;
+use crate::ledger::keys::Keys as _;
 use crate::proto::{self, get_entry_request::By, subject_proof::Terminal};
 
 /// Most items of one page.
@@ -81,13 +82,14 @@ impl RemoteLedger {
 
     /// The answer, and what shows that it is out of date, if it is.
     async fn ask_once(&self, question: &Question) -> Result<((Answer, Claimed), Option<Behind>), ClientError> {
-        let known = self.remembered()?;
+        let known = self.remembered().await?;
         let mut claimed = Claimed::new(question.clone(), self.pages(question).await?);
         claimed.growth = self.growth_of(&claimed.pages).await?;
         if let Question::Inclusion { index, tree_size } = question {
             self.add_inclusion(*index, *tree_size, &mut claimed).await?;
         }
-        let answer = claimed.check(self.vkey()).map_err(|error| self.refused(&claimed, error))?;
+        let answer = self.checked(|keys| claimed.check(keys)).await?.map_err(|error| self.refused(&claimed, error))?;
+        claimed.keys = self.shown_keys();
         // The pages are of one log, up to the largest checkpoint among them; that one must be of the log known so far.
         self.observe(answer.entries.note()).await?;
         let behind = known.map(|known| self.behind(known, &answer, &claimed.pages)).transpose()?.flatten();
@@ -96,7 +98,7 @@ impl RemoteLedger {
 
     /// Keeps what was served: it is signed, and may be a proof of misbehaviour.
     fn refused(&self, claimed: &Claimed, error: AnswerError) -> ClientError {
-        match self.trust_folder().keep_refused(self.vkey().origin(), &saved::to_text(claimed)) {
+        match self.trust_folder().keep_refused(self.keys().first().origin(), &saved::to_text(claimed)) {
             Ok(kept) => ClientError::Refused { error, kept },
             Err(failed) => failed.into(),
         }
@@ -111,7 +113,7 @@ impl RemoteLedger {
     ) -> Result<Option<Behind>, ClientError> {
         for page in pages {
             let note = &page.checkpoint;
-            let size = Checkpoint::open(note, self.vkey())?.size;
+            let size = Checkpoint::open(note, &*self.keys())?.size;
             if size < known.checkpoint.size && answer.could_change_after(size) {
                 return Ok(Some(Behind { known, note: note.clone(), size }));
             }
@@ -167,7 +169,7 @@ impl RemoteLedger {
         let mut growth: Vec<Growth> = Vec::new();
         let mut largest: Option<u64> = None;
         for page in pages {
-            let size = Checkpoint::open(&page.checkpoint, self.vkey())?.size;
+            let size = self.opened(&page.checkpoint).await?.size;
             let before = largest.unwrap_or(size);
             let (older, newer) = (before.min(size), before.max(size));
             if older > 0 && older < newer && !growth.iter().any(|known| known.older == older && known.newer == newer) {
@@ -294,7 +296,7 @@ impl RemoteLedger {
     /// The path of an entry in the tree asked for, and that the checkpoint's tree continues that one.
     async fn add_inclusion(&self, index: u64, asked_size: u64, claimed: &mut Claimed) -> Result<(), ClientError> {
         let note = claimed.pages.first().map_or("", |page| &page.checkpoint);
-        let newest = Checkpoint::open(note, self.vkey())?.size;
+        let newest = self.opened(note).await?.size;
         let tree_size = if asked_size == 0 { newest } else { asked_size };
         let request = proto::GetInclusionProofRequest { index, tree_size };
         claimed.path = hashes(&self.log().get_inclusion_proof(request).await?.into_inner().hashes)?;

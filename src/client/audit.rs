@@ -9,6 +9,7 @@ use std::fs::File;
 use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::credentials::Connection;
@@ -21,9 +22,9 @@ use crate::ledger::answer::Verdict;
 use crate::ledger::checkpoint::Checkpoint;
 use crate::ledger::entry::{EntryError, entry_hash};
 use crate::ledger::evidence::check_same_log;
+use crate::ledger::keys::{Chain, Keys};
 use crate::ledger::merkle::tile::{TILE_WIDTH, Tile};
 use crate::ledger::merkle::{Hash, Tree};
-use crate::ledger::note::Vkey;
 use crate::ledger::policy::Policy;
 use crate::ledger::replay::state::{self, Loaded, StateError};
 use crate::ledger::replay::what_if::WhatIf;
@@ -145,12 +146,12 @@ pub struct StateFile {
 
 impl StateFile {
     /// A place to keep the state of audits of one log. What is there already must be such a state.
-    pub fn at(path: PathBuf, vkey: &Vkey) -> Result<Self, AuditError> {
+    pub fn at(path: PathBuf, keys: &impl Keys) -> Result<Self, AuditError> {
         let size = match File::open(&path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => 0,
             Err(error) => return Err(AuditError::State { path, error: error.into() }),
             Ok(file) => match state::header(file) {
-                Ok(header) if header.vkey == vkey.to_string() => header.size,
+                Ok(header) if header.vkey == keys.first().to_string() => header.size,
                 _ => return Err(AuditError::InTheWay { path }),
             },
         };
@@ -170,12 +171,12 @@ impl StateFile {
 }
 
 /// Reads the state of an earlier audit; none if there is no such file.
-pub fn load(path: &Path, vkey: &Vkey) -> Result<Option<Loaded>, AuditError> {
+pub fn load(path: &Path, keys: &impl Keys) -> Result<Option<Loaded>, AuditError> {
     let wrong = |error: StateError| AuditError::State { path: path.to_owned(), error };
     match File::open(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(wrong(error.into())),
-        Ok(file) => state::load(file, vkey).map(Some).map_err(wrong),
+        Ok(file) => state::load(file, keys).map(Some).map_err(wrong),
     }
 }
 
@@ -184,6 +185,8 @@ pub struct Audit {
     channel: Connection,
     newest: Remembered,
     replay: Replay,
+    /// Followed from the pinned one.
+    keys: Arc<Chain>,
     /// The tree of what was audited earlier.
     earlier: Tree,
 }
@@ -191,8 +194,8 @@ pub struct Audit {
 /// What an audit found: all is as it must be.
 #[derive(Debug, Clone)]
 pub struct Audited {
-    /// The key of the log.
-    pub vkey: Vkey,
+    /// The keys of the log.
+    pub keys: Arc<Chain>,
     /// The signed checkpoint that it went up to.
     pub note: String,
     /// What that says.
@@ -216,13 +219,16 @@ pub struct Audited {
 impl RemoteLedger {
     /// Prepares an audit up to the newest checkpoint. What an earlier audit read must be the beginning of this log.
     pub async fn audit(&self, from: Option<(PathBuf, Loaded)>) -> Result<Audit, AuditError> {
+        // The entries up to it may be signed by a key that was announced since this was opened.
+        self.follow().await?;
         let newest = self.checkpoint().await?;
+        let keys = self.keys();
         let replay = match from {
-            None => Replay::new(self.vkey().clone()),
+            None => Replay::new(keys.first().clone()),
             Some((path, loaded)) => self.go_on(path, loaded, &newest).await?,
         };
         let earlier = replay.log().clone();
-        Ok(Audit { channel: self.channel(), newest, replay, earlier })
+        Ok(Audit { channel: self.channel(), newest, replay, keys, earlier })
     }
 
     async fn go_on(&self, path: PathBuf, loaded: Loaded, newest: &Remembered) -> Result<Replay, AuditError> {
@@ -263,10 +269,10 @@ impl Audit {
 
     /// Audits. Tells how many entries of the log are replayed whenever there are more.
     pub async fn run(self, mut file: StateFile, mut progress: impl FnMut(u64)) -> Result<Audited, AuditError> {
-        let Self { channel, newest: Remembered { note, checkpoint }, mut replay, earlier } = self;
-        let (vkey, counts_before) = (replay.vkey().clone(), replay.counts());
+        let Self { channel, newest: Remembered { note, checkpoint }, mut replay, keys, earlier } = self;
+        let counts_before = replay.counts();
         let mut tiles =
-            tiles_of(replay.size()..checkpoint.size).map(|tile| examined(channel.clone(), vkey.clone(), tile));
+            tiles_of(replay.size()..checkpoint.size).map(|tile| examined(channel.clone(), Arc::clone(&keys), tile));
         let mut keeping = Keeping { due: Instant::now() + KEEP_EVERY };
         let mut fetched = InOrder::new();
         loop {
@@ -289,7 +295,7 @@ impl Audit {
             return Err(AuditError::Checkpoint { lie, difference });
         }
         let audited = Audited {
-            vkey,
+            keys,
             note,
             checkpoint,
             closed_at_us: replay.last_time_us(),
@@ -312,10 +318,10 @@ impl Audit {
 /// A tile's entries, each examined.
 type Bundle = (Tile, Vec<Result<Examined, EntryError>>);
 
-async fn examined(channel: Connection, vkey: Vkey, tile: Tile) -> Result<Bundle, TileError> {
+async fn examined(channel: Connection, keys: Arc<Chain>, tile: Tile) -> Result<Bundle, TileError> {
     let entries = tiles::entries(channel, tile).await?;
     let examined =
-        tokio::task::spawn_blocking(move || entries.iter().map(|entry| examine(entry, &vkey)).collect::<Vec<_>>());
+        tokio::task::spawn_blocking(move || entries.iter().map(|entry| examine(entry, &*keys)).collect::<Vec<_>>());
     Ok((tile, examined.await.expect("an examination does not panic")))
 }
 
@@ -384,15 +390,16 @@ async fn difference(channel: &Connection, mut log: Tree, checkpoint: &Checkpoint
 impl Audited {
     /// What was checked, in words.
     pub fn verdict(&self) -> Verdict {
-        let Self { vkey, checkpoint: Checkpoint { size, root }, earlier, subjects, .. } = self;
-        let log = format!("log of {} (key {})", vkey.origin(), hex::encode(vkey.hash()));
+        let Self { keys, checkpoint: Checkpoint { size, root }, earlier, subjects, .. } = self;
+        let log = format!("log of {} ({})", keys.first().origin(), keys.words(*size));
         let what = match earlier {
             0 => format!("the whole {log}"),
             earlier if earlier == size => format!("the {log} holds nothing new"),
             earlier => format!("the {log} from entry {earlier} on"),
         };
         let closed = rfc3339(self.closed_at_us).replace(".000000", "");
-        let checked = format!("{what}, up to the checkpoint of size {size}, closed at {closed}");
+        let checked =
+            format!("{what}, up to the checkpoint of size {size}, closed at {closed}{}", keys.succession(*size));
         let each = |count: u64, one: &str, many: &str| match count {
             1 => format!("the {one}"),
             count => format!("each of the {count} {many}"),
@@ -446,6 +453,7 @@ impl Audited {
 mod tests {
     use super::*;
     use crate::ledger::little_ledger::{LittleLedger, delete, push};
+    use crate::ledger::note::Vkey;
     use crate::proto::Disposition::Happened;
 
     /// A ledger of thirty entries, its vkey, and where an audit may keep its state.

@@ -10,6 +10,7 @@ use super::trust::TrustError;
 use crate::ledger::answer::AnswerError;
 use crate::ledger::checkpoint::CheckpointError;
 use crate::ledger::evidence::{EvidenceError, ForkError};
+use crate::ledger::keys::{ChainError, TwoSuccessors};
 use crate::ledger::note::KeyError;
 
 /// Why a remote ledger gave no answer that can be trusted. [`ClientError::is_verification`] tells a server that could not
@@ -61,7 +62,7 @@ pub enum ClientError {
     /// The server names another key than the pinned one.
     #[error(
         "the key of {server} has changed: pinned is\n  {pinned}\nbut it now presents\n  {presented}\n\
-         Somebody may be impersonating the ledger, or its operator began a new one. Nothing was read. If the operator \
+         The pinned key did not announce it: somebody may be impersonating the ledger, or its operator began a new one. Nothing was read. If the operator \
          confirms the new key, remove the line for this server from {}, and ask again", known_ledgers.display()
     )]
     KeyChanged {
@@ -74,6 +75,21 @@ pub enum ClientError {
         /// Where keys are pinned.
         known_ledgers: PathBuf,
     },
+    /// The keys that the server presents do not follow from the one that is trusted.
+    #[error(
+        "the keys that {server} presents do not follow from the trusted one: {error}. Nothing was read, and the trusted key stays; ask the ledger's operator"
+    )]
+    Keys {
+        /// Which server.
+        server: String,
+        /// Why not.
+        error: Box<ChainError>,
+    },
+    /// One key, followed by two.
+    #[error(
+        "FORK: {0}. Nothing was read; ask the operator and other users of the ledger which of them they were shown"
+    )]
+    TwoSuccessors(#[from] TwoSuccessors),
     /// A checkpoint that is not one of this ledger.
     #[error("the server's checkpoint: {0}")]
     Checkpoint(#[from] CheckpointError),
@@ -147,6 +163,8 @@ impl ClientError {
             | Self::Key(_) => false,
             Self::Trust(error) => error.is_verification(),
             Self::KeyChanged { .. }
+            | Self::Keys { .. }
+            | Self::TwoSuccessors(_)
             | Self::Checkpoint(_)
             | Self::Evidence(_)
             | Self::Answer(_)
@@ -158,6 +176,13 @@ impl ClientError {
     }
 }
 
+impl ClientError {
+    /// No answer came: what a server says has no source.
+    pub(super) fn is_broken_connection(&self) -> bool {
+        matches!(self, Self::Call(status) if std::error::Error::source(&**status).is_some())
+    }
+}
+
 impl From<Status> for ClientError {
     fn from(status: Status) -> Self {
         Self::Call(Box::new(status))
@@ -166,10 +191,12 @@ impl From<Status> for ClientError {
 
 /// The server could not answer now; it did not refuse.
 pub(super) fn is_transient(status: &Status) -> bool {
-    matches!(
-        status.code(),
-        Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled | Code::ResourceExhausted | Code::Aborted
-    )
+    // A connection that broke is no answer. What a server says has no source.
+    std::error::Error::source(status).is_some()
+        || matches!(
+            status.code(),
+            Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled | Code::ResourceExhausted | Code::Aborted
+        )
 }
 
 /// What a terminal does not show, or by which it shows other characters in another order.

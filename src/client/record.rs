@@ -50,8 +50,9 @@ impl RemoteLedger {
         let response = self.appends().append(request).await?.into_inner();
         let receipt = response.receipt.ok_or(ClientError::Incomplete("receipt"))?;
         let evidence = response.evidence.ok_or(ClientError::Incomplete("evidence"))?;
-        let claimed = Claimed::new(Question::Entry { index: receipt.index }, vec![evidence]);
-        let answer = claimed.check(self.vkey())?;
+        let mut claimed = Claimed::new(Question::Entry { index: receipt.index }, vec![evidence]);
+        let answer = self.checked(|keys| claimed.check(keys)).await??;
+        claimed.keys = self.shown_keys();
         let recorded = check_receipt(&receipt, &bytes, size_before, &answer.entries)?;
         self.observe(answer.entries.note()).await?;
         Ok(Receipt { recorded, answer, claimed })

@@ -3,7 +3,7 @@
 //! ```json
 //! { "format": "tagledger-evidence", "version": 2, "checksum": "sha256:…",
 //!   "content": { "question": {…}, "pages": [ {"checkpoint": "…", "entries": […], "proof": […], "subjects": […]} ],
-//!                "growth": [], "path": [] } }
+//!                "growth": [], "path": [], "keys": {…} } }
 //! ```
 //!
 //! `docs/SPEC.md`, "Evidence files", lists every field. Reading one believes nothing: [`Claimed::check`] does the rest, under
@@ -28,6 +28,8 @@ use crate::proto::subject_proof::Terminal;
 
 const FORMAT: &str = "tagledger-evidence";
 const VERSION: u64 = 2;
+/// With the keys of a ledger that changed its key.
+const VERSION_WITH_KEYS: u64 = 3;
 /// Longest file read, in bytes.
 const MAX_LENGTH: u64 = 256 * 1024 * 1024;
 
@@ -54,7 +56,9 @@ pub enum SavedError {
     #[error("not an evidence file: {0}; such a file is written by --save FILE")]
     Malformed(String),
     /// Of a later version.
-    #[error("the evidence file has version {0}; this tagledger reads version {VERSION}: use a newer one")]
+    #[error(
+        "the evidence file has version {0}; this tagledger reads versions {VERSION} and {VERSION_WITH_KEYS}: use a newer one"
+    )]
     Version(u64),
     /// Changed by accident, or by somebody who did not bother to hide it.
     #[error("the evidence file was changed after it was written: its checksum does not match")]
@@ -83,6 +87,9 @@ struct Content {
     pages: Vec<SavedPage>,
     growth: Vec<SavedGrowth>,
     path: Vec<Bytes>,
+    /// There if the version says so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    keys: Option<SavedPage>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -158,8 +165,10 @@ pub fn to_text(claimed: &Claimed) -> String {
         pages: claimed.pages.iter().map(save_page).collect(),
         growth: claimed.growth.iter().map(save_growth).collect(),
         path: save_hashes(&claimed.path),
+        keys: claimed.keys.as_ref().map(save_page),
     };
-    let file = File { format: FORMAT.to_owned(), version: VERSION, checksum: checksum(&content), content };
+    let version = if content.keys.is_some() { VERSION_WITH_KEYS } else { VERSION };
+    let file = File { format: FORMAT.to_owned(), version, checksum: checksum(&content), content };
     serde_json::to_string_pretty(&file).expect("it has only strings as keys") + "\n"
 }
 
@@ -172,19 +181,36 @@ pub fn from_text(text: &str) -> Result<Claimed, SavedError> {
     if header.format != FORMAT {
         return Err(SavedError::Malformed(format!("its format is {:?}, not {FORMAT:?}", header.format)));
     }
-    if header.version != VERSION {
+    if !matches!(header.version, VERSION | VERSION_WITH_KEYS) {
         return Err(SavedError::Version(header.version));
     }
     let File { checksum: claimed_checksum, content, .. } = serde_json::from_str(text).map_err(malformed)?;
     if checksum(&content) != claimed_checksum {
         return Err(SavedError::Checksum);
     }
+    if content.keys.is_some() != (header.version == VERSION_WITH_KEYS) {
+        return Err(SavedError::Malformed(format!(
+            "it has keys or it has none, and its version is {}",
+            header.version
+        )));
+    }
     if content.pages.is_empty() {
         return Err(SavedError::Malformed("it has no page".to_owned()));
     }
     let pages = content.pages.into_iter().map(load_page).collect();
     let growth = content.growth.into_iter().map(load_growth).collect::<Result<_, _>>()?;
-    Ok(Claimed { question: content.question, pages, growth, path: load_hashes(content.path)? })
+    let (path, keys) = (load_hashes(content.path)?, content.keys.map(load_page));
+    Ok(Claimed { question: content.question, pages, growth, path, keys })
+}
+
+/// The text of what shows the keys of a ledger.
+pub(super) fn keys_to_text(evidence: &proto::Evidence) -> String {
+    serde_json::to_string_pretty(&save_page(evidence)).expect("it has only strings as keys") + "\n"
+}
+
+/// Reads that.
+pub(super) fn keys_from_text(text: &str) -> Option<proto::Evidence> {
+    serde_json::from_str(text).ok().map(load_page)
 }
 
 /// Why an answer is not saved.
@@ -430,10 +456,11 @@ mod tests {
         assert!(words("{}").contains("missing field `format`"));
         assert!(words(r#"{"format": "x", "version": 1}"#).contains("its format is \"x\""));
         let text = to_text(&claimed);
-        assert!(
-            words(&text.replace("\"version\": 2,\n  \"checksum", "\"version\": 3,\n  \"checksum"))
-                .contains("use a newer one")
-        );
+        let of_version = |version: u64| {
+            words(&text.replace("\"version\": 2,\n  \"checksum", &format!("\"version\": {version},\n  \"checksum")))
+        };
+        assert!(of_version(4).contains("use a newer one"));
+        assert!(of_version(3).contains("it has keys or it has none"));
         assert!(words(&text.replace("\"growth\": [", "\"more\": 1, \"growth\": [")).contains("unknown field"));
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! known_ledgers              lines "server vkey", as in ssh's known_hosts
+//! keys/<log>.json            what shows how a log changed its key, if it did
 //! checkpoints/<log>.note     the newest checkpoint that was verified
 //! forks/<log>-…              both checkpoints of every fork or rollback
 //! audits/<log>.state         what the last audit found, to go on from
@@ -18,8 +19,11 @@ use std::path::{Path, PathBuf};
 
 use sha2::{Digest as _, Sha256};
 
+use super::saved;
 use crate::ledger::checkpoint::{Checkpoint, CheckpointError};
+use crate::ledger::keys::{Chain, ChainError, Keys};
 use crate::ledger::note::{KeyError, Origin, Vkey};
+use crate::proto;
 
 /// Most answers that are kept which did not verify,
 const MAX_REFUSED: usize = 32;
@@ -51,7 +55,7 @@ pub enum TrustError {
     },
     /// One origin with several keys.
     #[error(
-        "{} pins different keys for {origin}; a log has one key for ever: ask its operator, and remove the wrong line",
+        "{} pins different keys for {origin}, of which none is known to have followed the other: ask its operator, and remove the wrong line",
         path.display()
     )]
     SeveralKeys {
@@ -59,6 +63,16 @@ pub enum TrustError {
         path: PathBuf,
         /// The log.
         origin: String,
+    },
+    /// Kept keys that do not follow from the pinned one.
+    #[error(
+        "the keys kept in {} are not usable: {error}; move the file away to ask the server anew", path.display()
+    )]
+    Keys {
+        /// Which file.
+        path: PathBuf,
+        /// What is wrong with them.
+        error: Box<ChainError>,
     },
     /// A remembered checkpoint that is none.
     #[error(
@@ -76,7 +90,7 @@ pub enum TrustError {
 impl TrustError {
     /// It is about what was signed, not about files.
     pub fn is_verification(&self) -> bool {
-        matches!(self, Self::SeveralKeys { .. })
+        matches!(self, Self::SeveralKeys { .. } | Self::Keys { .. })
     }
 }
 
@@ -127,7 +141,7 @@ impl TrustFolder {
         if let Some(pinned) = self.key_of_server(server)? {
             return Ok((pinned, false));
         }
-        // A log has one key for ever, wherever it is served from.
+        // One key at a time, wherever it is served from.
         if self.key_of_origin(vkey.origin().as_str())?.is_some_and(|known| known != *vkey) {
             return Err(TrustError::SeveralKeys { path: self.known_ledgers(), origin: vkey.origin().to_string() });
         }
@@ -141,22 +155,52 @@ impl TrustFolder {
         Ok((vkey.clone(), true))
     }
 
+    /// The keys of the log of a trusted key, as far as it was followed, and what shows them.
+    pub fn keys(&self, trusted: &Vkey) -> Result<Option<(Chain, proto::Evidence)>, TrustError> {
+        let path = self.keys_path(trusted.origin());
+        let Some(text) = read(&path)? else { return Ok(None) };
+        let evidence = saved::keys_from_text(&text).ok_or(ChainError::NoChange(0));
+        let followed = evidence.and_then(|evidence| Ok((Chain::follow(&evidence, trusted)?, evidence)));
+        followed.map(Some).map_err(|error| TrustError::Keys { path, error: Box::new(error) })
+    }
+
+    /// Keeps the keys of a log, and pins the newest of them wherever an earlier one was.
+    pub fn keep_keys(&self, keys: &Chain, evidence: &proto::Evidence) -> Result<(), TrustError> {
+        let _lock = self.lock()?;
+        // Another command may have come further in the meantime.
+        if let Ok(Some((kept, _))) = self.keys(keys.first())
+            && kept.continues(keys)
+        {
+            return Ok(());
+        }
+        write(&self.keys_path(keys.first().origin()), &saved::keys_to_text(evidence))?;
+        let path = self.known_ledgers();
+        let Some(before) = read(&path)? else { return Ok(()) };
+        let (earlier, newest) = (keys.all().map(Vkey::to_string).collect::<Vec<_>>(), keys.newest().to_string());
+        let line = |line: &str| match line.split_once(' ') {
+            Some((server, vkey)) if earlier.iter().any(|known| known == vkey.trim()) => format!("{server} {newest}\n"),
+            _ => format!("{line}\n"),
+        };
+        let text: String = before.lines().map(line).collect();
+        if text == before { Ok(()) } else { write(&path, &text) }
+    }
+
     /// The last checkpoint of a log that was verified.
-    pub fn checkpoint(&self, vkey: &Vkey) -> Result<Option<Remembered>, TrustError> {
-        let path = self.checkpoint_path(vkey.origin());
+    pub fn checkpoint(&self, keys: &impl Keys) -> Result<Option<Remembered>, TrustError> {
+        let path = self.checkpoint_path(keys.first().origin());
         let Some(note) = read(&path)? else { return Ok(None) };
-        let checkpoint = Checkpoint::open(&note, vkey).map_err(|error| TrustError::Checkpoint { path, error })?;
+        let checkpoint = Checkpoint::open(&note, keys).map_err(|error| TrustError::Checkpoint { path, error })?;
         Ok(Some(Remembered { note, checkpoint }))
     }
 
     /// Replaces the remembered checkpoint by a newer one, if it is still `old`. False: somebody else was faster, and the new
     /// one must be compared with what they left.
-    pub fn remember(&self, vkey: &Vkey, old: Option<&Remembered>, note: &str) -> Result<bool, TrustError> {
+    pub fn remember(&self, keys: &impl Keys, old: Option<&Remembered>, note: &str) -> Result<bool, TrustError> {
         let _lock = self.lock()?;
-        if self.checkpoint(vkey)?.as_ref() != old {
+        if self.checkpoint(keys)?.as_ref() != old {
             return Ok(false);
         }
-        write(&self.checkpoint_path(vkey.origin()), note)?;
+        write(&self.checkpoint_path(keys.first().origin()), note)?;
         Ok(true)
     }
 
@@ -201,6 +245,10 @@ impl TrustFolder {
             }
         };
         lines.map(parse).collect()
+    }
+
+    fn keys_path(&self, origin: &Origin) -> PathBuf {
+        self.path.join("keys").join(format!("{}.json", file_name(origin)))
     }
 
     fn checkpoint_path(&self, origin: &Origin) -> PathBuf {

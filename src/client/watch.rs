@@ -71,7 +71,7 @@ impl Watcher<'_> {
         let proof = self.ledger.log().get_multi_proof(request).await?.into_inner();
         let (checkpoint, proof) = (proof.checkpoint, proof.hashes);
         let evidence = proto::Evidence { checkpoint, entries, proof, subjects: Vec::new() };
-        let verified = verify(&evidence, self.ledger.vkey())?;
+        let verified = self.ledger.checked(|keys| verify(&evidence, keys)).await??;
         self.ledger.observe(verified.note()).await?;
         let tree_size = verified.checkpoint().size;
         self.ready.extend(verified.iter().map(|(index, entry)| Watched { index, entry: entry.clone(), tree_size }));

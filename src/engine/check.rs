@@ -9,10 +9,11 @@
 //! An entry that does not hold ends the derivation, for what comes after it can't be told any more. The other entries are still
 //! checked for themselves, and what was derived so far is compared where later entries change nothing.
 
-use super::derive::{Derivation, DeriveError, EXAMINED_AT_ONCE, Sealing, examined};
+use super::derive::{Derivation, DeriveError, EXAMINED_AT_ONCE, Sealing, Signers, examined};
 use crate::ledger::answer::subject_words;
 use crate::ledger::checkpoint::Checkpoint;
 use crate::ledger::entry::{Body, SignedEntry};
+use crate::ledger::keys::Chain;
 use crate::ledger::merkle::hash::leaf_hash;
 use crate::ledger::merkle::{Nodes as _, Tree};
 use crate::ledger::note::Vkey;
@@ -106,7 +107,7 @@ impl Findings {
 /// How far a check is: which of its steps, how much of it is done, and of how much, where that is known.
 pub type Tell<'a> = dyn FnMut(&'static str, u64, Option<u64>) + 'a;
 
-/// Checks what was found against its own entries. `beside` is empty, and holds afterwards what follows from them. `mark` is a
+/// Checks what was found against its own entries, of a log that begins with this key. `beside` is empty, and holds afterwards what follows from them. `mark` is a
 /// checkpoint from outside that the database must reach.
 pub fn check(
     found: &dyn Read,
@@ -125,16 +126,18 @@ pub fn check(
             None
         }
     };
-    let derivation = Derivation::begin(beside, Sealing::Recorded(vkey.origin().clone()))?;
-    let mut log = Log { found, vkey, derivation, findings: &mut findings, due: 0, is_whole: true };
+    let derivation = Derivation::begin(beside, Sealing::Recorded, vkey)?;
+    let signers = Signers::new([vkey.clone()]);
+    let mut log = Log { found, signers, derivation, findings: &mut findings, due: 0, is_whole: true };
     log.read(head.as_ref(), tell)?;
     let Log { derivation, due, is_whole, .. } = log;
     findings.entries = due;
     findings.derived = derivation.size();
     let derived = Checkpoint { size: derivation.size(), root: derivation.root() };
+    let keys = derivation.keys().clone();
     derivation.finish(head.as_ref().map(|head| head.checkpoint.clone()).unwrap_or_default())?;
     if let Some(head) = &head {
-        checkpoint(head, is_whole.then_some(&derived), vkey, &mut findings);
+        checkpoint(head, is_whole.then_some(&derived), &keys, &mut findings);
     }
     if let Some(mark) = mark.filter(|mark| is_whole || mark.size <= derived.size) {
         reaches(mark, &derived, beside, &mut findings)?;
@@ -148,7 +151,7 @@ pub fn check(
 /// The entries, while they are read.
 struct Log<'a, 'f> {
     found: &'a dyn Read,
-    vkey: &'a Vkey,
+    signers: Signers,
     derivation: Derivation<'a>,
     findings: &'f mut Findings,
     /// The index that comes next.
@@ -219,7 +222,7 @@ impl Log<'_, '_> {
     /// Checks the next entries, and derives them.
     fn take(&mut self, chunk: &mut Vec<Vec<u8>>) -> Result<(), DeriveError> {
         let chunk = std::mem::take(chunk);
-        let results = examined(&chunk, self.due, self.vkey);
+        let results = examined(&chunk, self.due, &mut self.signers);
         for (bytes, result) in chunk.into_iter().zip(results) {
             let (index, is_whole) = (self.due, self.is_whole);
             self.due += 1;
@@ -258,9 +261,9 @@ impl Log<'_, '_> {
 }
 
 /// The checkpoint in the head: signed, and over what was derived, if that is all.
-fn checkpoint(head: &Head, derived: Option<&Checkpoint>, vkey: &Vkey, findings: &mut Findings) {
+fn checkpoint(head: &Head, derived: Option<&Checkpoint>, keys: &Chain, findings: &mut Findings) {
     let expected = derived.map_or("a checkpoint that the ledger signed".to_owned(), shown);
-    let found = match Checkpoint::open(&head.checkpoint, vkey) {
+    let found = match Checkpoint::open(&head.checkpoint, keys) {
         Ok(found) if derived.is_none_or(|derived| *derived == found) => return,
         Ok(found) => shown(&found),
         Err(error) => error.to_string(),

@@ -19,6 +19,7 @@ use super::clock::{Bounds, Oddity};
 use super::moments::{Moment, Moments};
 use super::plan::{Accepted, Plan, Rejected};
 use super::{AppendError, Committed, Reply, Tally};
+use crate::ledger::keys::{Chain, Keys as _};
 use crate::ledger::principals::Principals;
 use crate::proto;
 use crate::store::Store;
@@ -110,6 +111,8 @@ pub(super) struct Committer {
     pub(super) store: Arc<dyn Store>,
     /// Who may state what, for those who let callers in. It changes before anybody hears of the change.
     pub(super) principals: watch::Sender<Arc<Principals>>,
+    /// Whose signatures are the ledger's.
+    pub(super) keys: watch::Sender<Arc<Chain>>,
     /// What readers need of each state.
     pub(super) moments: Arc<Moments>,
     pub(super) newest: watch::Sender<Arc<Committed>>,
@@ -186,6 +189,10 @@ impl Committer {
         if !Arc::ptr_eq(&plan.principals, &self.principals.borrow()) {
             tracing::info!(count = plan.principals.len(), digest = %plan.principals.digest(), "the principals have changed");
             self.principals.send_replace(plan.principals);
+        }
+        if !Arc::ptr_eq(&plan.keys, &self.keys.borrow()) {
+            tracing::warn!(vkey = %plan.keys.newest(), "the ledger signs with another key from now on");
+            self.keys.send_replace(plan.keys);
         }
         let committed = Arc::new(Committed { head, first, entries: plan.entries, nodes: plan.nodes });
         self.newest.send_replace(Arc::clone(&committed));

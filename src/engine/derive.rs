@@ -16,13 +16,14 @@ use super::plan::{Accepted, Base, Seal, Submission, Writer};
 use crate::ledger::checkpoint::Checkpoint;
 use crate::ledger::entry::{Body, EntryError, SignedEntry};
 use crate::ledger::hold::{Held, must_wait};
+use crate::ledger::keys::{Chain, Keys as _};
 use crate::ledger::map;
 use crate::ledger::merkle::Hash;
 use crate::ledger::note::{Origin, Skey, Vkey};
 use crate::ledger::policy::Policy;
 use crate::ledger::principals::Principals;
 use crate::ledger::statement::{Kind, Statement};
-use crate::proto;
+use crate::proto::{self, Outcome};
 use crate::store::leaf_pages::{LeafPages, ScratchError};
 use crate::store::log_tree::LogTree;
 use crate::store::rows::{self, Head};
@@ -53,24 +54,78 @@ pub enum DeriveError {
     Commit(#[from] CommitError),
 }
 
-/// Checks of each entry that the ledger with this key signed it for its place, on every processor there is.
-pub fn examined(entries: &[Vec<u8>], first: u64, vkey: &Vkey) -> Vec<Result<SignedEntry, Unfit>> {
-    let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    let length = entries.len().div_ceil(threads).max(1);
-    let each = |(index, bytes): (u64, &Vec<u8>)| {
-        let entry = SignedEntry::decode(bytes)?;
-        entry.verify(vkey)?;
-        if entry.body.index() == index { Ok(entry) } else { Err(Unfit::Index(entry.body.index())) }
+/// Keys that may have signed entries of a ledger: those that are known, and those that its entries bring. Which of them was to
+/// sign an entry is told when it is derived.
+#[derive(Debug, Clone)]
+pub struct Signers(Vec<Vkey>);
+
+impl Signers {
+    /// These, of which there is at least one.
+    pub fn new(known: impl IntoIterator<Item = Vkey>) -> Self {
+        Self(known.into_iter().collect())
+    }
+
+    /// Also a key that an entry brings.
+    fn learn(&mut self, entry: &SignedEntry) {
+        if let Body::Record(_, statement) = &entry.body
+            && let Kind::KeyChange { change } = &statement.kind
+            && !self.0.contains(change.vkey())
+        {
+            self.0.push(change.vkey().clone());
+        }
+    }
+
+    /// The key that an entry is signed by; neighbours mostly are by the same one.
+    fn signer(&self, entry: &SignedEntry, before: &mut usize) -> Result<[u8; 32], EntryError> {
+        let mut held = entry.verify(&self.0[*before]);
+        if held.is_err()
+            && let Some(other) = self.0.iter().position(|vkey| entry.verify(vkey).is_ok())
+        {
+            (held, *before) = (Ok(()), other);
+        }
+        held.map(|()| *self.0[*before].key().as_bytes())
+    }
+}
+
+/// An entry that the ledger signed for its place.
+#[derive(Debug)]
+pub struct Fit {
+    entry: SignedEntry,
+    /// The key that it is signed by.
+    signer: [u8; 32],
+}
+
+/// Checks of each entry that the ledger with these keys signed it for its place, on every processor there is.
+pub fn examined(entries: &[Vec<u8>], first: u64, signers: &mut Signers) -> Vec<Result<Fit, Unfit>> {
+    let decoded = side_by_side(entries.iter(), &|bytes: &Vec<u8>, _: &mut usize| SignedEntry::decode(bytes));
+    decoded.iter().flatten().for_each(|entry| signers.learn(entry));
+    let signers = &*signers;
+    side_by_side((first..).zip(decoded), &|(index, decoded), before| {
+        let entry = decoded?;
+        let signer = signers.signer(&entry, before)?;
+        if entry.body.index() == index { Ok(Fit { entry, signer }) } else { Err(Unfit::Index(entry.body.index())) }
+    })
+}
+
+/// Does something with each, on every processor there is. What one leaves is for the next.
+fn side_by_side<T: Send, U: Send>(all: impl Iterator<Item = T>, each: &(impl Fn(T, &mut usize) -> U + Sync)) -> Vec<U> {
+    let run = |part: Vec<T>| {
+        let mut before = 0;
+        part.into_iter().map(|one| each(one, &mut before)).collect::<Vec<_>>()
     };
-    if entries.len() < FEW {
-        return (first..).zip(entries).map(each).collect();
+    let mut all: Vec<T> = all.collect();
+    if all.len() < FEW {
+        return run(all);
+    }
+    let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let length = all.len().div_ceil(threads).max(1);
+    let mut parts = Vec::with_capacity(threads);
+    while !all.is_empty() {
+        let rest = all.split_off(length.min(all.len()));
+        parts.push(std::mem::replace(&mut all, rest));
     }
     std::thread::scope(|scope| {
-        let parts: Vec<_> = (first..)
-            .step_by(length)
-            .zip(entries.chunks(length))
-            .map(|(first, part)| scope.spawn(move || (first..).zip(part).map(each).collect::<Vec<_>>()))
-            .collect();
+        let parts: Vec<_> = parts.into_iter().map(|part| scope.spawn(|| run(part))).collect();
         parts.into_iter().flat_map(|part| part.join().expect("an examination does not panic")).collect()
     })
 }
@@ -88,8 +143,8 @@ pub enum Unfit {
 
 /// How what is planned becomes entries.
 pub enum Sealing<'a> {
-    /// With the bytes that were recorded, under this name.
-    Recorded(Origin),
+    /// With the bytes that were recorded.
+    Recorded,
     /// Signed anew: another log with the same records.
     Anew(&'a Skey),
 }
@@ -105,14 +160,22 @@ pub struct Derivation<'a> {
     last_time_us: u64,
     policy: Policy,
     principals: Arc<Principals>,
+    /// Whose signatures the entries must have.
+    signed_by: Chain,
+    /// The same for what is derived: its own keys, where everything is signed anew.
+    keys: Arc<Chain>,
     /// Entries of a batch whose commitment is still to come.
     open: Vec<(Vec<u8>, SignedEntry)>,
 }
 
 impl<'a> Derivation<'a> {
-    /// Begins in an empty store.
-    pub fn begin(store: &'a dyn Store, sealing: Sealing<'a>) -> Result<Self, DeriveError> {
+    /// Begins in an empty store, with the log that begins with this key.
+    pub fn begin(store: &'a dyn Store, sealing: Sealing<'a>, first: &Vkey) -> Result<Self, DeriveError> {
         let file = store.scratch().map_err(|error| ReadError::from(ScratchError::from(error)))?;
+        let keys = match &sealing {
+            Sealing::Recorded => first.clone(),
+            Sealing::Anew(skey) => skey.vkey(),
+        };
         Ok(Self {
             store,
             sealing,
@@ -123,6 +186,8 @@ impl<'a> Derivation<'a> {
             last_time_us: 0,
             policy: Policy::default(),
             principals: Arc::default(),
+            signed_by: Chain::of(first.clone()),
+            keys: Arc::new(Chain::of(keys)),
             open: Vec::new(),
         })
     }
@@ -137,8 +202,27 @@ impl<'a> Derivation<'a> {
         self.tree.root()
     }
 
+    /// Whose signatures the entries have.
+    pub fn keys(&self) -> &Chain {
+        &self.signed_by
+    }
+
     /// Takes the next entry, which was examined. A commitment closes its batch, and brings it into the store.
-    pub fn push(&mut self, bytes: Vec<u8>, entry: SignedEntry) -> Result<(), DeriveError> {
+    pub fn push(&mut self, bytes: Vec<u8>, fit: Fit) -> Result<(), DeriveError> {
+        let Fit { entry, signer } = fit;
+        let index = entry.body.index();
+        let due = self.signed_by.of_entry(index);
+        if *due.key().as_bytes() != signer {
+            let what = format!("it is signed by another key than {due}, which was in force");
+            return Err(DeriveError::Unlike { index, what });
+        }
+        if let Body::Record(record, statement) = &entry.body
+            && let Kind::KeyChange { change } = &statement.kind
+            && record.outcome() == Outcome::Applied
+        {
+            let after = self.signed_by.after(change, index);
+            self.signed_by = after.map_err(|error| DeriveError::Unlike { index, what: error.to_string() })?;
+        }
         let closes = matches!(entry.body, Body::Commitment(_));
         self.open.push((bytes, entry));
         if closes { self.close() } else { Ok(()) }
@@ -154,13 +238,13 @@ impl<'a> Derivation<'a> {
     fn close(&mut self) -> Result<(), DeriveError> {
         let entries = std::mem::take(&mut self.open);
         let recorded = match &self.sealing {
-            Sealing::Recorded(origin) => Some(Recorded::new(origin, &entries)),
+            Sealing::Recorded => Some(Recorded::new(self.keys.first().origin(), &entries)),
             Sealing::Anew(_) => None,
         };
         let seal: &dyn Seal = match (&recorded, &self.sealing) {
             (Some(recorded), _) => recorded,
             (None, Sealing::Anew(skey)) => *skey,
-            (None, Sealing::Recorded(_)) => unreachable!("made above"),
+            (None, Sealing::Recorded) => unreachable!("made above"),
         };
         let base = Base {
             read: self.store,
@@ -171,6 +255,7 @@ impl<'a> Derivation<'a> {
             last_time_us: self.last_time_us,
             policy: &self.policy,
             principals: &self.principals,
+            keys: &self.keys,
             seal,
         };
         let mut writer = Writer::new(&base, 0);
@@ -189,7 +274,7 @@ impl<'a> Derivation<'a> {
             if self.tree.size() == 0 {
                 return Err(unlike("a log begins with a commitment".to_owned()));
             }
-            judge(&writer, record, statement)?.map_err(unlike)?;
+            judge(&writer, record, statement, seal.origin())?.map_err(unlike)?;
             let submission = Submission {
                 statement: (**statement).clone(),
                 bytes: record.statement.clone(),
@@ -214,7 +299,7 @@ impl<'a> Derivation<'a> {
         }
         self.store.commit(self.tree.size(), plan.batch)?;
         self.leaves.put(&plan.leaves).map_err(ReadError::from)?;
-        (self.tree, self.top, self.principals) = (plan.tree, plan.top, plan.principals);
+        (self.tree, self.top, self.principals, self.keys) = (plan.tree, plan.top, plan.principals, plan.keys);
         if let Some(policy) = plan.policy {
             self.policy = policy;
         }
@@ -225,7 +310,21 @@ impl<'a> Derivation<'a> {
 }
 
 /// Whether a ledger would have recorded a statement at all. Why not, if not.
-fn judge(writer: &Writer<'_>, record: &proto::Record, statement: &Statement) -> Result<Result<(), String>, ReadError> {
+fn judge(
+    writer: &Writer<'_>,
+    record: &proto::Record,
+    statement: &Statement,
+    origin: &Origin,
+) -> Result<Result<(), String>, ReadError> {
+    if writer.changes_key() {
+        return Ok(Err("the entry before it changes the ledger's key, and a commitment is due".to_owned()));
+    }
+    if let Kind::KeyChange { change } = &statement.kind
+        && change.vkey().origin() == origin
+        && let Err(error) = writer.keys.after(change, record.index)
+    {
+        return Ok(Err(error.to_string()));
+    }
     let principals = &writer.overlay.principals;
     if let Err(error) = principals.judge(record, statement) {
         return Ok(Err(error.to_string()));
@@ -306,8 +405,12 @@ impl Seal for Recorded<'_> {
     }
 
     /// The one that was recorded comes at the end ([`Derivation::finish`]); those before it nobody kept.
-    fn checkpoint(&self, _: &Checkpoint) -> String {
+    fn checkpoint(&self, _: &Checkpoint, _: bool) -> String {
         String::new()
+    }
+
+    fn can_change_to(&self, _: &Vkey) -> bool {
+        true
     }
 
     fn origin(&self) -> &Origin {

@@ -3,7 +3,7 @@
 //! [`Ledger`] is the handle that everything above holds. Its pieces: [`plan`] (what to write: pure), [`sequencer`] (the one
 //! thread that plans), [`committer`] (the one that writes what was planned), [`known`] (what is planned and not yet written),
 //! [`recovery`] (what must hold before it may), [`query`] (answers, as of a time), `moments` (what those need
-//! of each state), `idle` (a commitment now and then while nothing is written), [`clock`]. Beside it, with no
+//! of each state), `idle` (a commitment now and then while nothing is written), [`signer`] (whose key signs), [`clock`]. Beside it, with no
 //! ledger running: [`mod@derive`] (all rows once more, from the entries), [`check`] (whether what is there is that).
 
 pub mod check;
@@ -17,6 +17,7 @@ pub mod plan;
 pub mod query;
 pub mod recovery;
 pub mod sequencer;
+pub mod signer;
 mod trial;
 
 use std::any::Any;
@@ -27,11 +28,12 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use prost::Message as _;
 use tokio::sync::{mpsc, oneshot, watch};
 
-use crate::ledger::entry::SignedEntry;
+use crate::ledger::entry::{SignedEntry, index_and_time};
+use crate::ledger::keys::{Chain, Keys as _, Link};
 use crate::ledger::merkle::multi::multi_proof;
 use crate::ledger::merkle::tree::MemoryNodes;
 use crate::ledger::merkle::{Hash, Nodes};
-use crate::ledger::note::{Skey, Vkey};
+use crate::ledger::note::Vkey;
 use crate::ledger::principals::Principals;
 use crate::ledger::statement::{Statement, Violation};
 use crate::proto;
@@ -52,8 +54,10 @@ const SNAPSHOTS: usize = 64;
 pub struct Options {
     /// Where the rows are.
     pub store: Arc<dyn Store>,
-    /// The ledger's key.
-    pub skey: Skey,
+    /// The ledger's private keys.
+    pub keys: signer::ReadKeys,
+    /// How long checkpoints carry the line of a key that was replaced, in microseconds.
+    pub key_overlap_us: u64,
     /// It was opened before, so its store may not be empty.
     pub has_begun: bool,
     /// A checkpoint that it signed, from outside of the store, which may not be behind it.
@@ -85,7 +89,7 @@ enum Command {
 
 struct Shared {
     store: Arc<dyn Store>,
-    vkey: Vkey,
+    keys: watch::Receiver<Arc<Chain>>,
     clock: clock::ReadClock,
     newest: watch::Receiver<Arc<Committed>>,
     principals: watch::Receiver<Arc<Principals>>,
@@ -187,12 +191,12 @@ pub struct Appended {
 impl Ledger {
     /// Recovers the ledger from its store, or begins a new one, and starts its sequencer.
     pub fn open(options: Options) -> Result<Self, recovery::OpenError> {
-        let vkey = options.skey.vkey();
         let recovered = recovery::recover(&options)?;
         let store = Arc::clone(&options.store);
         let (newest_sender, newest) = watch::channel(Arc::new(recovered.committed));
         let (stopped_sender, stopped) = watch::channel(None);
         let (principals_sender, principals) = watch::channel(Arc::new(recovered.principals));
+        let (keys_sender, keys) = watch::channel(Arc::new(recovered.keys));
         let (queue, waiting) = mpsc::channel(sequencer::QUEUE_LENGTH);
         let clock_alarm = Arc::new(AtomicBool::new(false));
         let outcomes = Arc::new(Tally::default());
@@ -201,7 +205,7 @@ impl Ledger {
         let moments = Arc::new(Moments::new(begin));
         let shared = Shared {
             store,
-            vkey,
+            keys,
             clock: Arc::clone(&options.clock),
             newest,
             principals,
@@ -217,6 +221,7 @@ impl Ledger {
         let committer = committer::Committer {
             store: Arc::clone(&options.store),
             principals: principals_sender,
+            keys: keys_sender,
             moments,
             newest: newest_sender,
             stopped: stopped_sender,
@@ -229,7 +234,10 @@ impl Ledger {
         let desk = committer::Desk::open(committer).map_err(thread)?;
         let sequencer = sequencer::Sequencer {
             store: options.store,
-            skey: options.skey,
+            signer: recovered.signer,
+            read_keys: options.keys,
+            overlap_us: options.key_overlap_us,
+            keys: Arc::clone(&shared.keys.borrow()),
             policy: recovered.policy,
             principals: Arc::clone(&shared.principals.borrow()),
             clock: options.clock,
@@ -247,9 +255,22 @@ impl Ledger {
         Ok(Self { shared: Arc::new(shared), queue })
     }
 
-    /// The ledger's public key.
-    pub fn vkey(&self) -> &Vkey {
-        &self.shared.vkey
+    /// The public key in force.
+    pub fn vkey(&self) -> Vkey {
+        self.shared.keys.borrow().newest().clone()
+    }
+
+    /// Whose signatures are the ledger's, and notice of every change.
+    pub fn keys(&self) -> watch::Receiver<Arc<Chain>> {
+        self.shared.keys.clone()
+    }
+
+    /// When the key in force was announced; 0 if it is the first.
+    pub fn key_changed_at_us(&self) -> Result<u64, ReadError> {
+        let Some(index) = self.shared.keys.borrow().later().last().map(Link::announced_in) else { return Ok(0) };
+        let entry = rows::entry(&*self.shared.store, index)?;
+        let damaged = |error| ReadError::Damaged { table: "entries", what: format!("entry {index}: {error}") };
+        index_and_time(&entry).map(|(_, time_us)| time_us).map_err(damaged)
     }
 
     /// The clock's reading, microseconds since the Unix epoch.

@@ -20,11 +20,12 @@ use crate::ledger::checkpoint::Checkpoint;
 use crate::ledger::entry::{MAX_ENTRY_LENGTH, entry_hash, sign_commitment, sign_record};
 use crate::ledger::history::{history_leaf, map_leaf};
 use crate::ledger::hold::{Held, must_wait};
+use crate::ledger::keys::{self, Chain};
 use crate::ledger::map::{self, LeafHash, LeafHashes};
 use crate::ledger::merkle::Hash;
 use crate::ledger::merkle::tree::MemoryNodes;
 use crate::ledger::names::{Digest, Registry, Repository, Tag};
-use crate::ledger::note::{Origin, Skey};
+use crate::ledger::note::{Origin, Skey, Vkey};
 use crate::ledger::policy::Policy;
 use crate::ledger::principals::authority::{Shown, Unauthorized};
 use crate::ledger::principals::{ChangeError, Principals};
@@ -76,6 +77,8 @@ pub struct Base<'a> {
     pub policy: &'a Policy,
     /// Who may state what after it.
     pub principals: &'a Arc<Principals>,
+    /// Whose signatures are the ledger's after it.
+    pub keys: &'a Arc<Chain>,
     /// What makes entries and checkpoint of it: the ledger's key.
     pub seal: &'a dyn Seal,
 }
@@ -88,8 +91,11 @@ pub trait Seal {
     /// The entry of a commitment.
     fn commitment(&self, commitment: &proto::Commitment) -> Vec<u8>;
 
-    /// The signed note of a checkpoint.
-    fn checkpoint(&self, checkpoint: &Checkpoint) -> String;
+    /// The signed note of a checkpoint; of one over a change of the key, with the new key's line.
+    fn checkpoint(&self, checkpoint: &Checkpoint, changes_key: bool) -> String;
+
+    /// Whether it could go on with this key.
+    fn can_change_to(&self, vkey: &Vkey) -> bool;
 
     /// The log's name.
     fn origin(&self) -> &Origin;
@@ -104,8 +110,12 @@ impl Seal for Skey {
         sign_commitment(commitment, self)
     }
 
-    fn checkpoint(&self, checkpoint: &Checkpoint) -> String {
+    fn checkpoint(&self, checkpoint: &Checkpoint, _: bool) -> String {
         checkpoint.sign(self)
+    }
+
+    fn can_change_to(&self, _: &Vkey) -> bool {
+        false
     }
 
     fn origin(&self) -> &Origin {
@@ -127,6 +137,8 @@ pub struct Plan {
     pub policy: Option<Policy>,
     /// Who may state what after the commit.
     pub principals: Arc<Principals>,
+    /// Whose signatures are the ledger's after the commit.
+    pub keys: Arc<Chain>,
     /// The state of the log after the commit; `None`: nothing new is to be recorded.
     pub head: Option<Head>,
     /// The new entries, from `base.tree.size()` on.
@@ -195,6 +207,19 @@ pub enum Rejected {
         /// Why.
         error: ChangeError,
     },
+    /// A change of the ledger's key that is not made.
+    #[error("{error}")]
+    Keys {
+        /// Which statement of the request.
+        position: usize,
+        /// Of how many.
+        of: usize,
+        /// Why.
+        error: KeyChangeError,
+    },
+    /// The batch ends with a change of the ledger's key.
+    #[error("the ledger is just changing its key; send it once more")]
+    ChangingKey,
     /// The tag has new entries.
     #[error("the tag's history has {found} entries, not {expected}")]
     Changed {
@@ -205,13 +230,30 @@ pub enum Rejected {
     },
 }
 
-/// Plans the batch for `requests`.
+/// Why the ledger does not change its key.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum KeyChangeError {
+    /// It does not fit.
+    #[error(transparent)]
+    Unfit(#[from] keys::ChangeError),
+    /// Nobody could sign afterwards.
+    #[error(
+        "the ledger does not have the private key of {0}; make one with tagledgerd key prepare, on its machine, and announce that"
+    )]
+    NotPrepared(String),
+    /// Its batch ends with it.
+    #[error("a change of the ledger's key is sent alone, not together with other statements")]
+    NotAlone,
+}
+
+/// Plans the batch for `requests`. A change of the key ends it: what comes after belongs into the next.
 pub fn plan(base: &Base<'_>, reading_us: u64, bounds: Bounds, requests: &[Vec<Submission>]) -> Result<Plan, ReadError> {
     let (first_time_us, oddity) = clock::next_time(base.last_time_us, reading_us, bounds);
     let mut writer = Writer::new(base, first_time_us);
     let mut decisions = Vec::with_capacity(requests.len());
     for request in requests {
         decisions.push(match writer.known(request)? {
+            _ if writer.changes_key() => Err(Rejected::ChangingKey),
             Err(rejected) => Err(rejected),
             Ok(known) => {
                 let accepted = request.iter().zip(known).map(|(submission, known)| writer.accept(submission, known));
@@ -253,6 +295,8 @@ pub(super) struct Writer<'a> {
     places: Vec<Vec<Place>>,
     entries: Vec<Vec<u8>>,
     pub(super) overlay: Overlay<'a>,
+    /// Whose signatures are the ledger's after it.
+    pub(super) keys: Arc<Chain>,
 }
 
 /// A place in a history.
@@ -284,8 +328,15 @@ impl<'a> Writer<'a> {
                 bound: Bound::new(),
                 events: Events::new(),
                 principals: Arc::clone(base.principals),
+                origin: base.seal.origin(),
             },
+            keys: Arc::clone(base.keys),
         }
+    }
+
+    /// Whether the batch changes the ledger's key, and so is at its end.
+    pub(super) fn changes_key(&self) -> bool {
+        !Arc::ptr_eq(&self.keys, self.base.keys)
     }
 
     /// Where the event ids of a request were used before it, or why it can't be recorded. Looks at all of it before anything of it
@@ -320,6 +371,19 @@ impl<'a> Writer<'a> {
                 match principals.after(change) {
                     Ok(after) => principals = Arc::new(after),
                     Err(error) => return Ok(Err(Rejected::Principals { position, of, error })),
+                }
+            }
+            if let (Kind::KeyChange { change }, None) = (&statement.kind, &known) {
+                let fits = match self.keys.after(change, self.next_index()) {
+                    _ if of > 1 => Err(KeyChangeError::NotAlone),
+                    Err(error) => Err(error.into()),
+                    Ok(_) if !self.base.seal.can_change_to(change.vkey()) => {
+                        Err(KeyChangeError::NotPrepared(change.vkey().to_string()))
+                    }
+                    Ok(_) => Ok(()),
+                };
+                if let Err(error) = fits {
+                    return Ok(Err(Rejected::Keys { position, of, error }));
                 }
             }
             if event_id.is_empty() {
@@ -390,6 +454,10 @@ impl<'a> Writer<'a> {
             if let (Kind::PrincipalChange { change }, Outcome::Applied) = (&submission.statement.kind, step.outcome) {
                 let after = self.overlay.principals.after(change);
                 self.overlay.principals = Arc::new(after.expect("a change that is refused is not recorded"));
+            }
+            if let (Kind::KeyChange { change }, Outcome::Applied) = (&submission.statement.kind, step.outcome) {
+                let after = self.keys.after(change, index);
+                self.keys = Arc::new(after.expect("a change that is refused is not recorded"));
             }
         }
         let entry_count = u32::try_from(steps.len()).expect("a statement becomes a bounded number of entries");
@@ -532,7 +600,8 @@ impl<'a> Writer<'a> {
     ) -> Result<Plan, ReadError> {
         self.seal();
         self.commit()?;
-        let checkpoint = self.base.seal.checkpoint(&Checkpoint { size: self.tree.size(), root: self.tree.root() });
+        let checkpoint = Checkpoint { size: self.tree.size(), root: self.tree.root() };
+        let checkpoint = self.base.seal.checkpoint(&checkpoint, self.changes_key());
         let head = Head { size: self.tree.size(), recorded_at_us: self.next_time_us - 1, checkpoint };
         rows::put_head(&mut self.batch, &head);
         Ok(self.into_plan(Some(head), decisions, oddity))
@@ -551,6 +620,7 @@ impl<'a> Writer<'a> {
             leaves: self.leaves,
             policy: self.policy,
             principals: self.overlay.principals,
+            keys: self.keys,
             head,
             entries: self.entries,
             nodes: self.new_nodes,
@@ -590,6 +660,7 @@ pub(super) struct Overlay<'a> {
     events: Events,
     /// In force for the next entry.
     pub(super) principals: Arc<Principals>,
+    origin: &'a Origin,
 }
 
 /// A subject, as far as it is planned.
@@ -691,5 +762,9 @@ impl View for Overlay<'_> {
 
     fn principals(&self) -> Arc<Principals> {
         Arc::clone(&self.principals)
+    }
+
+    fn origin(&self) -> Option<&Origin> {
+        Some(self.origin)
     }
 }

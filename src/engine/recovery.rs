@@ -6,12 +6,15 @@ use rayon::prelude::*;
 
 use super::known::Known;
 use super::plan::{Base, plan_genesis};
+use super::signer::Signer;
 use super::{Committed, Options};
 use crate::ledger::checkpoint::{Checkpoint, CheckpointError};
 use crate::ledger::entry::{Body, SignedEntry};
+use crate::ledger::keys::{Chain, Keys as _};
 use crate::ledger::map;
 use crate::ledger::merkle::Tree;
 use crate::ledger::merkle::tree::MemoryNodes;
+use crate::ledger::note::{Origin, Skey, Vkey};
 use crate::ledger::policy::Policy;
 use crate::ledger::principals::Principals;
 use crate::ledger::statement::Kind;
@@ -21,7 +24,7 @@ use crate::proto::{self, Outcome};
 use crate::store::leaf_pages::{LeafPages, ScratchError};
 use crate::store::log_tree::{LogTree, StoredNodes};
 use crate::store::rows::{self, FORMAT, OlderFormat, StoredLeaves};
-use crate::store::{CommitError, ReadError, Store};
+use crate::store::{CommitError, Read, ReadError, Store};
 
 /// Leaves that are put into their pages at a time while the map is read.
 const LEAVES: usize = 4096;
@@ -51,6 +54,17 @@ pub enum OpenError {
     /// Its newest checkpoint was not signed by this ledger's key.
     #[error("the newest checkpoint in the database: {0}; is ledger.key the key it was written with?")]
     Checkpoint(#[from] CheckpointError),
+    /// Nobody can sign.
+    #[error("the private keys can't be read: {0}")]
+    Keys(String),
+    /// The key in force is not there.
+    #[error(
+        "the key in force is {in_force}, and its private key is not in ledger.key; put it back from a backup: without it this ledger can't go on, but as another one (tagledgerd restore --new-origin)"
+    )]
+    NoKey {
+        /// The key in force.
+        in_force: String,
+    },
     /// A ledger that has begun before, without its entries.
     #[error(
         "the database is gone, but this ledger has begun before: beginning anew would be a second log under the same key; bring it back with tagledgerd restore, from a backup or a mirror (see tagledgerd restore --help)"
@@ -108,6 +122,8 @@ pub(super) struct Recovered {
     pub(super) leaves: LeafPages,
     pub(super) policy: Policy,
     pub(super) principals: Principals,
+    pub(super) keys: Chain,
+    pub(super) signer: Signer,
     pub(super) last_time_us: u64,
     pub(super) committed: Committed,
 }
@@ -120,19 +136,34 @@ pub(super) struct Recovered {
 /// the upper part of their map is needed in memory anyway.
 pub(super) fn recover(options: &Options) -> Result<Recovered, OpenError> {
     let store = &*options.store;
+    let available = (options.keys)().map_err(OpenError::Keys)?;
+    let origin = available.first().map(Skey::origin).ok_or_else(|| OpenError::Keys("there is none".into()))?;
     match rows::identity(store)? {
         None if options.has_begun => return Err(OpenError::Lost),
-        None => begin(options)?,
+        None => begin(options, &available[0])?,
         Some((found, _)) if found > FORMAT => return Err(OpenError::NewerFormat { found }),
         Some((found, _)) if found < FORMAT => return Err(OpenError::OlderFormat(OlderFormat { found })),
-        Some((_, found)) if found != options.skey.origin().as_str() => {
-            return Err(OpenError::OtherOrigin { found, expected: options.skey.origin().to_string() });
+        Some((_, found)) if found != origin.as_str() => {
+            return Err(OpenError::OtherOrigin { found, expected: origin.to_string() });
         }
         Some(_) => {}
     }
     let head = rows::head(store)?.ok_or_else(|| OpenError::Inconsistent("it has no checkpoint".into()))?;
-    let checkpoint = Checkpoint::open(&head.checkpoint, &options.skey.vkey())?;
+    let vkeys: Vec<Vkey> = available.iter().map(Skey::vkey).collect();
+    let (keys, changed_at_us) = keys_in_log(store, origin)?.unwrap_or_else(|| (alone(&head, &vkeys), 0));
     let tree = LogTree::load(store, head.size)?;
+    let checkpoint = match Checkpoint::open(&head.checkpoint, &keys) {
+        Ok(checkpoint) => checkpoint,
+        // An older copy may be from before the keys that are there.
+        Err(error) => {
+            return Err(
+                match options.high_water.as_deref().map(|note| hold_against(note, &tree, store, vkeys.iter())) {
+                    Some(Err(rolled_back @ OpenError::RolledBack { .. })) => rolled_back,
+                    _ => error.into(),
+                },
+            );
+        }
+    };
     if checkpoint.size != head.size || checkpoint.root != tree.root() {
         return Err(OpenError::Inconsistent(format!(
             "its checkpoint is over {} entries, its tree over {}, or their roots differ",
@@ -140,9 +171,9 @@ pub(super) fn recover(options: &Options) -> Result<Recovered, OpenError> {
         )));
     }
     if let Some(note) = &options.high_water {
-        hold_against(note, &tree, options)?;
+        hold_against(note, &tree, store, keys.all().chain(&vkeys))?;
     }
-    let commitment = last_commitment(options, &head)?;
+    let commitment = last_commitment(options, &head, &keys)?;
     let (top, leaves) = load_map(store, commitment.map_size)?;
     if top.root() != *commitment.map_root || top.size() != commitment.map_size {
         return Err(OpenError::Inconsistent(format!(
@@ -154,20 +185,28 @@ pub(super) fn recover(options: &Options) -> Result<Recovered, OpenError> {
     }
     let policy = policy_in_force(options)?;
     let principals = principals_in_force(options)?;
+    let signer = Signer::new(available, &keys, changed_at_us, options.key_overlap_us);
+    let signer = signer.ok_or_else(|| OpenError::NoKey { in_force: keys.newest().to_string() })?;
     let committed =
         Committed { first: head.size, entries: Vec::new(), nodes: MemoryNodes::default(), head: head.clone() };
-    Ok(Recovered { tree, top, leaves, policy, principals, last_time_us: head.recorded_at_us, committed })
+    Ok(Recovered { tree, top, leaves, policy, principals, keys, signer, last_time_us: head.recorded_at_us, committed })
 }
 
 /// The store has everything that a checkpoint was signed over.
-fn hold_against(note: &str, tree: &LogTree, options: &Options) -> Result<(), OpenError> {
-    let known = Checkpoint::open(note, &options.skey.vkey()).map_err(OpenError::HighWater)?;
+fn hold_against<'a>(
+    note: &str,
+    tree: &LogTree,
+    store: &dyn Store,
+    // Also keys that an older copy does not know of.
+    keys: impl Iterator<Item = &'a Vkey> + Clone,
+) -> Result<(), OpenError> {
+    let (known, _) = Checkpoint::open_by(note, keys).map_err(OpenError::HighWater)?;
     let known_root = hex::encode(known.root);
     if known.size > tree.size() {
         let (found, found_root) = (tree.size(), hex::encode(tree.root()));
         return Err(OpenError::RolledBack { found, found_root, known: known.size, known_root });
     }
-    let found = Tree::load(&StoredNodes::new(&*options.store), known.size)?.root();
+    let found = Tree::load(&StoredNodes::new(store), known.size)?.root();
     if found != known.root {
         let found_root = hex::encode(found);
         return Err(OpenError::OtherHistory { size: known.size, found_root, known_root });
@@ -175,7 +214,7 @@ fn hold_against(note: &str, tree: &LogTree, options: &Options) -> Result<(), Ope
     Ok(())
 }
 
-fn begin(options: &Options) -> Result<(), OpenError> {
+fn begin(options: &Options, skey: &Skey) -> Result<(), OpenError> {
     let base = Base {
         read: &*options.store,
         known: &Known::default(),
@@ -185,7 +224,8 @@ fn begin(options: &Options) -> Result<(), OpenError> {
         last_time_us: 0,
         policy: &Policy::default(),
         principals: &Arc::default(),
-        seal: &options.skey,
+        keys: &Arc::new(Chain::of(skey.vkey())),
+        seal: skey,
     };
     let plan = plan_genesis(&base, (options.clock)())?;
     Ok(options.store.commit(0, plan.batch)?)
@@ -254,13 +294,41 @@ fn principals_in_force(options: &Options) -> Result<Principals, OpenError> {
     Ok(principals)
 }
 
+/// The key of a log that never changed it: of those that there are, the one that signed its checkpoint.
+fn alone(head: &rows::Head, available: &[Vkey]) -> Chain {
+    let signer = Checkpoint::open_by(&head.checkpoint, available.iter()).map(|(_, signer)| signer.clone());
+    Chain::of(signer.unwrap_or_else(|_| available[0].clone()))
+}
+
+/// The keys that follow from every change in the log of this name, and when the last of these was recorded; none if there is none.
+/// Each change has to be signed by the key that it replaces.
+pub fn keys_in_log(store: &dyn Read, origin: &Origin) -> Result<Option<(Chain, u64)>, OpenError> {
+    let key = Subject::Keys.key();
+    let mut found: Option<(Chain, u64)> = None;
+    for version in rows::versions(store, &key, 0..rows::count(store, &key)?)? {
+        let index = version.index;
+        let broken = |why: String| OpenError::Inconsistent(format!("entry {index} is no change of the key: {why}"));
+        let entry = SignedEntry::decode(&rows::entry(store, index)?).map_err(|error| broken(error.to_string()))?;
+        let Body::Record(record, statement) = &entry.body else { return Err(broken("it is a commitment".into())) };
+        let Kind::KeyChange { change } = &statement.kind else { return Err(broken("it states something else".into())) };
+        if record.outcome() != Outcome::Applied || change.vkey().origin() != origin {
+            continue;
+        }
+        entry.verify(change.replaces()).map_err(|error| broken(error.to_string()))?;
+        let before = found.map_or_else(|| Chain::of(change.replaces().clone()), |(keys, _)| keys);
+        let after = before.after(change, index).map_err(|error| broken(error.to_string()))?;
+        found = Some((after, version.recorded_at_us));
+    }
+    Ok(found)
+}
+
 /// The commitment that closes the log, once nothing lies beyond it.
-fn last_commitment(options: &Options, head: &rows::Head) -> Result<proto::Commitment, OpenError> {
+fn last_commitment(options: &Options, head: &rows::Head, keys: &Chain) -> Result<proto::Commitment, OpenError> {
     let last = head.size.checked_sub(1).ok_or_else(|| OpenError::Inconsistent("it is empty".into()))?;
     let bytes = rows::entry(&*options.store, last)?;
     let damaged = |what: String| OpenError::Inconsistent(format!("its last entry, {last}: {what}"));
     let entry = SignedEntry::decode(&bytes).map_err(|error| damaged(error.to_string()))?;
-    entry.verify(&options.skey.vkey()).map_err(|error| damaged(error.to_string()))?;
+    entry.verify(keys.of_entry(last)).map_err(|error| damaged(error.to_string()))?;
     if rows::entry(&*options.store, head.size).is_ok() {
         return Err(OpenError::Inconsistent(format!("an entry lies beyond the checkpoint of size {}", head.size)));
     }

@@ -15,11 +15,13 @@ use super::clock::{Bounds, ReadClock, Standstill};
 use super::committer::{Answers, BUG, Desk, Order};
 use super::known::Known;
 use super::plan::{Base, Plan, Submission, plan, plan_idle};
+use super::signer::{ReadKeys, Signer};
 use super::{Command, Waiting};
+use crate::ledger::keys::Chain;
 use crate::ledger::map;
-use crate::ledger::note::Skey;
 use crate::ledger::policy::Policy;
 use crate::ledger::principals::Principals;
+use crate::ledger::statement::Kind;
 use crate::store::Store;
 use crate::store::leaf_pages::LeafPages;
 use crate::store::log_tree::LogTree;
@@ -34,7 +36,13 @@ const BATCH_BYTES: usize = 8 << 20;
 /// What the thread owns: the ledger as it is after the last batch that was planned. Nobody else touches any of it.
 pub(super) struct Sequencer {
     pub(super) store: Arc<dyn Store>,
-    pub(super) skey: Skey,
+    pub(super) signer: Signer,
+    /// Where the private keys are.
+    pub(super) read_keys: ReadKeys,
+    /// How long checkpoints carry the line of a key that was replaced.
+    pub(super) overlap_us: u64,
+    /// Whose signatures are the ledger's.
+    pub(super) keys: Arc<Chain>,
     /// The rules in force.
     pub(super) policy: Policy,
     /// Who may state what.
@@ -90,6 +98,10 @@ impl Sequencer {
     }
 
     fn plan(&mut self, reading_us: u64, requests: &[Vec<Submission>], commits: bool) -> Result<Plan, String> {
+        self.signer.at(reading_us);
+        if let Some(Kind::KeyChange { change }) = requests.last().and_then(|last| Some(&last.first()?.statement.kind)) {
+            self.signer.prepare(change.vkey(), &self.read_keys);
+        }
         let base = Base {
             read: &*self.store,
             known: &self.known,
@@ -99,7 +111,8 @@ impl Sequencer {
             last_time_us: self.last_time_us,
             policy: &self.policy,
             principals: &self.principals,
-            seal: &self.skey,
+            keys: &self.keys,
+            seal: &self.signer,
         };
         let planned = match requests {
             [] => plan_idle(&base, reading_us, self.bounds),
@@ -121,6 +134,10 @@ impl Sequencer {
                 self.policy = policy.clone();
             }
             self.principals = Arc::clone(&plan.principals);
+            if !Arc::ptr_eq(&self.keys, &plan.keys) {
+                self.keys = Arc::clone(&plan.keys);
+                self.signer.change(head.recorded_at_us, self.overlap_us);
+            }
             self.last_time_us = head.recorded_at_us;
         }
         Ok(plan)
@@ -146,7 +163,12 @@ fn next_batch(commands: &mut mpsc::Receiver<Command>) -> NextBatch {
             Some(Command::Append(request)) => {
                 statements += request.submissions.len();
                 bytes += request.submissions.iter().map(|submission| submission.bytes.len()).sum::<usize>();
+                let changes_key = request.submissions.iter().any(changes_key);
                 batch.requests.push(request);
+                // The batch of a change of the key ends with it.
+                if changes_key {
+                    return batch;
+                }
             }
             Some(Command::Commit) => batch.commits = true,
             Some(Command::Halt(reason)) => {
@@ -162,4 +184,8 @@ fn next_batch(commands: &mut mpsc::Receiver<Command>) -> NextBatch {
             Err(_) => return batch,
         };
     }
+}
+
+fn changes_key(submission: &Submission) -> bool {
+    matches!(submission.statement.kind, Kind::KeyChange { .. })
 }

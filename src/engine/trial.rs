@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use crate::ledger::names::{Digest, Registry, Repository, Tag};
+use crate::ledger::note::Origin;
 use crate::ledger::subject::{Subject, SubjectKey};
 use crate::ledger::transition::{Step, SubjectState, View};
 
@@ -41,6 +42,10 @@ impl<V: View> View for Trial<'_, V> {
 
     fn subject(&self, key: &SubjectKey) -> Result<SubjectState, V::Error> {
         self.states.get(key).map_or_else(|| self.base.subject(key), |state| Ok(state.clone()))
+    }
+
+    fn origin(&self) -> Option<&Origin> {
+        self.base.origin()
     }
 
     fn tags_bound_to(

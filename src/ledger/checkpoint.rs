@@ -3,8 +3,9 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 
+use super::keys::Keys;
 use super::merkle::Hash;
-use super::note::{NoteError, Skey, Vkey, open_note};
+use super::note::{NoteError, Skey, Vkey, open_by};
 
 /// What a checkpoint says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,6 +33,18 @@ pub enum CheckpointError {
     /// Signed, but not three lines of origin, size and root.
     #[error("not a checkpoint: {0}")]
     Malformed(&'static str),
+    /// Signed by a key that had been replaced before.
+    #[error(
+        "the checkpoint of size {size} is signed by the key {key} alone, which was replaced from entry {from} on: whoever has that key signs in the ledger's name; ask its operator"
+    )]
+    Retired {
+        /// Its size.
+        size: u64,
+        /// By whom.
+        key: String,
+        /// The first entry that is not that key's.
+        from: u64,
+    },
 }
 
 impl Checkpoint {
@@ -40,9 +53,37 @@ impl Checkpoint {
         skey.sign_note(&format!("{}\n{}\n{}\n", skey.origin(), self.size, BASE64.encode(self.root)))
     }
 
-    /// Opens a note signed by `vkey`.
-    pub fn open(note: &str, vkey: &Vkey) -> Result<Self, CheckpointError> {
-        let text = open_note(note, vkey)?;
+    /// Signs it as a note together with another key of the ledger, whose line comes second.
+    pub fn sign_with(&self, skey: &Skey, other: &Skey) -> String {
+        let note = self.sign(skey);
+        let (text, _) = note.split_once("\n\n").expect("a note has an empty line");
+        format!("{note}{}", other.line(&format!("{text}\n")))
+    }
+
+    /// Opens a note that is signed by the key in force at its end, or by one that came later.
+    pub fn open(note: &str, keys: &impl Keys) -> Result<Self, CheckpointError> {
+        let (checkpoint, signer) = Self::open_by(note, keys.all())?;
+        let size = checkpoint.size;
+        let due = keys.of_entry(size.saturating_sub(1));
+        let mut from_there = keys.all().skip_while(|key| *key != due);
+        if from_there.any(|key| key == signer) {
+            return Ok(checkpoint);
+        }
+        let mut after = keys.all().zip(keys.later()).skip_while(|(key, _)| *key != signer);
+        let from = after.next().map_or(0, |(_, link)| link.from);
+        Err(CheckpointError::Retired { size, key: hex::encode(signer.hash()), from })
+    }
+
+    /// Opens a note that is signed by one of these keys of one ledger, whichever, and says by which.
+    pub fn open_by<'k>(
+        note: &str,
+        keys: impl Iterator<Item = &'k Vkey> + Clone,
+    ) -> Result<(Self, &'k Vkey), CheckpointError> {
+        let (text, signer) = open_by(note, keys)?;
+        Ok((Self::parse(text, signer)?, signer))
+    }
+
+    fn parse(text: &str, vkey: &Vkey) -> Result<Self, CheckpointError> {
         let mut lines = text.split('\n');
         let mut line = || lines.next().ok_or(CheckpointError::Malformed("fewer than three lines"));
         let (origin, size, root) = (line()?, line()?, line()?);

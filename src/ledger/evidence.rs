@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 
 use super::checkpoint::{Checkpoint, CheckpointError};
 use super::entry::{Body, EntryError, SignedEntry, entry_hash};
+use super::keys::{Chain, Keys};
 use super::merkle::Hash;
 use super::merkle::hash::empty_root;
 use super::merkle::multi::verify_multi;
@@ -94,7 +95,7 @@ pub enum ForkError {
 /// Entries of one ledger, each signed by it and proven to be in the log that `checkpoint` stands for.
 #[derive(Debug, Clone, PartialEq)]
 pub struct VerifiedEntries {
-    vkey: Vkey,
+    keys: Chain,
     note: String,
     checkpoint: Checkpoint,
     entries: BTreeMap<u64, VerifiedEntry>,
@@ -111,13 +112,13 @@ pub struct VerifiedEntry {
     pub body: Body,
 }
 
-/// Checks evidence against the key of the ledger it is said to come from.
-pub fn verify(evidence: &proto::Evidence, vkey: &Vkey) -> Result<VerifiedEntries, EvidenceError> {
-    let checkpoint = Checkpoint::open(&evidence.checkpoint, vkey)?;
+/// Checks evidence against the keys of the ledger it is said to come from.
+pub fn verify(evidence: &proto::Evidence, keys: &impl Keys) -> Result<VerifiedEntries, EvidenceError> {
+    let checkpoint = Checkpoint::open(&evidence.checkpoint, keys)?;
     let mut entries = BTreeMap::new();
     let mut leaves = Vec::with_capacity(evidence.entries.len());
     for claimed in &evidence.entries {
-        let entry = verify_entry(claimed, vkey)?;
+        let entry = verify_entry(claimed, keys)?;
         leaves.push((claimed.index, entry.hash));
         entries.insert(claimed.index, entry);
     }
@@ -130,16 +131,16 @@ pub fn verify(evidence: &proto::Evidence, vkey: &Vkey) -> Result<VerifiedEntries
     } else {
         verify_multi(&leaves, checkpoint.size, &proof, &checkpoint.root)?;
     }
-    let verified = VerifiedEntries { vkey: vkey.clone(), note: evidence.checkpoint.clone(), checkpoint, entries };
+    let verified = VerifiedEntries { keys: keys.to_chain(), note: evidence.checkpoint.clone(), checkpoint, entries };
     verified.check_order()?;
     Ok(verified)
 }
 
 /// Checks that a ledger signed an entry for the place where it is said to be. Says nothing about the log.
-pub fn verify_entry(claimed: &proto::LogEntry, vkey: &Vkey) -> Result<VerifiedEntry, EvidenceError> {
+pub fn verify_entry(claimed: &proto::LogEntry, keys: &impl Keys) -> Result<VerifiedEntry, EvidenceError> {
     let wrong = |error| EvidenceError::Entry { index: claimed.index, error };
     let entry = SignedEntry::decode(&claimed.entry).map_err(wrong)?;
-    entry.verify(vkey).map_err(wrong)?;
+    entry.verify(keys.of_entry(entry.body.index())).map_err(wrong)?;
     if entry.body.index() != claimed.index {
         return Err(EvidenceError::Index { claimed: claimed.index, signed: entry.body.index() });
     }
@@ -179,9 +180,14 @@ pub fn hashes(proof: &[Vec<u8>]) -> Result<Vec<Hash>, EvidenceError> {
 }
 
 impl VerifiedEntries {
-    /// The key that everything is signed by.
+    /// The keys that everything is signed by.
+    pub fn keys(&self) -> &Chain {
+        &self.keys
+    }
+
+    /// The key in force at the end of the log.
     pub fn vkey(&self) -> &Vkey {
-        &self.vkey
+        self.keys.of_entry(self.checkpoint.size.saturating_sub(1))
     }
 
     /// The signed checkpoint as it came.

@@ -28,7 +28,10 @@ use super::transition::{Binding, SubjectState, Touch, View, transition};
 use crate::proto;
 
 pub(crate) struct LittleLedger {
+    /// The key in force.
     pub(crate) skey: Skey,
+    /// Those before it, and the first entry that is not theirs.
+    pub(crate) replaced: Vec<(Skey, u64)>,
     /// In force for the next statement.
     pub(crate) policy: Policy,
     /// The same.
@@ -117,6 +120,7 @@ impl LittleLedger {
     pub(crate) fn empty(skey: Skey, first_time_us: u64, step_us: u64) -> Self {
         Self {
             skey,
+            replaced: Vec::new(),
             policy: Policy::default(),
             principals: Arc::default(),
             entries: Vec::new(),
@@ -247,6 +251,27 @@ impl LittleLedger {
         versions.iter().for_each(|version| self.extend_history(subject.key(), version.index, version.effective));
     }
 
+    /// The key of an entry.
+    pub(crate) fn key_of(&self, index: u64) -> &Skey {
+        let replaced = self.replaced.iter().find(|(_, until)| index < *until);
+        replaced.map_or(&self.skey, |(skey, _)| skey)
+    }
+
+    /// Announces another key, in a batch of its own, and goes on with it. Returns the index of the announcement.
+    pub(crate) fn change_key(&mut self, next: Skey) -> u64 {
+        let change = super::keys::KeyChange::to_next(&self.skey.vkey(), &next);
+        let index = self.record(proto::statement::Kind::KeyChange(change));
+        let replaced = std::mem::replace(&mut self.skey, next);
+        self.replaced.push((replaced, self.size()));
+        index
+    }
+
+    /// What shows how the key changed, as of a size.
+    pub(crate) fn keys_at(&self, size: u64) -> proto::Evidence {
+        let changes = self.history(&Subject::Keys).iter().take_while(|change| change.index < size).count() as u64;
+        self.shown_at(&[(Subject::Keys, (0..changes).collect())], size)
+    }
+
     /// Closes the log with a commitment.
     pub(crate) fn commit(&mut self) -> u64 {
         self.commit_but(|_| {})
@@ -313,7 +338,7 @@ impl LittleLedger {
             false => multi_proof(&self.nodes, &indexes, size).expect("all nodes are kept"),
         };
         proto::Evidence {
-            checkpoint: self.checkpoint_at(size).sign(&self.skey),
+            checkpoint: self.checkpoint_at(size).sign(self.key_of(size.saturating_sub(1))),
             entries: indexes.iter().map(|&index| proto::LogEntry { index, entry: self.entry(index) }).collect(),
             proof: proof.into_iter().map(|hash| hash.to_vec()).collect(),
             subjects: Vec::new(),

@@ -10,6 +10,7 @@ pub mod entry;
 pub mod evidence;
 pub mod history;
 pub mod hold;
+pub mod keys;
 pub mod map;
 pub mod merkle;
 pub mod names;

@@ -191,9 +191,14 @@ impl Skey {
     /// Signs a note's text, which ends in a newline.
     pub fn sign_note(&self, text: &str) -> String {
         assert!(text.ends_with('\n'), "a note's text ends in a newline");
+        format!("{text}\n{}", self.line(text))
+    }
+
+    /// The line with its signature over a note's text: another one for a note that somebody signed.
+    pub fn line(&self, text: &str) -> String {
         let mut bytes = self.vkey().hash().to_vec();
         bytes.extend_from_slice(&signature::sign(&self.key, text.as_bytes()));
-        format!("{text}\n\u{2014} {} {}\n", self.origin, BASE64.encode(bytes))
+        format!("\u{2014} {} {}\n", self.origin, BASE64.encode(bytes))
     }
 }
 
@@ -213,21 +218,32 @@ pub enum NoteError {
 
 /// Checks that a note carries a signature by this key, and returns its text.
 pub fn open_note<'a>(note: &'a str, vkey: &Vkey) -> Result<&'a str, NoteError> {
+    open_by(note, std::iter::once(vkey)).map(|(text, _)| text)
+}
+
+/// The same with several keys of one name. Every line by one of them must hold; the last of them, in their order, that has one
+/// is returned with the text.
+pub fn open_by<'a, 'k>(
+    note: &'a str,
+    keys: impl Iterator<Item = &'k Vkey> + Clone,
+) -> Result<(&'a str, &'k Vkey), NoteError> {
     let (text, signatures) = split_note(note)?;
-    let mut signed = false;
+    let mut signer = None;
     for line in signatures.lines() {
         let (name, signature) = parse_signature_line(line)?;
-        if name != vkey.origin().as_str() || signature[..4] != vkey.hash() {
-            continue;
-        }
+        let named = |(_, vkey): &(usize, &Vkey)| name == vkey.origin().as_str() && signature[..4] == vkey.hash();
+        let Some((position, vkey)) = keys.clone().enumerate().find(named) else { continue };
         if signature.len() != 4 + SIGNATURE_LENGTH
             || signature::verify(vkey.key(), text.as_bytes(), &signature[4..]).is_err()
         {
             return Err(NoteError::BadSignature(name.to_owned()));
         }
-        signed = true;
+        if signer.is_none_or(|(before, _)| before < position) {
+            signer = Some((position, vkey));
+        }
     }
-    if signed { Ok(text) } else { Err(NoteError::NotSigned(vkey.origin().to_string())) }
+    let unsigned = || NoteError::NotSigned(keys.clone().next().map_or(String::new(), |vkey| vkey.origin().to_string()));
+    signer.map(|(_, vkey)| (text, vkey)).ok_or_else(unsigned)
 }
 
 fn split_note(note: &str) -> Result<(&str, &str), NoteError> {

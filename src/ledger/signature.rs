@@ -14,6 +14,7 @@ pub const SIGNATURE_LENGTH: usize = 64;
 
 const ENTRY_PREFIX: &str = "tagledger.v1.entry\n";
 const STATEMENT_PREFIX: &str = "tagledger.v1.statement\n";
+const KEY_PREFIX: &str = "tagledger.v1.key\n";
 
 /// Why a signature does not count.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -37,6 +38,11 @@ pub fn entry_message(origin: &Origin, body: &[u8]) -> Vec<u8> {
 /// What a producer's signature over a statement covers.
 pub fn statement_message(statement: &[u8]) -> Vec<u8> {
     [STATEMENT_PREFIX.as_bytes(), statement].concat()
+}
+
+/// What the signature of a ledger's next key over the change covers: the text of both verifier keys.
+pub fn consent_message(replaces: &str, vkey: &str) -> Vec<u8> {
+    [KEY_PREFIX.as_bytes(), replaces.as_bytes(), b"\n", vkey.as_bytes()].concat()
 }
 
 /// Signs.
@@ -105,7 +111,8 @@ mod tests {
     fn a_signature_over_one_thing_is_none_over_another() {
         let (key, origin) = (SigningKey::from_bytes(&[7; 32]), "ledger.example".parse().expect("valid"));
         let body = b"body";
-        let messages = [entry_message(&origin, body), statement_message(body), body.to_vec()];
+        let messages =
+            [entry_message(&origin, body), statement_message(body), consent_message("body", ""), body.to_vec()];
         for (signed, message) in messages.iter().enumerate() {
             let signature = sign(&key, message);
             for (read, message) in messages.iter().enumerate() {

@@ -6,6 +6,7 @@
 
 use prost::Message as _;
 
+use super::keys::KeyChange;
 use super::names::{Digest, NameError, Registry, Repository, Tag};
 use super::policy::{Policy, PolicyError};
 use super::principals::Change;
@@ -148,6 +149,11 @@ pub enum Kind {
         /// All that it is to be.
         change: Box<Change>,
     },
+    /// The ledger is to sign with another key, once the batch is closed.
+    KeyChange {
+        /// From which to which.
+        change: Box<KeyChange>,
+    },
 }
 
 /// Registry, repository and tag.
@@ -255,6 +261,7 @@ impl Statement {
             Kind::Attestation { .. } => "attest",
             Kind::PolicyChange { .. } => "policy",
             Kind::PrincipalChange { .. } => "principal",
+            Kind::KeyChange { .. } => "key",
         }
     }
 }
@@ -334,6 +341,13 @@ impl Check {
             }
             Some(Wire::PrincipalChange(change)) => match Change::parse(change) {
                 Ok(change) => Some(Kind::PrincipalChange { change: Box::new(change) }),
+                Err(mut found) => {
+                    self.violations.append(&mut found);
+                    None
+                }
+            },
+            Some(Wire::KeyChange(change)) => match KeyChange::parse(change) {
+                Ok(change) => Some(Kind::KeyChange { change: Box::new(change) }),
                 Err(mut found) => {
                     self.violations.append(&mut found);
                     None

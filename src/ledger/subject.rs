@@ -28,6 +28,8 @@ pub enum Subject {
     Policy,
     /// Who may state what.
     Principals,
+    /// Whose signatures are the ledger's.
+    Keys,
 }
 
 /// `SHA-256("tagledger.v1.subject\n" || kind || for each component: u32 BE length || bytes)`.
@@ -47,6 +49,7 @@ impl Subject {
             Self::WorkloadsOf(_) => SubjectKind::WorkloadsOf,
             Self::Policy => SubjectKind::Policy,
             Self::Principals => SubjectKind::Principals,
+            Self::Keys => SubjectKind::Keys,
         }
     }
 
@@ -67,7 +70,7 @@ impl Subject {
             Self::Digest(digest) => vec![digest.as_str()],
             Self::Workload(w) => vec![&w.environment, &w.cluster, &w.namespace, &w.workload, &w.container],
             Self::TagsOf(registry, repository) => vec![registry.as_str(), repository.as_str()],
-            Self::Repositories | Self::Environments | Self::Policy | Self::Principals => vec![],
+            Self::Repositories | Self::Environments | Self::Policy | Self::Principals | Self::Keys => vec![],
             Self::WorkloadsOf(environment) => vec![environment],
         }
     }
@@ -104,6 +107,7 @@ pub fn named_by(statement: &Statement, reference: &proto::Subject) -> Option<Sub
         // Its digest is that of a policy, and no image's.
         (kind, Kind::PolicyChange { .. }) => (kind == SubjectKind::Policy).then_some(Subject::Policy),
         (kind, Kind::PrincipalChange { .. }) => (kind == SubjectKind::Principals).then_some(Subject::Principals),
+        (kind, Kind::KeyChange { .. }) => (kind == SubjectKind::Keys).then_some(Subject::Keys),
         (SubjectKind::Tag, _) => tag_of(statement).map(Subject::Tag),
         (SubjectKind::Digest, _) => digest_of(statement).cloned().map(Subject::Digest),
         (SubjectKind::Workload, Kind::Deployment { workload, .. }) => Some(Subject::Workload(workload.clone())),
@@ -156,11 +160,13 @@ pub fn effect_on(subject: &Subject, outcome: Outcome, statement: &Statement) -> 
             Effect::Confirms(policy.digest().clone())
         }
         (Subject::Principals, Kind::PrincipalChange { change }) if changes => Effect::Sets(change.digest().clone()),
+        (Subject::Keys, Kind::KeyChange { change }) if changes => Effect::Sets(change.digest().clone()),
         _ => Effect::Keeps,
     }
 }
 
-/// The digest that a statement names; of a policy change, that of the policy's text; of a principal change, its own.
+/// The digest that a statement names; of a policy change, that of the policy's text; of a principal change, its own; of a key
+/// change, that of the new key's text.
 pub fn digest_of(statement: &Statement) -> Option<&Digest> {
     match &statement.kind {
         Kind::TagPush { digest, .. }
@@ -170,6 +176,7 @@ pub fn digest_of(statement: &Statement) -> Option<&Digest> {
         Kind::TagObserved { digest, .. } => digest.as_ref(),
         Kind::PolicyChange { policy, .. } => Some(policy.digest()),
         Kind::PrincipalChange { change } => Some(change.digest()),
+        Kind::KeyChange { change } => Some(change.digest()),
         Kind::TagDelete { .. } => None,
     }
 }
@@ -194,7 +201,10 @@ pub fn place_of(statement: &Statement) -> Option<(Registry, Repository)> {
         Kind::ManifestDelete { registry, repository, .. } | Kind::Deployment { registry, repository, .. } => {
             Some((registry.clone(), repository.clone()))
         }
-        Kind::Attestation { .. } | Kind::PolicyChange { .. } | Kind::PrincipalChange { .. } => None,
+        Kind::Attestation { .. }
+        | Kind::PolicyChange { .. }
+        | Kind::PrincipalChange { .. }
+        | Kind::KeyChange { .. } => None,
     }
 }
 
@@ -214,7 +224,7 @@ mod tests {
             })
         };
         assert_ne!(workload("ab", "c").key(), workload("a", "bc").key());
-        let plain = [Subject::Repositories, Subject::Environments, Subject::Policy, Subject::Principals];
+        let plain = [Subject::Repositories, Subject::Environments, Subject::Policy, Subject::Principals, Subject::Keys];
         for (position, subject) in plain.iter().enumerate() {
             assert!(plain[..position].iter().all(|other| other.key() != subject.key()), "{subject:?}");
         }

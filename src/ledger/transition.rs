@@ -29,16 +29,19 @@
 //! | policy change | (the policy) has another text, or was never changed | APPLIED |
 //! | principal change | (the principal) is this already | UNCHANGED |
 //! | principal change | (the principal) is another, or nobody | APPLIED |
+//! | key change | - | APPLIED; NOTED if the keys are another ledger's, whose records these were |
 //!
 //! An applied policy change rules from the entry after its own on: whoever calls [`transition`] then calls it with that policy.
-//! So does an applied principal change. Who may state what, and which principal changes are refused, is settled before
-//! ([`super::principals`]).
+//! So does an applied principal change. Who may state what, and which changes of principals and keys are refused, is settled before
+//! ([`super::principals`], [`super::keys`]).
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::hold::{Aim, Hold};
+use super::keys::KeyChange;
 use super::names::{Digest, Registry, Repository, Tag};
+use super::note::Origin;
 use super::policy::{Change, Policy};
 use super::principals::{self, Principals};
 use super::referrer;
@@ -129,6 +132,11 @@ pub trait View {
     fn principals(&self) -> Arc<Principals> {
         Arc::default()
     }
+
+    /// The log's name, where it is known: keys of another one change nothing.
+    fn origin(&self) -> Option<&Origin> {
+        None
+    }
 }
 
 /// One entry to record.
@@ -194,6 +202,7 @@ pub fn transition<V: View>(
         }
         Kind::PolicyChange { policy, replaces } => rules.change_policy(policy, replaces.as_ref(), index),
         Kind::PrincipalChange { change } => rules.change_principal(change, index),
+        Kind::KeyChange { change } => rules.change_key(change, index),
     }?;
     for step in &mut steps {
         rules.link(step)?;
@@ -448,6 +457,17 @@ impl<V: View> Rules<'_, V> {
         };
         let after = if changes_binding(verdict.outcome) { bound(change.digest(), index) } else { before.clone() };
         let touches = vec![self.touch(Subject::Principals, before, after, None, String::new())?];
+        Ok(vec![verdict.into_step(touches)])
+    }
+
+    /// One that does not fit is refused and no entry. But records that go on under another name may hold changes of the keys
+    /// they were signed with before.
+    fn change_key(&mut self, change: &KeyChange, index: u64) -> Result<Vec<Step>, V::Error> {
+        let before = self.view.subject(&Subject::Keys.key())?.binding;
+        let is_own = self.view.origin().is_none_or(|origin| origin == change.vkey().origin());
+        let verdict = Verdict::plain(if is_own { Outcome::Applied } else { Outcome::Noted });
+        let after = if changes_binding(verdict.outcome) { bound(change.digest(), index) } else { before.clone() };
+        let touches = vec![self.touch(Subject::Keys, before, after, None, String::new())?];
         Ok(vec![verdict.into_step(touches)])
     }
 

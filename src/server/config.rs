@@ -40,6 +40,8 @@ pub struct Config {
     pub webhooks: BTreeMap<String, WebhookSettings>,
     /// When the clock is an alarm.
     pub clock: ClockSettings,
+    /// What happens when the ledger's key changes.
+    pub keys: KeySettings,
     /// The folder that relative paths in the file start from.
     #[serde(skip)]
     pub folder: PathBuf,
@@ -57,6 +59,7 @@ impl Default for Config {
             tls: None,
             webhooks: BTreeMap::new(),
             clock: ClockSettings::default(),
+            keys: KeySettings::default(),
             folder: PathBuf::new(),
         }
     }
@@ -125,6 +128,32 @@ impl ClockSettings {
             ahead_us: self.alarm_ahead_seconds.saturating_mul(1_000_000),
             behind_us: self.alarm_behind_seconds.saturating_mul(1_000_000),
         }
+    }
+}
+
+/// `[keys]`
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct KeySettings {
+    /// For how long a key that was replaced signs checkpoints too.
+    overlap_days: u64,
+}
+
+impl Default for KeySettings {
+    fn default() -> Self {
+        Self { overlap_days: 30 }
+    }
+}
+
+impl KeySettings {
+    /// For how long a key that was replaced signs checkpoints too.
+    pub fn overlap(self) -> Duration {
+        Duration::from_secs(self.overlap_days.saturating_mul(24 * 60 * 60))
+    }
+
+    /// The same in microseconds.
+    pub fn overlap_us(self) -> u64 {
+        u64::try_from(self.overlap().as_micros()).unwrap_or(u64::MAX)
     }
 }
 

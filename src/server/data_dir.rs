@@ -1,7 +1,7 @@
 //! The data directory: origin, keys, first token, database, and the lock that keeps a second server out.
 //!
 //! It is initialised once. The file `origin` is written last, so a directory that has one is whole; a start that was cut
-//! short before is completed. A key is never replaced: a ledger without its key can't go on. And the file `begun` says that
+//! short before is completed. A ledger without its key can't go on; how it gets another is in [`super::keys`]. And the file `begun` says that
 //! the log has a first entry: without the database, such a ledger would begin a second log under the same key.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
@@ -9,6 +9,7 @@ use std::io::{Read as _, Seek as _, Write as _};
 use std::net::SocketAddr;
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -16,15 +17,17 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64;
 use sha2::{Digest as _, Sha256};
 use zeroize::Zeroizing;
 
+use super::keys::{PublicKeys, parse_private, read_private};
 use super::secrets::{self, SecretError};
-use crate::ledger::note::{KeyError, Origin, Skey, Vkey};
+use crate::engine::signer::ReadKeys;
+use crate::ledger::note::{KeyError, Origin, Skey};
 
 /// An open, locked data directory.
 pub struct DataDir {
     path: PathBuf,
     /// Held as long as the directory is in use.
     lock: File,
-    skey: Skey,
+    skeys: Vec<Skey>,
     is_new: bool,
 }
 
@@ -92,6 +95,14 @@ pub enum DataDirError {
         /// Whose it should be.
         expected: String,
     },
+    /// Private keys, and not the one in force.
+    #[error("{path} does not hold the private key of {in_force}, the key in force; put it back from a backup")]
+    NotInForce {
+        /// Which file.
+        path: String,
+        /// The key in force.
+        in_force: String,
+    },
     /// The system says no.
     #[error("{path}: {reason}")]
     Io {
@@ -107,7 +118,7 @@ pub struct Existing {
     path: PathBuf,
     /// Held as long as the directory is in use.
     _lock: File,
-    vkey: Vkey,
+    keys: PublicKeys,
 }
 
 impl Existing {
@@ -121,12 +132,12 @@ impl Existing {
 
     /// The same, with the lock taken before ([`lock`]).
     pub(super) fn locked(path: &Path, lock: File) -> Result<Self, DataDirError> {
-        Ok(Self { path: path.to_owned(), _lock: lock, vkey: read_vkey(path)? })
+        Ok(Self { path: path.to_owned(), _lock: lock, keys: PublicKeys::read(path)? })
     }
 
-    /// The ledger's public key.
-    pub fn vkey(&self) -> &Vkey {
-        &self.vkey
+    /// The ledger's public keys.
+    pub fn keys(&self) -> &PublicKeys {
+        &self.keys
     }
 
     /// Where the database is.
@@ -143,21 +154,6 @@ impl Existing {
     pub fn has_begun(&self) -> bool {
         is_there(&self.path.join("begun"))
     }
-}
-
-/// The public key in a directory: of the origin there, and of the private key there, if there is one.
-pub fn read_vkey(directory: &Path) -> Result<Vkey, DataDirError> {
-    let origin = read_origin(directory)?;
-    let path = directory.join("ledger.vkey");
-    let text = fs::read_to_string(&path).map_err(io(&path))?;
-    let vkey: Vkey = text.parse().map_err(|reason| DataDirError::Key { path: shown(&path), reason })?;
-    let is_same = vkey.origin() == &origin
-        && (!is_there(&directory.join("ledger.key")) || read_key(directory, &origin)?.vkey() == vkey);
-    if is_same {
-        return Ok(vkey);
-    }
-    let (found, expected) = (vkey.origin().to_string(), origin.to_string());
-    Err(DataDirError::OtherKey { path: shown(&path), found, expected })
 }
 
 impl DataDir {
@@ -180,8 +176,8 @@ impl DataDir {
                 wanted: wanted.to_string(),
             });
         }
-        let skey = read_key(path, &origin)?;
-        Ok(Self { path: path.to_owned(), lock, skey, is_new })
+        let skeys = read_private(path, &origin)?;
+        Ok(Self { path: path.to_owned(), lock, skeys, is_new })
     }
 
     /// Where it is.
@@ -194,9 +190,16 @@ impl DataDir {
         self.is_new
     }
 
-    /// The ledger's key, to hand on.
+    /// The first of the ledger's keys that are there, to hand on.
     pub fn take_key(&self) -> Skey {
-        Skey::from_seed(self.skey.origin().clone(), self.skey.key().as_bytes())
+        let skey = self.skeys.first().expect("a file of keys has one");
+        Skey::from_seed(skey.origin().clone(), skey.key().as_bytes())
+    }
+
+    /// Reads the private keys that are there by then.
+    pub fn read_keys(&self) -> ReadKeys {
+        let (path, origin) = (self.path.clone(), self.take_key().origin().clone());
+        Arc::new(move || read_private(&path, &origin).map_err(|error| error.to_string()))
     }
 
     /// Where the database is.
@@ -302,7 +305,7 @@ fn initialise(path: &Path, wanted: Option<&Origin>) -> Result<(), DataDirError> 
     let key_path = path.join("ledger.key");
     let skey = if is_there(&key_path) {
         // A start was cut short after this. The origin is in the key.
-        parse_key(&key_path)?
+        parse_private(&key_path)?.swap_remove(0)
     } else {
         let origin = match wanted {
             Some(origin) => origin.clone(),
@@ -344,37 +347,17 @@ pub(super) fn write_synced(path: &Path, content: &[u8], mode: u32) -> Result<(),
     fs::rename(&temporary, path).map_err(io(path))
 }
 
-fn read_origin(directory: &Path) -> Result<Origin, DataDirError> {
+pub(super) fn read_origin(directory: &Path) -> Result<Origin, DataDirError> {
     let path = directory.join("origin");
     let text = fs::read_to_string(&path).map_err(io(&path))?;
     text.trim_end_matches('\n').parse().map_err(|reason| DataDirError::Key { path: shown(&path), reason })
 }
 
-fn read_key(directory: &Path, origin: &Origin) -> Result<Skey, DataDirError> {
-    let path = directory.join("ledger.key");
-    if !is_there(&path) {
-        return Err(DataDirError::Incomplete { path: shown(directory), file: "ledger.key" });
-    }
-    let skey = parse_key(&path)?;
-    if skey.origin() != origin {
-        return Err(DataDirError::OtherKey {
-            path: shown(&path),
-            found: skey.origin().to_string(),
-            expected: origin.to_string(),
-        });
-    }
-    Ok(skey)
-}
-
-fn parse_key(path: &Path) -> Result<Skey, DataDirError> {
-    Skey::from_text(&secrets::text(path)?).map_err(|reason| DataDirError::Key { path: shown(path), reason })
-}
-
-fn io(path: &Path) -> impl FnOnce(std::io::Error) -> DataDirError {
+pub(super) fn io(path: &Path) -> impl FnOnce(std::io::Error) -> DataDirError {
     let path = shown(path);
     move |reason| DataDirError::Io { path, reason }
 }
 
-fn shown(path: &Path) -> String {
+pub(super) fn shown(path: &Path) -> String {
     path.display().to_string()
 }

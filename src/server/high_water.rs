@@ -18,9 +18,9 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::keys::PublicKeys;
 use crate::engine::Ledger;
 use crate::ledger::checkpoint::Checkpoint;
-use crate::ledger::note::Vkey;
 
 /// How far the mark is behind the ledger at most, but for the time one synced write takes.
 pub const BEHIND: Duration = Duration::from_secs(1);
@@ -93,9 +93,9 @@ impl HighWater {
     }
 
     /// Whether the ledger was stopped in order at this checkpoint, and not started since.
-    pub fn is_closed_at(&self, checkpoint: &Checkpoint, vkey: &Vkey) -> bool {
+    pub fn is_closed_at(&self, checkpoint: &Checkpoint, keys: &PublicKeys) -> bool {
         let note = fs::read_to_string(self.closed());
-        note.is_ok_and(|note| Checkpoint::open(&note, vkey).as_ref() == Ok(checkpoint))
+        note.is_ok_and(|note| Checkpoint::open_by(&note, keys.all()).is_ok_and(|(closed, _)| closed == *checkpoint))
     }
 
     fn closed(&self) -> PathBuf {

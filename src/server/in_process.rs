@@ -54,9 +54,12 @@ impl LedgerPort for InProcess {
             }
             AppendError::Rejected(Rejected::Changed { .. }) => PortError::Changed,
             AppendError::Rejected(Rejected::Held { tag, index }) => PortError::Held { tag, index },
-            AppendError::Rejected(rejected @ (Rejected::Unauthorized { .. } | Rejected::Principals { .. })) => {
-                PortError::Invalid(rejected.to_string())
-            }
+            AppendError::Rejected(
+                rejected @ (Rejected::Unauthorized { .. }
+                | Rejected::Principals { .. }
+                | Rejected::Keys { .. }
+                | Rejected::ChangingKey),
+            ) => PortError::Invalid(rejected.to_string()),
             AppendError::Overloaded | AppendError::Shortage(_) | AppendError::Stopped(_) | AppendError::Unread(_) => {
                 PortError::Unavailable(error.to_string())
             }

@@ -1,6 +1,6 @@
 //! The service: wires store, engine, gRPC, HTTP and webhooks together, and runs them on one port.
 //!
-//! The only module that knows all others. [`config`] says what is wanted, [`data_dir`] where it lives, [`listen`] how
+//! The only module that knows all others. [`config`] says what is wanted, [`data_dir`] where it lives, [`keys`] which files hold its keys, [`listen`] how
 //! connections are served, [`in_process`] how the edge reaches the ledger. Beside the service, [`fsck`] looks at a ledger that
 //! does not run, and [`copies`] makes copies of one, and a ledger of copies.
 
@@ -12,6 +12,7 @@ pub mod fsck;
 pub mod gateway;
 pub mod high_water;
 pub mod in_process;
+pub mod keys;
 pub mod listen;
 pub mod over_grpc;
 pub mod panics;
@@ -131,7 +132,8 @@ pub async fn serve(
     let ledger = Ledger::open(engine::Options {
         high_water: mark.read(data_dir.has_begun())?,
         store,
-        skey: data_dir.take_key(),
+        keys: data_dir.read_keys(),
+        key_overlap_us: config.keys.overlap_us(),
         has_begun: data_dir.has_begun(),
         clock: Arc::new(clock::system_clock),
         clock_bounds: config.clock.bounds(),
@@ -143,6 +145,7 @@ pub async fn serve(
     mark.write(&checkpoint)?;
     data_dir.note_begun()?;
     let following = tokio::spawn(follow(mark.clone(), ledger.clone()));
+    let settling = tokio::spawn(keys::follow(data_dir.path().to_owned(), ledger.clone(), config.keys.overlap()));
     tokio::spawn(panics::tell(ledger.clone()));
     let reserve = Reserve::new(&data_dir.database(), config.keep_free_mib);
     reserve.look(&ledger);
@@ -196,7 +199,7 @@ pub async fn serve(
 
     started(&Running {
         address,
-        vkey: ledger.vkey().clone(),
+        vkey: ledger.vkey(),
         data_dir: data_dir.path().to_owned(),
         is_new: data_dir.is_new(),
         has_tls,
@@ -220,6 +223,7 @@ pub async fn serve(
         }
     }
     let _ = watching.await;
+    let _ = settling.await;
     if let Some(idle) = idle {
         let _ = idle.await;
     }

@@ -82,7 +82,8 @@ impl Stage {
         let clock_us = AtomicU64::new(1_795_000_000_000_000);
         let options = Options {
             store: store.clone(),
-            skey: skey(),
+            keys: tagledger::engine::signer::only(&skey()),
+            key_overlap_us: 0,
             has_begun: false,
             high_water: None,
             clock: Arc::new(move || clock_us.fetch_add(1_000_000, Ordering::Relaxed)),

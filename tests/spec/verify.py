@@ -30,7 +30,7 @@ import urllib.request
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from types import SimpleNamespace
-from typing import Any, Callable, Dict, Iterable, Iterator, List, NamedTuple, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, Iterable, Iterator, List, NamedTuple, Optional, Sequence, Tuple, Union
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
@@ -273,10 +273,12 @@ PRINCIPAL = Message("Principal", {
 PRINCIPAL_CHANGE = Message("PrincipalChange", {
     1: Field("name", "string"), 2: Field("principal", PRINCIPAL, choice=True),
     3: Field("revocation", Message("Revocation", {}), choice=True)}, oneof="change", keep=True)
+KEY_CHANGE = Message("KeyChange", fields((1, "vkey", "string"), (2, "replaces", "string"), (3, "consent", "bytes")))
 ATTRIBUTE = Message("Attribute", fields((1, "key", "string"), (2, "value", "string")))
 KINDS = (("tag_push", TAG_PUSH), ("tag_delete", TAG_DELETE), ("manifest_delete", MANIFEST_DELETE),
          ("tag_observed", TAG_OBSERVED), ("deployment", DEPLOYMENT), ("attestation", ATTESTATION),
-         ("policy_change", POLICY_CHANGE), ("principal_change", PRINCIPAL_CHANGE))
+         ("policy_change", POLICY_CHANGE), ("principal_change", PRINCIPAL_CHANGE),
+         ("key_change", KEY_CHANGE))
 STATEMENT = Message("Statement", {
     **{number: Field(name, type_, choice=True) for number, (name, type_) in enumerate(KINDS, 1)},
     **fields((16, "event_id", "string"), (17, "occurred_at_us", "int"), (18, "actor", "string"), (19, "source", "string"),
@@ -303,6 +305,8 @@ def decode_statement(data: bytes) -> SimpleNamespace:
             check_digest(said.replaces)
     elif s.kind == "principal_change":
         check_principal_change(said)
+    elif s.kind == "key_change":
+        check_key_change(said)
     elif s.kind == "attestation":
         check_digest(said.digest)
         check_text(said.predicate_type, "predicate_type", 1, 256)
@@ -340,6 +344,14 @@ def decode_statement(data: bytes) -> SimpleNamespace:
     keys = [attribute.key.encode() for attribute in s.attributes]
     require(all(a < b for a, b in zip(keys, keys[1:])), "attributes: not sorted, or a key twice")
     return s
+
+
+def check_key_change(said: SimpleNamespace) -> None:
+    said.next, said.before = parse_vkey(said.vkey), parse_vkey(said.replaces)
+    require(said.next.origin == said.before.origin, "vkey: of another origin than the key that it replaces")
+    require(said.next != said.before, "vkey: the key that it is to replace")
+    message = b"tagledger.v1.key\n" + said.replaces.encode() + b"\n" + said.vkey.encode()
+    require(verify_strict(said.next.key, said.consent, message), "consent: not that of the new key")
 
 
 READER, WRITER, SCANNER, ADMIN = 1, 2, 3, 4  # Role
@@ -425,7 +437,7 @@ class Entry:
         return found
 
 
-def decode_entry(data: bytes, vkey: VKey) -> Entry:
+def decode_entry(data: bytes, keys: Keys) -> Entry:
     require(1 <= len(data) <= 65535, f"an entry of {len(data)} bytes")
     outer = ENTRY.decode(data)
     require(outer.body is not None, "an entry without a body")
@@ -438,12 +450,13 @@ def decode_entry(data: bytes, vkey: VKey) -> Entry:
         require(APPLIED <= r.outcome <= NOTED, f"outcome: {r.outcome} is unknown")
         require(len(r.subjects) > 0, "a record without subjects")
         for subject in r.subjects:
-            require(TAG_SUBJECT <= subject.kind <= PRINCIPALS, f"subject kind {subject.kind} is unknown")
+            require(TAG_SUBJECT <= subject.kind <= KEYS, f"subject kind {subject.kind} is unknown")
         entry = Entry(data, leaf_hash(data), r.index, r.recorded_at_us, record=r, statement=statement)
     else:
         body, c = outer.commitment, COMMITMENT.decode(outer.commitment)
         require(len(c.map_root) == 32, "map_root has not 32 bytes")
         entry = Entry(data, leaf_hash(data), c.index, c.recorded_at_us, commitment=c)
+    vkey = chain(keys).of_entry(entry.index)
     message = b"tagledger.v1.entry\n" + vkey.origin.encode() + b"\n" + body
     require(verify_strict(vkey.key, outer.signature, message), "the ledger's signature on the entry does not hold")
     return entry
@@ -581,32 +594,70 @@ def parse_vkey(text: str) -> VKey:
     return VKey(origin, bytes.fromhex(hash_), typed[1:])
 
 
-def open_note(note: str, vkey: VKey) -> str:
-    """Opens a note with a pinned vkey; gives its text."""
+class Chain:
+    """The keys of a ledger, each with the first entry that it signs."""
+
+    def __init__(self, links: Sequence[Tuple[int, VKey]]):
+        self.links = list(links)
+
+    @property
+    def origin(self) -> str:
+        return self.links[0][1].origin
+
+    def position(self, index: int) -> int:
+        """Which of the keys signs the entry with this index."""
+        return max(n for n, (first, _) in enumerate(self.links) if first <= index)
+
+    def of_entry(self, index: int) -> VKey:
+        return self.links[self.position(index)][1]
+
+    def after(self, said: SimpleNamespace, index: int) -> Chain:
+        """With the key that the KeyChange in the entry with this index brings."""
+        require(said.next.origin == self.origin, "the keys are those of another ledger")
+        require(said.before == self.links[-1][1], "it replaces another key than the one in force")
+        known = [vkey for _, vkey in self.links]
+        require(all(said.next.hash != vkey.hash and said.next.key != vkey.key for vkey in known), "the new key was one before")
+        return Chain([*self.links, (index + 2, said.next)])
+
+
+Keys = Union[VKey, Chain]
+
+
+def chain(keys: Keys) -> Chain:
+    """A key of which nothing else is known is a chain of one."""
+    return keys if isinstance(keys, Chain) else Chain([(0, keys)])
+
+
+def open_note(note: str, keys: Keys) -> Tuple[str, int]:
+    """Opens a note; gives its text, and the position of the last of the keys that signed it."""
     require(len(note.encode()) <= 65536, "note: above 65,536 bytes")
     require(re.search("[\x00-\x09\x0b-\x1f]", note) is None, "note: a control character")
     text, gap, signatures = note.rpartition("\n\n")
     require(gap != "", "note: no empty line before the signatures")
     text += "\n"
     require(signatures.endswith("\n"), "note: the last signature line does not end in a line break")
-    signed = False
+    signers = []
     for line in signatures[:-1].split("\n"):
         form = re.fullmatch("— ([^ ]+) ([^ ]+)", line)
         require(form is not None, "note: a signature line of another form")
         name, blob = form.group(1), from_base64(form.group(2), "note: a signature")
         require(len(blob) >= 5, "note: a signature of less than 5 bytes")
-        if name == vkey.origin and blob[:4] == vkey.hash:
-            require(verify_strict(vkey.key, blob[4:], text.encode()), "note: the ledger's signature does not hold")
-            signed = True
-    require(signed, "note: not signed by the pinned key")
-    return text
+        for position, (_, vkey) in enumerate(chain(keys).links):
+            if name == vkey.origin and blob[:4] == vkey.hash:
+                require(verify_strict(vkey.key, blob[4:], text.encode()), "note: the ledger's signature does not hold")
+                signers.append(position)
+    require(len(signers) > 0, "note: not signed by the pinned key")
+    return text, max(signers)
 
 
-def open_checkpoint(note: str, vkey: VKey) -> Checkpoint:
-    lines = open_note(note, vkey).split("\n")
+def open_checkpoint(note: str, keys: Keys) -> Checkpoint:
+    text, signer = open_note(note, keys)
+    lines = text.split("\n")
     require(len(lines) == 4 and lines[3] == "", "checkpoint: not three lines")
-    require(lines[0] == vkey.origin, "checkpoint: of another origin")
-    return Checkpoint(decimal(lines[1], "checkpoint: size"), from_base64(lines[2], "checkpoint: root", 32))
+    require(lines[0] == chain(keys).origin, "checkpoint: of another origin")
+    checkpoint = Checkpoint(decimal(lines[1], "checkpoint: size"), from_base64(lines[2], "checkpoint: root", 32))
+    require(signer >= chain(keys).position(max(checkpoint.size - 1, 0)), "checkpoint: signed by a key that was replaced before")
+    return checkpoint
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -739,7 +790,7 @@ def split_bundle(data: bytes, count: int) -> List[bytes]:
 # ---------------------------------------------------------------------------------------------------------------------
 # 11. Subjects
 
-TAG_SUBJECT, DIGEST_SUBJECT, WORKLOAD, TAGS_OF, REPOSITORIES, ENVIRONMENTS, WORKLOADS_OF, POLICY, PRINCIPALS = range(1, 10)
+TAG_SUBJECT, DIGEST_SUBJECT, WORKLOAD, TAGS_OF, REPOSITORIES, ENVIRONMENTS, WORKLOADS_OF, POLICY, PRINCIPALS, KEYS = range(1, 11)
 WORKLOAD_FIELDS = ("environment", "cluster", "namespace", "workload", "container")
 
 
@@ -777,7 +828,7 @@ def components(kind: int, statement: SimpleNamespace, name: str) -> Tuple[str, .
         return (said.environment,)
     if what == "deployment" and kind == ENVIRONMENTS or what == "policy_change" and kind == POLICY:
         return ()
-    if what == "principal_change" and kind == PRINCIPALS:
+    if what == "principal_change" and kind == PRINCIPALS or what == "key_change" and kind == KEYS:
         return ()
     raise Refused(f"a {what} has no subject of kind {kind}")
 
@@ -811,6 +862,8 @@ def effect(kind: int, statement: SimpleNamespace, outcome: int) -> Tuple[str, Op
         return "sets" if outcome == APPLIED else "confirms", "sha256:" + sha256(said.policy.encode()).hex()
     if kind == PRINCIPALS and what == "principal_change" and outcome == APPLIED:
         return "sets", "sha256:" + sha256(said.raw).hex()
+    if kind == KEYS and what == "key_change" and outcome == APPLIED:
+        return "sets", "sha256:" + sha256(said.vkey.encode()).hex()
     return "keeps", None
 
 
@@ -958,11 +1011,11 @@ class Page:
         return self.entries.get(self.checkpoint.size - 1)
 
 
-def check_entries(page: Page, vkey: VKey) -> None:
+def check_entries(page: Page, keys: Keys) -> None:
     """Steps 1 to 5: the checkpoint, the entries, and that they are in its tree."""
-    page.checkpoint = open_checkpoint(page.note, vkey)
+    page.checkpoint = open_checkpoint(page.note, keys)
     for index, data in page.log_entries:
-        entry = decode_entry(data, vkey)
+        entry = decode_entry(data, keys)
         require(entry.index == index, f"entry {index} says that it is entry {entry.index}")
         require(index not in page.entries, f"entry {index} is there twice")
         page.entries[index] = entry
@@ -988,6 +1041,33 @@ def check_subjects(page: Page, entries: Dict[int, Entry]) -> None:
     require(len(set(keys)) == len(keys), "two proofs of one subject on a page")
     for proof in page.subjects:
         check_subject_proof(proof, page.last(), entries)
+
+
+def follow(shown: Optional[Page], trusted: VKey) -> Chain:
+    """The keys that a page shows, of which one is trusted: every change of the key, and that there are no others."""
+    if shown is None:
+        return chain(trusted)
+    keys, count = None, 0
+    for index, data in shown.log_entries:
+        outer = ENTRY.decode(data)
+        if outer.body != "record":
+            continue
+        record = RECORD.decode(outer.record)
+        statement = decode_statement(record.statement)
+        require(statement.kind == "key_change", f"entry {index} changes no key")
+        count += 1
+        if record.outcome != APPLIED:
+            continue
+        keys = keys or chain(statement.said.before)
+        require(keys.position(index) == len(keys.links) - 1, f"entry {index}: the key that it replaces was not in force")
+        keys = keys.after(statement.said, index)
+    keys = keys or chain(trusted)
+    require(any(vkey == trusted for _, vkey in keys.links), "the trusted key is none of those shown")
+    check_entries(shown, keys)
+    check_subjects(shown, shown.entries)
+    own = [proof for proof in shown.subjects if proof.key == subject_key(KEYS, ())]
+    require(len(own) == 1 and own[0].count == count, "not every change of the key is shown")
+    return keys
 
 
 class Growth(NamedTuple):
@@ -1029,8 +1109,9 @@ class Answer:
 
     def __init__(self, evidence: EvidenceFile, vkey: VKey):
         self.file, self.pages = evidence, evidence.pages
+        keys = follow(evidence.keys, vkey)
         for page in self.pages:
-            check_entries(page, vkey)
+            check_entries(page, keys)
         self.join()
         self.entries: Dict[int, Entry] = {}
         for page in self.pages:
@@ -1344,7 +1425,8 @@ QUESTIONS = {
 SUBJECT_FORM = {"key": str, "siblings": [str], "terminal": dict}
 PAGE_FORM = {"checkpoint": str, "entries": [{"index": int, "entry": str}], "proof": [str], "subjects": [SUBJECT_FORM]}
 CONTENT_FORM = {"question": dict, "pages": [PAGE_FORM], "growth": [{"older": int, "newer": int, "proof": [str]}], "path": [str]}
-FILE_FORM = {"format": str, "version": int, "checksum": str, "content": CONTENT_FORM}
+CONTENT_FORMS = {2: CONTENT_FORM, 3: {**CONTENT_FORM, "keys": PAGE_FORM}}
+FILE_FORM = {"format": str, "version": int, "checksum": str, "content": dict}
 TERMINALS = {
     "history": {"count": int, "root": str, "leaves": [{"version": int, "index": int, "effective": int}], "proof": [str]},
     "other": {"key": str, "count": int, "root": str},
@@ -1358,6 +1440,7 @@ class EvidenceFile:
     pages: List[Page]
     growth: List[Growth]
     path: List[bytes]
+    keys: Optional[Page] = None
 
 
 def check_form(value: Any, form: Any, what: str) -> None:
@@ -1392,9 +1475,10 @@ def read_evidence_file(text: str) -> EvidenceFile:
     except (ValueError, RecursionError) as error:
         raise Refused(f"not JSON: {error}") from None
     require(isinstance(file, dict) and file.get("format") == "tagledger-evidence", "not a tagledger-evidence file")
-    require(file.get("version") == 2, f"an evidence file of version {file.get('version')}, not 2")
+    require(type(file.get("version")) is int and file["version"] in CONTENT_FORMS, f"an evidence file of version {file.get('version')}")
     check_form(file, FILE_FORM, "file")
     content = file["content"]
+    check_form(content, CONTENT_FORMS[file["version"]], "content")
     question = content["question"]
     form = QUESTIONS.get(str(question.get("kind")))
     require(form is not None, f"question: {question.get('kind')} is unknown")
@@ -1404,7 +1488,8 @@ def read_evidence_file(text: str) -> EvidenceFile:
     compact = json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode()
     require(file["checksum"] == "sha256:" + sha256(compact).hex(), "the checksum does not match: the file is damaged")
     growth = [Growth(g["older"], g["newer"], hashes(g["proof"], "growth")) for g in content["growth"]]
-    return EvidenceFile(question, pages, growth, hashes(content["path"], "path"))
+    keys = read_page(content["keys"]) if "keys" in content else None
+    return EvidenceFile(question, pages, growth, hashes(content["path"], "path"), keys)
 
 
 def read_page(page: Dict[str, Any]) -> Page:
@@ -1573,8 +1658,8 @@ def forbidden(said: SimpleNamespace) -> int:
 class Audit:
     """Reads a log from its first entry and does again what the ledger did."""
 
-    def __init__(self, vkey: VKey):
-        self.vkey = vkey
+    def __init__(self, first: VKey):
+        self.keys = chain(first)
         self.tree = Tree()
         self.last_time = -1
         self.last_commitment: Optional[Entry] = None
@@ -1601,7 +1686,7 @@ class Audit:
 
     def _feed(self, data: bytes) -> Entry:
         index = self.tree.size
-        entry = decode_entry(data, self.vkey)
+        entry = decode_entry(data, self.keys)
         require(entry.index == index, f"it says that it is entry {entry.index}")
         require(entry.recorded_at_us > self.last_time, "its time is not above that of the entry before")
         if entry.commitment:
@@ -1609,6 +1694,7 @@ class Audit:
             self.commitment(entry)
         else:
             require(index > 0, "entry 0 is no commitment")
+            require(self.keys.links[-1][0] != index + 1, "the entry before changes the key, and this is no commitment")
             self.record(entry)
         self.last_time = entry.recorded_at_us
         self.tree.append(entry.leaf)
@@ -1677,6 +1763,8 @@ class Audit:
                 self.policy = parse_policy(s.said.policy)
             elif kind == PRINCIPALS and does == "sets":
                 self.principals = self.principals.after(s.said)
+            elif kind == KEYS and does == "sets":
+                self.keys = self.keys.after(s.said, entry.index)
 
     def bind_tag(self, tag: Tuple[str, ...], does: str, digest: Optional[str], index: int) -> None:
         if does not in ("sets", "clears"):
@@ -1755,6 +1843,8 @@ class Audit:
 
         if s.kind == "policy_change":
             yield subject(POLICY)
+        elif s.kind == "key_change":
+            yield subject(KEYS)
         elif s.kind == "principal_change":
             yield subject(PRINCIPALS)
         elif s.kind == "attestation":
@@ -1879,6 +1969,9 @@ class Audit:
             return Decision(UNCHANGED)
         return Decision(APPLIED, "", self.principals.after(said).summary())
 
+    def decide_key_change(self, said: SimpleNamespace) -> Decision:
+        return Decision(APPLIED if said.next.origin == self.keys.origin else NOTED)
+
     def decide_policy_change(self, said: SimpleNamespace) -> Decision:
         if self.policy and self.policy.text == said.policy:
             return Decision(UNCHANGED)
@@ -1889,13 +1982,29 @@ class Audit:
 
 
 def audit(entries: Iterable[bytes], note: str, vkey: VKey) -> Audit:
-    """Audits a whole log, from entry 0 up to a checkpoint."""
-    checkpoint = open_checkpoint(note, vkey)
-    state = Audit(vkey)
+    """Audits a whole log, from entry 0 up to a checkpoint. Any key that the log had may be the trusted one."""
+    entries = list(entries)
+    state = Audit(first_key(entries, vkey))
     for data in entries:
         state.feed(data)
-    state.end(checkpoint)
+    require(any(known == vkey for _, known in state.keys.links), "the trusted key is none of the log's")
+    state.end(open_checkpoint(note, state.keys))
     return state
+
+
+def first_key(entries: Iterable[bytes], trusted: VKey) -> VKey:
+    """The key that the first change replaces; the trusted one, where none was changed. The audit tells whether that is so."""
+    for data in entries:
+        try:
+            outer = ENTRY.decode(data)
+            said = STATEMENT.decode(RECORD.decode(outer.record).statement) if outer.body == "record" else None
+            if said is not None and said.kind == "key_change":
+                before = parse_vkey(said.key_change.replaces)
+                if before.origin == trusted.origin:
+                    return before
+        except Refused:
+            break
+    return trusted
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -1905,10 +2014,13 @@ def against(texts: Sequence[str], vkey: VKey) -> Optional[str]:
     """The first contradiction between evidence files; None: there is none. The evidence of each file has to hold, whether
     or not it answers the question."""
     pages: List[Page] = []
-    for text in texts:
-        own = [read_tlog_proof(text)] if is_tlog_proof(text) else read_evidence_file(text).pages
+    files = [None if is_tlog_proof(text) else read_evidence_file(text) for text in texts]
+    # One that was saved before the key changed holds under the keys that the other shows.
+    keys = max((follow(file.keys, vkey) for file in files if file), key=lambda keys: len(keys.links), default=chain(vkey))
+    for text, file in zip(texts, files):
+        own = file.pages if file else [read_tlog_proof(text)]
         for page in own:
-            check_entries(page, vkey)
+            check_entries(page, keys)
         for page in own:
             check_subjects(page, {**{i: e for other in own for i, e in other.entries.items()}, **page.entries})
         pages += own
@@ -1931,7 +2043,7 @@ def kinds_due(entry: Entry) -> set:
     said, what = entry.statement.said, entry.statement.kind
     first = {subject.kind for subject in entry.subjects.values() if subject.version == 0}
     due = {"manifest_delete": {DIGEST_SUBJECT}, "attestation": {DIGEST_SUBJECT}, "policy_change": {POLICY},
-           "principal_change": {PRINCIPALS},
+           "principal_change": {PRINCIPALS}, "key_change": {KEYS},
            "deployment": {WORKLOAD, DIGEST_SUBJECT}}.get(what, {TAG_SUBJECT})
     if what in ("tag_push", "tag_observed") and said.digest:
         due = due | {DIGEST_SUBJECT}
@@ -2070,7 +2182,7 @@ class Vectors:
 
     def run(self) -> bool:
         fine = True
-        for name in ("keys", "merkle", "subjects", "statements", "policy", "log", "tiles", "evidence", "replay"):
+        for name in ("keys", "merkle", "subjects", "statements", "policy", "log", "tiles", "evidence", "replay", "succession"):
             if not os.path.exists(os.path.join(self.directory, name + ".json")):
                 print(f"{name}.json: not there")
                 continue
@@ -2120,6 +2232,26 @@ class Vectors:
         for case in file["refused_vkeys"]:
             self.refused(case["reason"], lambda: parse_vkey(case["vkey"]))
 
+    def succession(self, file: Dict[str, Any]) -> None:
+        for data in file["statements"]["valid"]:
+            self.valid("a change of the key", lambda: decode_statement(bytes.fromhex(data)))
+        for case in file["statements"]["refused"]:
+            self.refused(case["reason"], lambda: decode_statement(bytes.fromhex(case["statement"])))
+        for case in file["evidence"]:
+            check = lambda: check_evidence_file(case["file"], parse_vkey(case["vkey"]))
+            (self.valid if case["valid"] else self.refused)(case["name"], check)
+        for case in file["logs"]:
+            entries = [from_base64(entry, "entry") for entry in case["entries"]]
+            # Whichever key is trusted: the log says which was the first.
+            for vkey in [link["vkey"] for link in file["chain"]]:
+                try:
+                    state = audit(entries, case["checkpoint"], parse_vkey(vkey))
+                    found = [(first, key) for first, key in state.keys.links]
+                    self.same(case["name"], found, [(k["from"], parse_vkey(k["vkey"])) for k in file["chain"]])
+                    self.same(case["name"], True, case["valid"])
+                except Refused as refused:
+                    self.same(f"{case['name']}: {refused}", refused.index, case.get("index"))
+
     def merkle(self, file: Dict[str, Any]) -> None:
         h, tree = bytes.fromhex, Tree()
         for n, root in enumerate(file["roots"]):
@@ -2154,7 +2286,7 @@ class Vectors:
             if isinstance(value, bytes):
                 return value.hex()
             if isinstance(value, SimpleNamespace):
-                beside = ("kind", "said", "change", "raw")
+                beside = ("kind", "said", "change", "raw", "next", "before")
                 return {k: said(v) for k, v in vars(value).items() if k not in beside and v not in (0, "", None, [])}
             return value
 
@@ -2299,7 +2431,10 @@ def run_against(args: argparse.Namespace) -> int:
 def run_replay(args: argparse.Namespace) -> int:
     note = utf8(fetch(args.source, "/checkpoint"))
     try:
-        state = audit(read_entries(args.source, open_checkpoint(note, args.vkey).size), note, args.vkey)
+        lines = note.split("\n")
+        require(len(lines) > 1, "checkpoint: not three lines")
+        # Whose the checkpoint must be, its own log tells.
+        state = audit(read_entries(args.source, decimal(lines[1], "checkpoint: size")), note, args.vkey)
     except Refused as refused:
         print(f"refused: {refused}" if refused.index is None else f"refused: entry {refused.index}: {refused}")
         return REFUSED_EXIT

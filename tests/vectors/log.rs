@@ -192,7 +192,7 @@ fn refused_entries(entries: &[Vec<u8>]) -> Vec<Value> {
         ("the outcome is missing", changed_record(&|record| record.outcome = 0)),
         ("the assurance is unknown", changed_record(&|record| record.assurance = 5)),
         ("it names no subject", changed_record(&|record| record.subjects.clear())),
-        ("a subject has an unknown kind", changed_record(&|record| record.subjects[0].kind = 10)),
+        ("a subject has an unknown kind", changed_record(&|record| record.subjects[0].kind = 11)),
         (
             "the producer's signature has 63 bytes",
             changed_record(&|record| {

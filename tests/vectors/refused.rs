@@ -81,11 +81,11 @@ fn files(cases: &mut Cases, ledger: &LittleLedger) {
         "version 1",
     );
     changed(
-        "file of version 3",
-        "the version is 3",
+        "file of version 3 without keys",
+        "version 3 has keys",
         "\"version\":2,\"checksum\"",
         "\"version\":3,\"checksum\"",
-        "version 3",
+        "it has keys or it has none",
     );
     let float = "\"version\":2.0,\"checksum\"";
     changed(

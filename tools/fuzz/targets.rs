@@ -15,6 +15,7 @@ use tagledger::ledger::answer::Claimed;
 use tagledger::ledger::checkpoint::Checkpoint;
 use tagledger::ledger::entry::{Body, SignedEntry, index_and_time};
 use tagledger::ledger::evidence::verify;
+use tagledger::ledger::keys::Chain;
 use tagledger::ledger::merkle::tile::{TilePath, push_bundled, split_bundle};
 use tagledger::ledger::names::{Digest, Registry, Repository, Tag, TagRef, parse_repository};
 use tagledger::ledger::note::{Skey, Vkey, open_note};
@@ -71,7 +72,7 @@ fn same<T: Message + Default + PartialEq>(data: &[u8]) {
 
 /// The file that an audit goes on from.
 pub(crate) fn audit_state(data: &[u8]) {
-    if let Ok(loaded) = state::load(data, &VKEY) {
+    if let Ok(loaded) = state::load(data, &*VKEY) {
         let mut saved = Vec::new();
         state::save(&loaded.replay, &loaded.note, &mut saved).expect("memory can be written");
         assert!(saved == data, "a state has one encoding");
@@ -83,12 +84,12 @@ pub(crate) fn audit_state(data: &[u8]) {
 pub(crate) fn checkpoint(data: &[u8]) {
     let Some(text) = text(data) else { return };
     // As it came, and as it would be if the ledger had signed it.
-    let _ = Checkpoint::open(text, &VKEY);
+    let _ = Checkpoint::open(text, &*VKEY);
     if !text.ends_with('\n') {
         return;
     }
     let signed = skey().sign_note(text);
-    let Ok(checkpoint) = Checkpoint::open(&signed, &VKEY) else { return };
+    let Ok(checkpoint) = Checkpoint::open(&signed, &*VKEY) else { return };
     let body = open_note(&checkpoint.sign(&skey()), &VKEY).expect("just signed").to_owned();
     assert_eq!(body, text, "a checkpoint has one text");
 }
@@ -120,7 +121,10 @@ pub(crate) fn entry(data: &[u8]) {
 pub(crate) fn evidence(data: &[u8]) {
     let Some(text) = text(data) else { return };
     let Ok(claimed) = saved::from_text(text) else { return };
-    let _ = claimed.check(&VKEY);
+    let _ = claimed.check(&*VKEY);
+    for shown in claimed.keys.iter().chain(&claimed.pages) {
+        let _ = Chain::follow(shown, &VKEY);
+    }
     let canonical = saved::to_text(&claimed);
     let again = saved::from_text(&canonical).expect("what is written can be read");
     assert_eq!(saved::to_text(&again), canonical, "a file survives");
@@ -173,7 +177,7 @@ pub(crate) fn messages(data: &[u8]) {
         _ => {
             same::<proto::Evidence>(data);
             if let Ok(evidence) = proto::Evidence::decode(data) {
-                let _ = verify(&evidence, &VKEY);
+                let _ = verify(&evidence, &*VKEY);
             }
         }
     }
@@ -262,7 +266,7 @@ static HONEST: LazyLock<Vec<(Claimed, String)>> = LazyLock::new(|| {
     let valid = cases.filter(|case| case["valid"].as_bool() == Some(true)).filter(is_file);
     let honest = valid.map(|case| {
         let claimed = saved::from_text(case["file"].as_str().expect("a file")).expect("an evidence file");
-        let says = format!("{:?}", claimed.check(&VKEY).expect("it verifies").finding);
+        let says = format!("{:?}", claimed.check(&*VKEY).expect("it verifies").finding);
         (claimed, says)
     });
     honest.collect()
@@ -284,7 +288,7 @@ pub(crate) fn tampering(data: &[u8]) {
     }
     let Ok(changed) = proto::Evidence::decode(&*bytes) else { return };
     *page = changed;
-    if let Ok(answer) = claimed.check(&VKEY) {
+    if let Ok(answer) = claimed.check(&*VKEY) {
         assert_eq!(format!("{:?}", answer.finding), *says, "changed evidence verifies, and says something else");
     }
 }
@@ -309,7 +313,7 @@ pub(crate) fn tlog_proof_text(data: &[u8]) {
     let Some(text) = text(data) else { return };
     let Ok(evidence) = tlog_proof::from_text(text) else { return };
     assert_eq!(tlog_proof::to_text(&evidence).as_deref(), Some(text), "a proof has one text");
-    let _ = verify(&evidence, &VKEY);
+    let _ = verify(&evidence, &*VKEY);
 }
 
 /// What a registry posts.

@@ -13,14 +13,15 @@ use crate::api::status;
 use crate::engine::Ledger;
 use crate::engine::query::{QueryError, Reader};
 use crate::ledger::entry::{Body, SignedEntry};
+use crate::ledger::keys::Keys as _;
 use crate::ledger::statement::{Kind, Violation};
 use crate::ledger::subject::{place_of, tag_of};
 use crate::proto::log_service_server::LogService;
 use crate::proto::{
     GetCheckpointRequest, GetCheckpointResponse, GetConsistencyProofRequest, GetConsistencyProofResponse,
-    GetEntryRequest, GetEntryResponse, GetInclusionProofRequest, GetInclusionProofResponse, GetLedgerRequest,
-    GetLedgerResponse, GetMultiProofRequest, GetMultiProofResponse, ListEntriesRequest, ListEntriesResponse, LogEntry,
-    Outcome, WatchRequest, WatchResponse, get_entry_request::By,
+    GetEntryRequest, GetEntryResponse, GetInclusionProofRequest, GetInclusionProofResponse, GetKeysRequest,
+    GetKeysResponse, GetLedgerRequest, GetLedgerResponse, GetMultiProofRequest, GetMultiProofResponse,
+    ListEntriesRequest, ListEntriesResponse, LogEntry, Outcome, WatchRequest, WatchResponse, get_entry_request::By,
 };
 
 /// Entries read at once for a stream.
@@ -47,12 +48,17 @@ impl Log {
 #[tonic::async_trait]
 impl LogService for Log {
     async fn get_ledger(&self, _: Request<GetLedgerRequest>) -> Result<Response<GetLedgerResponse>, Status> {
-        let vkey = self.ledger.vkey();
+        let keys = Arc::clone(&self.ledger.keys().borrow());
         Ok(Response::new(GetLedgerResponse {
-            origin: vkey.origin().to_string(),
-            vkey: vkey.to_string(),
+            origin: keys.first().origin().to_string(),
+            vkey: keys.newest().to_string(),
+            key_changes: u64::try_from(keys.later().len()).unwrap_or_default(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
         }))
+    }
+
+    async fn get_keys(&self, _: Request<GetKeysRequest>) -> Result<Response<GetKeysResponse>, Status> {
+        self.ask(|reader| Ok(GetKeysResponse { evidence: Some(reader.key_changes()?) }))
     }
 
     async fn get_checkpoint(

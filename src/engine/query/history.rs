@@ -110,6 +110,17 @@ impl Reader<'_> {
         })
     }
 
+    /// Every change of the ledger's key, with its entry, and that there are no others.
+    pub fn key_changes(&self) -> Result<proto::Evidence, QueryError> {
+        let key = Subject::Keys.key();
+        let mut shown = Shown::default();
+        shown.subject(key);
+        for (version, row) in (0..).zip(rows::versions(&*self.rows, &key, 0..rows::count(&*self.rows, &key)?)?) {
+            shown.version(key, version, row);
+        }
+        Ok(self.closed_evidence(shown)?)
+    }
+
     /// Every entry that names a digest.
     pub fn sightings(
         &self,

@@ -175,6 +175,7 @@ fn subjects_due(statement: &Statement, named: &[(Subject, u64)]) -> Vec<Subject>
     match &statement.kind {
         Kind::PolicyChange { .. } => due.push(Subject::Policy),
         Kind::PrincipalChange { .. } => due.push(Subject::Principals),
+        Kind::KeyChange { .. } => due.push(Subject::Keys),
         Kind::ManifestDelete { .. } => {
             due.extend(digest);
             due.extend(named.iter().map(|(subject, _)| subject).filter(|s| matches!(s, Subject::Tag(_))).cloned());
@@ -202,9 +203,12 @@ fn catalogue_of(subject: &Subject) -> Option<Subject> {
         Subject::TagsOf(..) => Some(Subject::Repositories),
         Subject::Workload(workload) => Some(Subject::WorkloadsOf(workload.environment.clone())),
         Subject::WorkloadsOf(_) => Some(Subject::Environments),
-        Subject::Digest(_) | Subject::Repositories | Subject::Environments | Subject::Policy | Subject::Principals => {
-            None
-        }
+        Subject::Digest(_)
+        | Subject::Repositories
+        | Subject::Environments
+        | Subject::Policy
+        | Subject::Principals
+        | Subject::Keys => None,
     }
 }
 

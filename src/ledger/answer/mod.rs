@@ -34,9 +34,9 @@ pub use verdict::{Verdict, subject_words};
 
 use super::checkpoint::CheckpointError;
 use super::evidence::{EvidenceError, VerifiedEntries};
+use super::keys::Keys;
 use super::merkle::Hash;
 use super::merkle::proof::{ProofError, root_from_inclusion, verify_consistency};
-use super::note::Vkey;
 use super::statement::Violation;
 use super::subject::Subject;
 use super::subject_proof::SubjectProofError;
@@ -54,6 +54,8 @@ pub struct Claimed {
     pub growth: Vec<Growth>,
     /// For [`Question::Inclusion`] the audit path of the entry in the tree asked about; else empty.
     pub path: Vec<Hash>,
+    /// If the ledger changed its key: what shows how ([`super::keys::Chain::follow`]).
+    pub keys: Option<proto::Evidence>,
 }
 
 /// A consistency proof between two sizes of the log.
@@ -231,13 +233,13 @@ impl From<CheckpointError> for AnswerError {
 impl Claimed {
     /// Evidence under one checkpoint.
     pub fn new(question: Question, pages: Vec<proto::Evidence>) -> Self {
-        Self { question, pages, growth: Vec::new(), path: Vec::new() }
+        Self { question, pages, growth: Vec::new(), path: Vec::new(), keys: None }
     }
 
-    /// Verifies the evidence under the key, and derives the answer from it.
-    pub fn check(&self, vkey: &Vkey) -> Result<Answer, AnswerError> {
+    /// Verifies the evidence under the ledger's keys, and derives the answer from it.
+    pub fn check(&self, keys: &impl Keys) -> Result<Answer, AnswerError> {
         form::check(&self.question)?;
-        let proven = self.prove(vkey)?;
+        let proven = self.prove(keys)?;
         if let Some(contradiction) = proven.contradiction(&proven) {
             return Err(contradiction.into());
         }
@@ -249,9 +251,9 @@ impl Claimed {
         Ok(Answer { question, as_of_us, reach, finding, entries: proven.entries, subject_count })
     }
 
-    /// Verifies the evidence under the key, whatever it is to answer.
-    pub fn prove(&self, vkey: &Vkey) -> Result<Proven, AnswerError> {
-        Proven::new(self, vkey)
+    /// Verifies the evidence under the ledger's keys, whatever it is to answer.
+    pub fn prove(&self, keys: &impl Keys) -> Result<Proven, AnswerError> {
+        Proven::new(self, keys)
     }
 
     /// The proof between two sizes, in whatever order; empty if there is none, which is right where none is needed.

@@ -10,8 +10,8 @@ use super::verdict::checked;
 use super::{AnswerError, Claimed, Reach, beside};
 use crate::ledger::entry::Body;
 use crate::ledger::evidence::{VerifiedEntries, verify};
+use crate::ledger::keys::Keys;
 use crate::ledger::merkle::Hash;
-use crate::ledger::note::Vkey;
 use crate::ledger::subject::{Subject, SubjectKey};
 use crate::ledger::subject_proof::{ProvenSubject, verify_subject};
 
@@ -35,10 +35,10 @@ pub(super) struct ProvenPage {
 
 impl Proven {
     /// Verifies the evidence of all pages.
-    pub(super) fn new(claimed: &Claimed, vkey: &Vkey) -> Result<Self, AnswerError> {
+    pub(super) fn new(claimed: &Claimed, keys: &impl Keys) -> Result<Self, AnswerError> {
         let mut verified = Vec::with_capacity(claimed.pages.len());
         for page in &claimed.pages {
-            verified.push(verify(page, vkey)?);
+            verified.push(verify(page, keys)?);
         }
         let closings: Vec<_> = verified.iter().map(|page| (page.checkpoint().size, closing(page))).collect();
         let entries = join(verified, claimed)?;
@@ -75,6 +75,14 @@ impl Proven {
     /// How many subjects there are proofs of.
     pub(super) fn subject_count(&self) -> usize {
         self.pages.iter().flat_map(|page| page.subjects.keys()).collect::<HashSet<_>>().len()
+    }
+
+    /// How many entries the history of a subject has, as of the first page.
+    pub(crate) fn count_of(&self, subject: &Subject) -> Result<u64, AnswerError> {
+        let page = self.pages.first().ok_or_else(|| beside("there is no page"))?;
+        let proven = page.subjects.get(&subject.key());
+        let not_shown = || AnswerError::NotShown { subject: super::subject_words(subject) };
+        proven.map(|proven| proven.count).ok_or_else(not_shown)
     }
 
     /// The smallest log that proofs which reach to a time may rest on.

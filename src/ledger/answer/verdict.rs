@@ -4,7 +4,9 @@ use super::history::History;
 use super::question::{Part, Question};
 use super::state::State;
 use super::{Answer, Finding, List};
+use crate::ledger::checkpoint::Checkpoint;
 use crate::ledger::evidence::VerifiedEntries;
+use crate::ledger::keys::Keys as _;
 use crate::ledger::subject::Subject;
 use crate::ledger::time::rfc3339;
 
@@ -42,6 +44,7 @@ impl Answer {
             }
         }
         verdict.unproven.extend(self.beyond());
+        verdict.unproven.extend(self.before_another_key());
         verdict
     }
 
@@ -53,6 +56,22 @@ impl Answer {
     fn by_then(&self) -> String {
         let short = self.reach.filter(|reach| reach.size < self.entries.checkpoint().size);
         short.map_or(String::new(), |reach| format!(" up to {}", words(reach.closed_at_us)))
+    }
+
+    /// Whoever has a key that was replaced can sign old checkpoints with it; the later key signed none of them.
+    fn before_another_key(&self) -> Option<String> {
+        let size = self.entries.checkpoint().size;
+        let keys = self.entries.keys();
+        let from = keys.replaced_from(size)?;
+        // At first both sign.
+        let (_, signer) = Checkpoint::open_by(self.entries.note(), keys.all()).ok()?;
+        if signer != self.entries.vkey() {
+            return None;
+        }
+        let key = hex::encode(self.entries.vkey().hash());
+        Some(format!(
+            "that the log of the later keys continues this one: key {key} was replaced from entry {from} on, and this rests on it alone; ask the ledger again"
+        ))
     }
 
     /// The time asked about that lies after the newest commitment.
@@ -188,8 +207,8 @@ impl Verdict {
 
 /// What was verified: what, under which key, as of which checkpoint.
 pub(super) fn checked(verified: &VerifiedEntries, subject_count: usize) -> String {
-    let (vkey, size) = (verified.vkey(), verified.checkpoint().size);
-    let key = hex::encode(vkey.hash());
+    let (keys, size) = (verified.keys(), verified.checkpoint().size);
+    let (origin, key, succession) = (keys.first().origin(), keys.words(size), keys.succession(size));
     let entries = match verified.iter().len() {
         0 => "the checkpoint is".to_owned(),
         1 => "1 entry is".to_owned(),
@@ -202,7 +221,7 @@ pub(super) fn checked(verified: &VerifiedEntries, subject_count: usize) -> Strin
         count => format!("{count} subjects, each proven by its subject map; "),
     };
     let closed = verified.closed_at_us().map_or(String::new(), |time| format!(", closed at {}", words(time)));
-    format!("{entries} signed by {} (key {key}){log}; {subjects}checkpoint of size {size}{closed}", vkey.origin())
+    format!("{entries} signed by {origin} ({key}){log}; {subjects}checkpoint of size {size}{closed}{succession}")
 }
 
 fn never(name: &str, by_then: &str) -> String {
@@ -229,6 +248,7 @@ pub fn subject_words(subject: &Subject) -> String {
         Subject::WorkloadsOf(environment) => format!("the workloads of {environment}"),
         Subject::Policy => "the policy".to_owned(),
         Subject::Principals => "the principals".to_owned(),
+        Subject::Keys => "the ledger's keys".to_owned(),
     }
 }
 

@@ -228,7 +228,7 @@ pub fn kind_of(statement: &Statement) -> Option<StatementKind> {
         Kind::TagObserved { .. } => Some(StatementKind::TagObserved),
         Kind::Deployment { .. } => Some(StatementKind::Deployment),
         Kind::Attestation { .. } => Some(StatementKind::Attestation),
-        Kind::PolicyChange { .. } | Kind::PrincipalChange { .. } => None,
+        Kind::PolicyChange { .. } | Kind::PrincipalChange { .. } | Kind::KeyChange { .. } => None,
     }
 }
 

@@ -38,6 +38,7 @@ use super::checkpoint::Checkpoint;
 use super::entry::{Body, EntryError, SignedEntry, entry_hash};
 use super::history::history_leaf;
 use super::hold::{Held, must_wait};
+use super::keys::{self, Chain, Keys};
 use super::map::Top;
 use super::merkle::{Hash, Tree};
 use super::note::Vkey;
@@ -97,6 +98,18 @@ pub enum Lie {
     /// Its principal may not state this, or not so.
     #[error(transparent)]
     Unauthorized(#[from] Unauthorized),
+    /// Signed by another key than the log says.
+    #[error("it is signed by another key than {in_force}, which was in force")]
+    Key {
+        /// The key in force.
+        in_force: String,
+    },
+    /// A change of the ledger's key that no ledger makes.
+    #[error(transparent)]
+    Keys(#[from] keys::ChangeError),
+    /// The batch of such a change goes on.
+    #[error("the entry before it changes the ledger's key, and this must be the commitment that closes its batch")]
+    Unclosed,
     /// A change of principals that no ledger makes.
     #[error(transparent)]
     Principals(#[from] ChangeError),
@@ -247,18 +260,24 @@ pub struct Examined {
     bytes: Vec<u8>,
     hash: Hash,
     entry: SignedEntry,
+    /// The key under which its signature held.
+    signer: [u8; 32],
 }
 
-/// Checks what can be checked of an entry by itself: its encoding, and the ledger's signature.
-pub fn examine(bytes: &[u8], vkey: &Vkey) -> Result<Examined, EntryError> {
+/// Checks what can be checked of an entry by itself: its encoding, and the ledger's signature by the key that is said to have
+/// been in force. Whether it was, the replay tells.
+pub fn examine(bytes: &[u8], keys: &impl Keys) -> Result<Examined, EntryError> {
     let entry = SignedEntry::decode(bytes)?;
+    let vkey = keys.of_entry(entry.body.index());
     entry.verify(vkey)?;
-    Ok(Examined { bytes: bytes.to_vec(), hash: entry_hash(bytes), entry })
+    let signer = *vkey.key().as_bytes();
+    Ok(Examined { bytes: bytes.to_vec(), hash: entry_hash(bytes), entry, signer })
 }
 
 /// The state that follows from the first entries of a log.
 pub struct Replay {
-    vkey: Vkey,
+    /// As the log itself says.
+    keys: Chain,
     log: Tree,
     last_time_us: u64,
     /// The last entry, if it is a commitment.
@@ -294,15 +313,15 @@ impl Unfinished {
 }
 
 impl Replay {
-    /// Nothing was replayed yet of the log with this key.
+    /// Nothing was replayed yet of the log that begins with this key.
     pub fn new(vkey: Vkey) -> Self {
         Self {
-            vkey,
+            subjects: Subjects { origin: Some(vkey.origin().clone()), ..Subjects::default() },
+            keys: Chain::of(vkey),
             log: Tree::default(),
             last_time_us: 0,
             closed_by: None,
             policy: Policy::default(),
-            subjects: Subjects::default(),
             top: Top::default(),
             changed: BTreeMap::new(),
             events: HashSet::new(),
@@ -322,9 +341,9 @@ impl Replay {
         self.what_if.as_ref()
     }
 
-    /// The key of the log.
-    pub fn vkey(&self) -> &Vkey {
-        &self.vkey
+    /// The keys of the log, as far as it was replayed.
+    pub fn keys(&self) -> &Chain {
+        &self.keys
     }
 
     /// Number of entries replayed, and so the index of the next.
@@ -374,19 +393,23 @@ impl Replay {
 
     /// Replays the next entry. After an error the replay has ended.
     pub fn push(&mut self, bytes: &[u8]) -> Result<(), ReplayError> {
-        self.accept(examine(bytes, &self.vkey))
+        self.accept(examine(bytes, &self.keys))
     }
 
-    /// The same, for an entry that was examined before, under this log's key.
+    /// The same, for an entry that was examined before, under this log's keys.
     pub fn accept(&mut self, examined: Result<Examined, EntryError>) -> Result<(), ReplayError> {
         let index = self.size();
         self.replay(index, examined).map_err(|lie| ReplayError { index, lie })
     }
 
     fn replay(&mut self, index: u64, examined: Result<Examined, EntryError>) -> Result<(), Lie> {
-        let Examined { bytes, hash, entry } = examined?;
+        let Examined { bytes, hash, entry, signer } = examined?;
         if entry.body.index() != index {
             return Err(Lie::Index { signed: entry.body.index() });
+        }
+        let in_force = self.keys.of_entry(index);
+        if *in_force.key().as_bytes() != signer {
+            return Err(Lie::Key { in_force: in_force.to_string() });
         }
         let (time_us, before_us) = (entry.body.recorded_at_us(), self.last_time_us);
         if time_us <= before_us {
@@ -432,6 +455,9 @@ impl Replay {
         if self.size() == 0 {
             return Err(Lie::Beginning);
         }
+        if self.keys.closes(record.index) {
+            return Err(Lie::Unclosed);
+        }
         check_producer(&record)?;
         if self.unfinished.is_none() {
             self.check_authority(&record, statement)?;
@@ -461,6 +487,11 @@ impl Replay {
             && step.outcome == Outcome::Applied
         {
             self.subjects.principals = Arc::new(self.principals().after(change)?);
+        }
+        if let Kind::KeyChange { change } = &statement.kind
+            && step.outcome == Outcome::Applied
+        {
+            self.keys = self.keys.after(change, record.index)?;
         }
         self.counts.outcomes[step.outcome as usize] += 1;
         Ok(())

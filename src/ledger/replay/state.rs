@@ -33,10 +33,10 @@ use super::{Counts, Replay};
 use crate::ledger::checkpoint::{Checkpoint, CheckpointError};
 use crate::ledger::entry::{Body, EntryError, SignedEntry};
 use crate::ledger::hold::{Aim, Hold};
+use crate::ledger::keys::{Chain, Keys};
 use crate::ledger::map::Top;
 use crate::ledger::merkle::{Hash, Tree};
 use crate::ledger::names::{Digest, Tag};
-use crate::ledger::note::Vkey;
 use crate::ledger::policy::{Policy, PolicyError};
 use crate::ledger::principals::{Change, Principals};
 use crate::ledger::statement::MAX_STATEMENT_LENGTH;
@@ -61,7 +61,7 @@ pub enum StateError {
     #[error("it is damaged: {0}")]
     Damaged(&'static str),
     /// Of another log.
-    #[error("it is of the log {found}, not of {expected}")]
+    #[error("it is of the log {found}, and the log of {expected} does not begin so")]
     OtherLog {
         /// Its key.
         found: String,
@@ -89,8 +89,11 @@ pub enum StateError {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Header {
-    /// The key of the log.
+    /// The first key of the log.
     pub vkey: String,
+    /// Those that followed it, and the first entry of each.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    later_keys: Vec<(String, u64)>,
     /// Number of entries replayed.
     pub size: u64,
     /// The right edge of the log's tree over them, in hexadecimal, largest subtree first.
@@ -123,9 +126,10 @@ pub struct Loaded {
 /// Panics if it is another: there is nothing yet that the ledger committed to.
 pub fn save(replay: &Replay, note: &str, to: impl Write) -> io::Result<()> {
     let commitment = replay.closed_by.as_ref().expect("only a closed replay is saved");
-    let Subjects { rows, bound, principals } = &replay.subjects;
+    let Subjects { rows, bound, principals, .. } = &replay.subjects;
     let header = Header {
-        vkey: replay.vkey.to_string(),
+        vkey: replay.keys.first().to_string(),
+        later_keys: keys_of(&replay.keys),
         size: replay.size(),
         edge: replay.log.edge().map(|node| hex::encode(node.hash)).collect(),
         checkpoint: note.to_owned(),
@@ -168,19 +172,21 @@ pub fn header(from: impl Read) -> Result<Header, StateError> {
     read_header(&mut io::BufReader::new(from))
 }
 
-/// Reads a state of the log with this key, and checks what can be checked of it.
-pub fn load(from: impl Read, vkey: &Vkey) -> Result<Loaded, StateError> {
+/// Reads a state of the log with these keys, and checks what can be checked of it.
+pub fn load(from: impl Read, keys: &impl Keys) -> Result<Loaded, StateError> {
     let mut from = Hashing { inner: io::BufReader::new(from), hash: Sha256::new() };
     let header = read_header(&mut from)?;
-    if header.vkey != vkey.to_string() {
-        return Err(StateError::OtherLog { found: header.vkey, expected: vkey.to_string() });
-    }
-    let checkpoint = Checkpoint::open(&header.checkpoint, vkey)?;
+    let own = known(&header, keys).ok_or_else(|| {
+        let found = header.later_keys.last().map_or(&header.vkey, |(vkey, _)| vkey).clone();
+        StateError::OtherLog { found, expected: keys.newest().to_string() }
+    })?;
+    let checkpoint = Checkpoint::open(&header.checkpoint, keys)?;
     let commitment =
         hex::decode(&header.commitment).map_err(|_| StateError::Damaged("its last entry is no commitment"))?;
     let policy = Policy::parse(&header.policy)?;
     let log = read_log(&header)?;
-    let mut replay = Replay { log, policy, counts: header.counts, ..Replay::new(vkey.clone()) };
+    let mut replay = Replay { log, policy, counts: header.counts, ..Replay::new(keys.first().clone()) };
+    replay.keys = own;
     for _ in 0..header.subjects {
         let (key, row) = read_row(&mut from)?;
         if replay.subjects.rows.last_key_value().is_some_and(|(last, _)| *last >= key) {
@@ -220,10 +226,22 @@ pub fn load(from: impl Read, vkey: &Vkey) -> Result<Loaded, StateError> {
     Ok(Loaded { replay, note: header.checkpoint, checkpoint })
 }
 
+/// The later keys of a chain, as the header has them.
+fn keys_of(keys: &Chain) -> Vec<(String, u64)> {
+    keys.later().iter().map(|link| (link.vkey.to_string(), link.from)).collect()
+}
+
+/// The keys of a state, if those that are known begin with them.
+fn known(header: &Header, keys: &impl Keys) -> Option<Chain> {
+    let mut chain = keys.to_chain();
+    chain.cut(header.later_keys.len());
+    (header.vkey == chain.first().to_string() && header.later_keys == keys_of(&chain)).then_some(chain)
+}
+
 /// Holds the subjects against the commitment that the ledger signed over them.
 fn close(replay: &mut Replay, bytes: Vec<u8>) -> Result<(), StateError> {
     let entry = SignedEntry::decode(&bytes)?;
-    entry.verify(&replay.vkey)?;
+    entry.verify(replay.keys.of_entry(entry.body.index()))?;
     let Body::Commitment(commitment) = entry.body else {
         return Err(StateError::Damaged("its last entry is no commitment"));
     };

@@ -11,6 +11,7 @@ use crate::ledger::map::{Leaf, Leaves};
 use crate::ledger::merkle::tree::edge_root;
 use crate::ledger::merkle::{Hash, Tree};
 use crate::ledger::names::{Digest, Registry, Repository, Tag};
+use crate::ledger::note::Origin;
 use crate::ledger::principals::Principals;
 use crate::ledger::subject::{Subject, SubjectKey};
 use crate::ledger::transition::{Binding, SubjectState, Touch, View};
@@ -25,6 +26,8 @@ pub(super) struct Subjects {
     pub(super) bound: BTreeMap<(Hash, Box<str>), bool>,
     /// In force for the next entry.
     pub(super) principals: Arc<Principals>,
+    /// The log's name.
+    pub(super) origin: Option<Origin>,
 }
 
 /// One of them.
@@ -139,6 +142,10 @@ impl View for Subjects {
 
     fn principals(&self) -> Arc<Principals> {
         Arc::clone(&self.principals)
+    }
+
+    fn origin(&self) -> Option<&Origin> {
+        self.origin.as_ref()
     }
 }
 

@@ -18,10 +18,10 @@ use crate::ledger::checkpoint::Checkpoint;
 use crate::ledger::entry::entry_hash;
 use crate::ledger::merkle::Tree;
 use crate::ledger::merkle::tile::{TILE_WIDTH, Tile, TilePath, push_bundled, split_bundle};
-use crate::ledger::note::Vkey;
-use crate::server::data_dir::{DataDirError, is_there, lock, read_vkey, sync, write_synced};
+use crate::server::data_dir::{DataDirError, is_there, lock, sync, write_synced};
 use crate::server::fsck::{CareError, Progress, room};
 use crate::server::high_water::HighWater;
+use crate::server::keys::{self, PublicKeys};
 use crate::store::log_tree::StoredNodes;
 use crate::store::rocks::RocksStore;
 use crate::store::{ReadError, rows};
@@ -80,15 +80,15 @@ impl Backup {
 
     /// The same, silently.
     pub fn make(&self, tell: &mut Tell<'_>) -> Result<BackedUp, CareError> {
-        let vkey = read_vkey(&self.data_dir)?;
+        let keys = PublicKeys::read(&self.data_dir)?;
         let note = HighWater::new(self.high_water.clone()).read(true)?.unwrap_or_default();
-        let mark = Checkpoint::open(&note, &vkey).map_err(CareError::Mark)?;
+        let mark = Checkpoint::open_by(&note, keys.all()).map(|(checkpoint, _)| checkpoint).map_err(CareError::Mark)?;
         fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.to).map_err(CareError::io(&self.to))?;
         let _lock = lock(&self.to).map_err(|error| match error {
             DataDirError::InUse { path, holder } => CareError::BackupInUse { path, holder },
             error => error.into(),
         })?;
-        let earlier = earlier(&self.to, &vkey)?;
+        let earlier = earlier(&self.to, &keys)?;
         let before = earlier.map_or(0, |earlier| earlier.size);
         if before > mark.size {
             return Err(CareError::Behind { to: self.to.display().to_string(), before, size: mark.size });
@@ -124,9 +124,9 @@ impl Backup {
         sync(&self.to)?;
         self.forget(before, mark.size);
         if self.quick {
-            same_bytes(&self.to, &vkey)?
+            same_bytes(&self.to, &keys)?
         } else {
-            verify(&self.to, &vkey, &self.to, tell)?
+            verify(&self.to, &keys, &self.to, tell)?
         };
         Ok(done)
     }
@@ -159,9 +159,9 @@ impl Backup {
     }
 
     fn keys(&self) -> Result<(), CareError> {
-        let secrets: &[(&str, u32)] = if self.without_key { &[] } else { &[("ledger.key", 0o600), ("token", 0o600)] };
-        for (name, mode) in [("origin", 0o644), ("ledger.vkey", 0o644)].iter().chain(secrets) {
-            copy_file(&self.data_dir.join(name), &self.to.join(name), *mode)?;
+        let token = (!self.without_key).then_some(("token", 0o600));
+        for (name, mode) in keys::files(!self.without_key).chain([("origin", 0o644)]).chain(token) {
+            copy_file(&self.data_dir.join(name), &self.to.join(name), mode)?;
         }
         Ok(())
     }
@@ -178,19 +178,19 @@ impl Backup {
 }
 
 /// Checks a backup from end to end: every signature, everything that follows from the entries, the root. Returns its checkpoint.
-pub fn verify(folder: &Path, vkey: &Vkey, scratch: &Path, tell: &mut Tell<'_>) -> Result<Checkpoint, CareError> {
-    let copy = [Copy::open(&folder.display().to_string(), vkey)?];
+pub fn verify(folder: &Path, keys: &PublicKeys, scratch: &Path, tell: &mut Tell<'_>) -> Result<Checkpoint, CareError> {
+    let copy = [Copy::open(&folder.display().to_string(), keys)?];
     let (_, checkpoint) = copy[0].checkpoint().cloned().ok_or(CareError::NoCheckpoint)?;
     let room = room(scratch)?;
     let beside = RocksStore::create(&room.path().join("db"))?;
-    let mut derivation = Derivation::begin(&beside, Sealing::Recorded(vkey.origin().clone()))?;
-    derive(&copy, vkey, &checkpoint, &[], &mut derivation, tell)?;
+    let mut derivation = Derivation::begin(&beside, Sealing::Recorded, keys.first())?;
+    derive(&copy, keys, &checkpoint, &[], &mut derivation, tell)?;
     Ok(checkpoint)
 }
 
 /// The bytes in the files, as they are now, have the root of the checkpoint.
-fn same_bytes(folder: &Path, vkey: &Vkey) -> Result<Checkpoint, CareError> {
-    let copy = Copy::open(&folder.display().to_string(), vkey)?;
+fn same_bytes(folder: &Path, keys: &PublicKeys) -> Result<Checkpoint, CareError> {
+    let copy = Copy::open(&folder.display().to_string(), keys)?;
     let (_, checkpoint) = copy.checkpoint().cloned().ok_or(CareError::NoCheckpoint)?;
     let mut tree = Tree::default();
     for index in 0..checkpoint.size.div_ceil(TILE_WIDTH) {
@@ -211,12 +211,16 @@ pub(super) fn copy_file(from: &Path, to: &Path, mode: u32) -> Result<(), CareErr
 }
 
 /// The checkpoint of what is in the folder already.
-fn earlier(folder: &Path, vkey: &Vkey) -> Result<Option<Checkpoint>, CareError> {
+fn earlier(folder: &Path, keys: &PublicKeys) -> Result<Option<Checkpoint>, CareError> {
     let path = folder.join(CHECKPOINT);
     match fs::read_to_string(&path) {
         Ok(note) => {
             let copy = folder.display().to_string();
-            Ok(Some(Checkpoint::open(&note, vkey).map_err(|error| super::CopyError::Other { copy, error })?))
+            Ok(Some(
+                Checkpoint::open_by(&note, keys.all())
+                    .map(|(checkpoint, _)| checkpoint)
+                    .map_err(|error| super::CopyError::Other { copy, error })?,
+            ))
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(CareError::io(&path)(error)),

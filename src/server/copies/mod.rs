@@ -18,12 +18,12 @@ use std::path::{Path, PathBuf};
 
 use crate::client::saved;
 use crate::engine::check::Tell;
-use crate::engine::derive::{Derivation, DeriveError, examined};
+use crate::engine::derive::{Derivation, DeriveError, Fit, Signers, examined};
 use crate::ledger::checkpoint::{Checkpoint, CheckpointError};
-use crate::ledger::entry::{SignedEntry, entry_hash};
+use crate::ledger::entry::entry_hash;
 use crate::ledger::merkle::Tree;
 use crate::ledger::merkle::tile::{TILE_WIDTH, Tile, TilePath, split_bundle};
-use crate::ledger::note::Vkey;
+use crate::server::keys::PublicKeys;
 use crate::store::rocks::RocksStore;
 use crate::store::rows;
 
@@ -109,7 +109,7 @@ enum Kind {
 
 impl Copy {
     /// The copy at an address or in a folder. Its checkpoint must be of the ledger with this key.
-    pub fn open(at: &str, vkey: &Vkey) -> Result<Self, CopyError> {
+    pub fn open(at: &str, keys: &PublicKeys) -> Result<Self, CopyError> {
         let name = at.to_owned();
         let unreadable = |reason: String| CopyError::Unreadable { copy: name.clone(), reason };
         let other = |error| CopyError::Other { copy: name.clone(), error };
@@ -118,26 +118,30 @@ impl Copy {
             let note = mirror.get(CHECKPOINT, MAX_CHECKPOINT).map_err(&unreadable)?;
             let note = note.ok_or_else(|| unreadable("it serves no /checkpoint".to_owned()))?;
             let note = String::from_utf8(note).map_err(|_| unreadable("its checkpoint is not text".to_owned()))?;
-            let checkpoint = Checkpoint::open(&note, vkey).map_err(other)?;
+            let checkpoint = Checkpoint::open_by(&note, keys.all()).map(|(checkpoint, _)| checkpoint).map_err(other)?;
             let kind = Kind::Mirror { mirror, size: checkpoint.size };
             return Ok(Self { name: at.to_owned(), kind, checkpoints: vec![(note, checkpoint)] });
         }
         let folder = PathBuf::from(at);
         match fs::read_to_string(folder.join(CHECKPOINT)) {
             Ok(note) => {
-                let checkpoint = Checkpoint::open(&note, vkey).map_err(other)?;
+                let checkpoint =
+                    Checkpoint::open_by(&note, keys.all()).map(|(checkpoint, _)| checkpoint).map_err(other)?;
                 let kind = Kind::Folder { folder, size: checkpoint.size };
                 Ok(Self { name: at.to_owned(), kind, checkpoints: vec![(note, checkpoint)] })
             }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => evidence(&folder, vkey),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => evidence(&folder, keys),
             Err(error) => Err(unreadable(error.to_string())),
         }
     }
 
     /// The copy in a database that nobody writes to.
-    pub fn database(path: &Path, store: RocksStore, vkey: &Vkey) -> Self {
+    pub fn database(path: &Path, store: RocksStore, keys: &PublicKeys) -> Self {
         let note = rows::head(&store).ok().flatten().map(|head| head.checkpoint);
-        let checkpoint = note.and_then(|note| Checkpoint::open(&note, vkey).ok().map(|checkpoint| (note, checkpoint)));
+        let checkpoint = note.and_then(|note| {
+            let opened = Checkpoint::open_by(&note, keys.all()).ok()?.0;
+            Some((note, opened))
+        });
         let checkpoints = checkpoint.into_iter().collect();
         Self { name: path.display().to_string(), kind: Kind::Database(store), checkpoints }
     }
@@ -154,8 +158,9 @@ impl Copy {
 
     /// Whether it has an entry that the ledger signed for this place, which may lie beyond its checkpoints. What a mirror serves
     /// beyond its own is not asked for.
-    pub fn has_entry(&self, index: u64, vkey: &Vkey) -> Result<bool, CopyError> {
-        let is_ours = |bytes: Vec<u8>| examined(&[bytes], index, vkey)[0].is_ok();
+    pub fn has_entry(&self, index: u64, keys: &PublicKeys) -> Result<bool, CopyError> {
+        let mut signers = Signers::new(keys.all().cloned());
+        let is_ours = |bytes: Vec<u8>| examined(&[bytes], index, &mut signers)[0].is_ok();
         match &self.kind {
             Kind::Database(store) => Ok(rows::entry(store, index).is_ok_and(is_ours)),
             Kind::Evidence(entries) => Ok(entries.contains_key(&index)),
@@ -212,21 +217,22 @@ impl Copy {
 }
 
 /// What clients saved: every file of a folder that is evidence.
-fn evidence(folder: &Path, vkey: &Vkey) -> Result<Copy, CopyError> {
+fn evidence(folder: &Path, keys: &PublicKeys) -> Result<Copy, CopyError> {
     let name = folder.display().to_string();
     let unreadable = |reason: String| CopyError::Unreadable { copy: name.clone(), reason };
+    let mut signers = Signers::new(keys.all().cloned());
     let (mut entries, mut checkpoints) = (BTreeMap::new(), Vec::<(String, Checkpoint)>::new());
     for file in fs::read_dir(folder).map_err(|error| unreadable(error.to_string()))? {
         let path = file.map_err(|error| unreadable(error.to_string()))?.path();
         // Whatever else lies there is none of ours.
         let Ok(claimed) = saved::load(&path) else { continue };
         for page in claimed.pages {
-            let Ok(checkpoint) = Checkpoint::open(&page.checkpoint, vkey) else { continue };
+            let Ok((checkpoint, _)) = Checkpoint::open_by(&page.checkpoint, keys.all()) else { continue };
             if checkpoints.iter().all(|(_, known)| *known != checkpoint) {
                 checkpoints.push((page.checkpoint, checkpoint));
             }
             for entry in page.entries {
-                let is_ours = examined(std::slice::from_ref(&entry.entry), entry.index, vkey)[0].is_ok();
+                let is_ours = examined(std::slice::from_ref(&entry.entry), entry.index, &mut signers)[0].is_ok();
                 if is_ours {
                     entries.insert(entry.index, entry.entry);
                 }
@@ -246,10 +252,10 @@ fn evidence(folder: &Path, vkey: &Vkey) -> Result<Copy, CopyError> {
 fn signed(
     copies: &[Copy],
     range: Range<u64>,
-    vkey: &Vkey,
+    signers: &mut Signers,
     target: &Checkpoint,
-) -> Result<Vec<(Vec<u8>, SignedEntry)>, CopyError> {
-    let mut found: BTreeMap<u64, (Vec<u8>, SignedEntry)> = BTreeMap::new();
+) -> Result<Vec<(Vec<u8>, Fit)>, CopyError> {
+    let mut found: BTreeMap<u64, (Vec<u8>, Fit)> = BTreeMap::new();
     let mut why = None;
     for copy in copies {
         for begin in (range.start..range.end).step_by(BUNDLE) {
@@ -259,7 +265,7 @@ fn signed(
             }
             let entries: Vec<_> = copy.entries(bundle)?.into_iter().filter(|(at, _)| !found.contains_key(at)).collect();
             for (index, bytes) in entries {
-                match examined(std::slice::from_ref(&bytes), index, vkey).pop() {
+                match examined(std::slice::from_ref(&bytes), index, signers).pop() {
                     Some(Ok(entry)) => {
                         found.insert(index, (bytes, entry));
                     }
@@ -278,12 +284,13 @@ fn signed(
 /// Derives a ledger from the copies, up to a checkpoint that was signed. All the checkpoints must be of the same log as the entries.
 fn derive(
     copies: &[Copy],
-    vkey: &Vkey,
+    keys: &PublicKeys,
     target: &Checkpoint,
     known: &[(String, Checkpoint)],
     derivation: &mut Derivation<'_>,
     tell: &mut Tell<'_>,
 ) -> Result<(), CopyError> {
+    let mut signers = Signers::new(keys.all().cloned());
     let mut tree = Tree::default();
     let is_due = |(_, known): &&(String, Checkpoint)| (1..=target.size).contains(&known.size);
     let mut known: Vec<&(String, Checkpoint)> = known.iter().filter(is_due).collect();
@@ -291,7 +298,7 @@ fn derive(
     let mut due = known.into_iter().peekable();
     for begin in (0..target.size).step_by(AT_ONCE) {
         let range = begin..target.size.min(begin + AT_ONCE as u64);
-        for (bytes, entry) in signed(copies, range, vkey, target)? {
+        for (bytes, entry) in signed(copies, range, &mut signers, target)? {
             tree.append(entry_hash(&bytes), |_| {});
             // Before anything else: what is no copy of this log is not derived to its end.
             while let Some((by, known)) = due.next_if(|(_, known)| known.size == tree.size()) {

@@ -14,12 +14,13 @@ use std::path::PathBuf;
 use super::backup::copy_file;
 use super::restore::note_begun;
 use crate::engine::check::Tell;
-use crate::engine::derive::{Derivation, DeriveError, EXAMINED_AT_ONCE, Sealing, examined};
+use crate::engine::derive::{Derivation, DeriveError, EXAMINED_AT_ONCE, Sealing, Signers, examined};
 use crate::ledger::checkpoint::Checkpoint;
-use crate::ledger::note::Vkey;
-use crate::server::data_dir::{DataDir, Existing, is_there, sync};
+use crate::ledger::keys::Keys as _;
+use crate::server::data_dir::{Existing, is_there, sync};
 use crate::server::fsck::{CareError, Progress, checked};
 use crate::server::high_water::HighWater;
+use crate::server::keys::{self, PublicKeys, read_private};
 use crate::store::rocks::RocksStore;
 use crate::store::{Read as _, Table, rows};
 
@@ -81,24 +82,24 @@ impl Rebuild {
             return Err(CareError::InTheWay(self.into.display().to_string()));
         }
         let directory = Existing::open(&self.data_dir)?;
-        let vkey = directory.vkey().clone();
+        let keys = directory.keys().clone();
         let notes = tempfile::tempdir().map_err(CareError::io(&std::env::temp_dir()))?;
         let found = RocksStore::open_read_only(&directory.database(), notes.path())?;
         let make = DirBuilder::new().recursive(true).mode(0o700).create(&self.into);
         make.map_err(CareError::io(&self.into))?;
         let mut not_derived = Vec::new();
         let store = RocksStore::create(&self.into.join("db"))?;
-        let mut derivation = Derivation::begin(&store, Sealing::Recorded(vkey.origin().clone()))?;
-        if let Some(end) = whole_part(&found, &vkey, &mut derivation, tell)? {
+        let mut derivation = Derivation::begin(&store, Sealing::Recorded, keys.first())?;
+        if let Some(end) = whole_part(&found, &keys, &mut derivation, tell)? {
             not_derived.push(end);
         }
         let is_cut = !not_derived.is_empty();
         let derived = Checkpoint { size: derivation.size(), root: derivation.root() };
-        let head = rows::head(&found).ok().flatten().and_then(|head| opened(head.checkpoint, &vkey));
-        let newest = self.newest(head.as_ref(), &vkey);
+        let head = rows::head(&found).ok().flatten().and_then(|head| opened(head.checkpoint, &keys));
+        let newest = self.newest(head.as_ref(), &keys);
         let recorded = head.filter(|(_, head)| *head == derived).map(|(note, _)| note);
         note_begun(&self.into)?;
-        for (name, mode) in [("ledger.key", 0o600), ("ledger.vkey", 0o644), ("token", 0o600)] {
+        for (name, mode) in keys::files(true).chain([("token", 0o600)]) {
             copy_file(&self.data_dir.join(name), &self.into.join(name), mode)?;
         }
         let mark = HighWater::new(self.into.join("high-water"));
@@ -119,7 +120,9 @@ impl Rebuild {
                     "signatures of others below the checkpoint over {} entries, if there were any; the ledger's own is the same again",
                     derived.size
                 ));
-                derived.sign(&DataDir::open(&self.into, None)?.take_key())
+                let private = read_private(&self.into, keys.origin())?;
+                let in_force = private.iter().find(|skey| skey.vkey() == *derivation.keys().newest());
+                derived.sign(in_force.ok_or(CareError::NoCheckpoint)?)
             }
             None => return Err(CareError::NoCheckpoint),
         };
@@ -132,15 +135,15 @@ impl Rebuild {
     }
 
     /// What is known of the newest checkpoint, from the mark and the head of the database.
-    fn newest(&self, head: Option<&(String, Checkpoint)>, vkey: &Vkey) -> Newest {
+    fn newest(&self, head: Option<&(String, Checkpoint)>, keys: &PublicKeys) -> Newest {
         let mark = HighWater::new(self.high_water.clone());
-        let marked = mark.read(true).ok().flatten().and_then(|note| opened(note, vkey));
+        let marked = mark.read(true).ok().flatten().and_then(|note| opened(note, keys));
         match (marked, head) {
             // Whatever the database ends with: without a mark an older copy can't be told from the newest.
             (None, _) => Newest::Unknown,
             (Some((_, known)), Some((note, head))) if head.size > known.size => Newest::Sure(note.clone()),
             (Some((note, known)), Some((_, head))) if *head == known => Newest::Sure(note),
-            (Some((note, known)), _) if mark.is_closed_at(&known, vkey) => Newest::Sure(note),
+            (Some((note, known)), _) if mark.is_closed_at(&known, keys) => Newest::Sure(note),
             (Some((note, known)), _) => Newest::AtLeast(note, known),
         }
     }
@@ -156,19 +159,20 @@ enum Newest {
     Unknown,
 }
 
-fn opened(note: String, vkey: &Vkey) -> Option<(String, Checkpoint)> {
-    let checkpoint = Checkpoint::open(&note, vkey).ok()?;
+fn opened(note: String, keys: &PublicKeys) -> Option<(String, Checkpoint)> {
+    let (checkpoint, _) = Checkpoint::open_by(&note, keys.all()).ok()?;
     Some((note, checkpoint))
 }
 
 /// Derives up to the first entry that is not there or does not hold; says which, if there is one.
 fn whole_part(
     found: &RocksStore,
-    vkey: &Vkey,
+    keys: &PublicKeys,
     derivation: &mut Derivation<'_>,
     tell: &mut Tell<'_>,
 ) -> Result<Option<String>, CareError> {
     let size = rows::head(found).ok().flatten().map(|head| head.size);
+    let mut signers = Signers::new(keys.all().cloned());
     let mut due = 0;
     loop {
         let mut chunk = Vec::new();
@@ -179,7 +183,7 @@ fn whole_part(
         }
         let first = due - chunk.len() as u64;
         let is_last = chunk.len() < EXAMINED_AT_ONCE;
-        let results = examined(&chunk, first, vkey);
+        let results = examined(&chunk, first, &mut signers);
         for ((index, bytes), result) in (first..).zip(chunk).zip(results) {
             let from = |what: String| format!("everything from entry {} on: entry {index}: {what}", derivation.size());
             match result {

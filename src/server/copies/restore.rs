@@ -21,10 +21,11 @@ use super::{Copy, CopyError, derive};
 use crate::engine::check::Tell;
 use crate::engine::derive::{Derivation, Sealing};
 use crate::ledger::checkpoint::Checkpoint;
-use crate::ledger::note::{Origin, Vkey};
-use crate::server::data_dir::{DataDir, Existing, is_there, lock, read_vkey, sync, write_synced};
+use crate::ledger::note::Origin;
+use crate::server::data_dir::{DataDir, Existing, is_there, lock, sync, write_synced};
 use crate::server::fsck::{CareError, Progress, room};
 use crate::server::high_water::{HighWater, HighWaterError};
+use crate::server::keys::{self, PublicKeys};
 use crate::store::rocks::RocksStore;
 
 /// What is to be restored, and from what.
@@ -71,10 +72,10 @@ impl Restore {
     /// Restores under the same name; what was done, in words.
     pub fn make(&self, tell: &mut Tell<'_>) -> Result<String, CareError> {
         let directory = self.directory()?;
-        let vkey = directory.vkey();
+        let keys = directory.keys();
         let database = real_place(&directory.database())?;
-        let copies = self.copies(&database, vkey)?;
-        let mut known: Vec<(String, String, Checkpoint)> = self.marks(vkey)?;
+        let copies = self.copies(&database, keys)?;
+        let mut known: Vec<(String, String, Checkpoint)> = self.marks(keys)?;
         for copy in &copies {
             let all = copy.checkpoints().iter();
             known.extend(all.map(|(note, checkpoint)| (copy.name().to_owned(), note.clone(), *checkpoint)));
@@ -84,7 +85,7 @@ impl Restore {
         let (by, note, target) = newest.ok_or(CareError::NoCheckpoint)?.clone();
         let size = target.size;
         for copy in &copies {
-            if copy.has_entry(size, vkey)? {
+            if copy.has_entry(size, keys)? {
                 return Err(CareError::RecordedAfter { copy: copy.name().to_owned(), by, size });
             }
         }
@@ -98,16 +99,16 @@ impl Restore {
             ));
         }
         let mark = HighWater::new(self.high_water.clone());
-        if self.checkpoint.is_none() && !mark.is_closed_at(&target, vkey) {
+        if self.checkpoint.is_none() && !mark.is_closed_at(&target, keys) {
             return Err(CareError::MayBeBehind { by, size });
         }
         // Beside the database, which may be on another disk: what is made there is only renamed.
         let room = room(database.parent().unwrap_or(directory.path()))?;
         let made = room.path().join("db");
         let store = RocksStore::create(&made)?;
-        let mut derivation = Derivation::begin(&store, Sealing::Recorded(vkey.origin().clone()))?;
+        let mut derivation = Derivation::begin(&store, Sealing::Recorded, keys.first())?;
         let known: Vec<_> = known.into_iter().map(|(by, _, known)| (by, known)).collect();
-        derive(&copies, vkey, &target, &known, &mut derivation, tell)?;
+        derive(&copies, keys, &target, &known, &mut derivation, tell)?;
         derivation.finish(note.clone())?;
         store.finish().map_err(CareError::Commit)?;
         drop((store, copies));
@@ -126,22 +127,22 @@ impl Restore {
     /// Goes on as another log; what that means, in words.
     pub fn make_anew(&self, anew: &Anew, tell: &mut Tell<'_>) -> Result<String, CareError> {
         let directory = Existing::open(&self.data_dir)?;
-        let vkey = directory.vkey();
-        if &anew.origin == vkey.origin() {
+        let keys = directory.keys();
+        if &anew.origin == keys.origin() {
             return Err(CareError::SameOrigin(anew.origin.to_string()));
         }
         if is_there(&anew.into) {
             return Err(CareError::InTheWay(anew.into.display().to_string()));
         }
-        let copies = self.copies(&directory.database(), vkey)?;
+        let copies = self.copies(&directory.database(), keys)?;
         let newest = copies.iter().filter_map(Copy::checkpoint).max_by_key(|(_, known)| known.size);
         let target = newest.ok_or(CareError::NoCheckpoint)?.1;
         let new = DataDir::open(&anew.into, Some(&anew.origin))?;
         let skey = new.take_key();
         let database = new.database();
         let store = RocksStore::create(&database)?;
-        let mut derivation = Derivation::begin(&store, Sealing::Anew(&skey))?;
-        derive(&copies, vkey, &target, &[], &mut derivation, tell)?;
+        let mut derivation = Derivation::begin(&store, Sealing::Anew(&skey), keys.first())?;
+        derive(&copies, keys, &target, &[], &mut derivation, tell)?;
         let checkpoint = Checkpoint { size: derivation.size(), root: derivation.root() };
         let note = checkpoint.sign(&skey);
         derivation.finish(note.clone())?;
@@ -160,10 +161,10 @@ impl Restore {
             anew.into.display(),
             anew.origin,
             target.size,
-            vkey.origin(),
+            keys.origin(),
             skey.vkey(),
-            vkey.origin(),
-            vkey.origin(),
+            keys.origin(),
+            keys.origin(),
             self.data_dir.display(),
         ))
     }
@@ -173,7 +174,7 @@ impl Restore {
         if is_there(&self.data_dir.join("origin")) {
             return Ok(Existing::open(&self.data_dir)?);
         }
-        let has_key = |folder: &&Path| is_there(&folder.join("ledger.key")) && read_vkey(folder).is_ok();
+        let has_key = |folder: &&Path| is_there(&folder.join("ledger.key")) && PublicKeys::read(folder).is_ok();
         let Some(folder) = self.from.iter().map(Path::new).find(has_key) else {
             return Err(CareError::NoKeys(self.data_dir.display().to_string()));
         };
@@ -182,7 +183,7 @@ impl Restore {
         let lock = lock(&self.data_dir)?;
         // Before the keys: with them, and without this, a server would begin a second log.
         note_begun(&self.data_dir)?;
-        for (name, mode) in [("ledger.key", 0o600), ("ledger.vkey", 0o644), ("token", 0o600), ("origin", 0o644)] {
+        for (name, mode) in keys::files(true).chain([("token", 0o600), ("origin", 0o644)]) {
             copy_file(&folder.join(name), &self.data_dir.join(name), mode)?;
         }
         sync(&self.data_dir)?;
@@ -190,12 +191,12 @@ impl Restore {
     }
 
     /// Those that were named, and at last what is left of the database.
-    fn copies(&self, database: &Path, vkey: &Vkey) -> Result<Vec<Copy>, CareError> {
-        let mut copies = self.from.iter().map(|at| Copy::open(at, vkey)).collect::<Result<Vec<_>, _>>()?;
+    fn copies(&self, database: &Path, keys: &PublicKeys) -> Result<Vec<Copy>, CareError> {
+        let mut copies = self.from.iter().map(|at| Copy::open(at, keys)).collect::<Result<Vec<_>, _>>()?;
         if is_there(database) {
             let notes = tempfile::tempdir().map_err(CareError::io(&std::env::temp_dir()))?;
             match RocksStore::open_read_only(database, notes.path()) {
-                Ok(store) => copies.push(Copy::database(database, store, vkey)),
+                Ok(store) => copies.push(Copy::database(database, store, keys)),
                 Err(error) => eprintln!("tagledgerd: left out: {error}"),
             }
         }
@@ -203,7 +204,7 @@ impl Restore {
     }
 
     /// Checkpoints from outside: where they are from, the note, and what it says.
-    fn marks(&self, vkey: &Vkey) -> Result<Vec<(String, String, Checkpoint)>, CareError> {
+    fn marks(&self, keys: &PublicKeys) -> Result<Vec<(String, String, Checkpoint)>, CareError> {
         let mut marks = Vec::new();
         match HighWater::new(self.high_water.clone()).read(true) {
             Ok(note) => marks.extend(note.map(|note| ("the high-water mark".to_owned(), note))),
@@ -215,7 +216,7 @@ impl Restore {
             marks.push((path.display().to_string(), fs::read_to_string(path).map_err(CareError::io(path))?));
         }
         let open = |(by, note): (String, String)| {
-            let checkpoint = Checkpoint::open(&note, vkey);
+            let checkpoint = Checkpoint::open_by(&note, keys.all()).map(|(checkpoint, _)| checkpoint);
             let checkpoint = checkpoint.map_err(|error| CopyError::Other { copy: by.clone(), error })?;
             Ok((by, note, checkpoint))
         };

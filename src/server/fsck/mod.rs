@@ -11,10 +11,10 @@ use std::path::{Path, PathBuf};
 use super::copies::{CHECKPOINT, CopyError, backup};
 use super::data_dir::{DataDirError, Existing, is_there};
 use super::high_water::{HighWater, HighWaterError};
+use super::keys::PublicKeys;
 use crate::engine::check::{Damage, Findings, Tell, check};
 use crate::engine::derive::DeriveError;
 use crate::ledger::checkpoint::{Checkpoint, CheckpointError};
-use crate::ledger::note::Vkey;
 use crate::store::rocks::{OpenError, RocksStore};
 use crate::store::rows::{self, FORMAT, OlderFormat};
 use crate::store::{CommitError, Read as _, ReadError, Table};
@@ -166,7 +166,7 @@ impl Fsck {
         let findings = findings?;
         let database = directory.database();
         let looked_at = if is_there(&database) { &database } else { directory.path() };
-        show::report(&findings, directory.vkey(), looked_at, self.json);
+        show::report(&findings, directory.keys().vkey(), looked_at, self.json);
         Ok(findings.is_whole())
     }
 }
@@ -190,14 +190,14 @@ pub fn checked(
     }
     let mut outside = Findings::default();
     let mark = match mark.read(directory.has_begun()) {
-        Ok(note) => note.and_then(|note| marked(&note, directory.vkey(), &mut outside)),
+        Ok(note) => note.and_then(|note| marked(&note, directory.keys(), &mut outside)),
         Err(error) => {
             let expected = "the newest checkpoint that the ledger signed";
             outside.tell(around("high-water", error.to_string(), expected));
             None
         }
     };
-    let mut findings = checked_database(&directory.database(), directory.vkey(), mark.as_ref(), scratch, tell)?;
+    let mut findings = checked_database(&directory.database(), directory.keys(), mark.as_ref(), scratch, tell)?;
     outside.damages.into_iter().for_each(|damage| findings.tell(damage));
     Ok(findings)
 }
@@ -205,7 +205,7 @@ pub fn checked(
 /// Checks a backup, which has no rows but the entries. The first damage ends it: what comes after can't be told any more.
 fn checked_backup(directory: &Existing, scratch: &Path, tell: &mut Tell<'_>) -> Result<Findings, CareError> {
     let mut findings = Findings::default();
-    match backup::verify(directory.path(), directory.vkey(), scratch, tell) {
+    match backup::verify(directory.path(), directory.keys(), scratch, tell) {
         Ok(checkpoint) => (findings.entries, findings.derived) = (checkpoint.size, checkpoint.size),
         Err(CareError::Copy(damage)) => {
             let (place, expected) = ("the entries".to_owned(), "what the checkpoint was signed over".to_owned());
@@ -220,7 +220,7 @@ fn checked_backup(directory: &Existing, scratch: &Path, tell: &mut Tell<'_>) -> 
 /// Checks a database.
 pub fn checked_database(
     path: &Path,
-    vkey: &Vkey,
+    keys: &PublicKeys,
     mark: Option<&Checkpoint>,
     scratch: &Path,
     tell: &mut Tell<'_>,
@@ -247,7 +247,7 @@ pub fn checked_database(
         return Ok(Findings::default());
     }
     let beside = RocksStore::create(&room.path().join("db"))?;
-    Ok(check(&found, vkey, mark, &beside, tell)?)
+    Ok(check(&found, keys.first(), mark, &beside, tell)?)
 }
 
 /// Its first start was cut short before there was an entry.
@@ -260,8 +260,8 @@ pub fn room(inside: &Path) -> Result<tempfile::TempDir, CareError> {
     tempfile::Builder::new().prefix("fsck-").tempdir_in(inside).map_err(CareError::io(inside))
 }
 
-fn marked(note: &str, vkey: &Vkey, outside: &mut Findings) -> Option<Checkpoint> {
-    match Checkpoint::open(note, vkey) {
+fn marked(note: &str, keys: &PublicKeys, outside: &mut Findings) -> Option<Checkpoint> {
+    match Checkpoint::open_by(note, keys.all()).map(|(checkpoint, _)| checkpoint) {
         Ok(mark) => Some(mark),
         Err(error) => {
             outside.tell(around("high-water", error.to_string(), "a checkpoint that the ledger signed"));

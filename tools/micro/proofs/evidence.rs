@@ -205,7 +205,8 @@ pub(crate) fn measure(
     let started = std::time::Instant::now();
     let ledger = Ledger::open(Options {
         store: Arc::new(RocksStore::open(&path)?),
-        skey: skey()?,
+        keys: tagledger::engine::signer::only(&skey()?),
+        key_overlap_us: 0,
         has_begun: true,
         high_water: None,
         clock: Arc::new(move || Shape::time_us(entries)),
@@ -320,7 +321,7 @@ impl Asked<'_> {
             signatures.push(1.0 + evidence.entries.len() as f64);
             let claimed = Claimed::new(question, vec![evidence]);
             file_lengths.push((saved::to_text(&claimed).len() - in_file) as f64);
-            let answer = checking.time(|| claimed.check(vkey))?;
+            let answer = checking.time(|| claimed.check(&vkey))?;
             assert!(right(&answer), "{answer:?}");
         }
         let put = |name: &str, figure: Figure<'_>| {

@@ -1,0 +1,95 @@
+//! Who signs: the key in force, and beside it, for a while, the one before.
+//!
+//! Which key is in force follows from the log; where the private keys are is for whoever opens the ledger to say ([`ReadKeys`]). They
+//! are read again when a change of the key is to be recorded: the new one was prepared while the ledger ran.
+
+use std::sync::Arc;
+
+use zeroize::Zeroizing;
+
+use super::plan::Seal;
+use crate::ledger::checkpoint::Checkpoint;
+use crate::ledger::keys::{Chain, Keys as _};
+use crate::ledger::note::{Origin, Skey, Vkey};
+use crate::proto;
+
+/// Reads the private keys that there are: of a ledger that has not begun, the first is its own.
+pub type ReadKeys = Arc<dyn Fn() -> Result<Vec<Skey>, String> + Send + Sync>;
+
+/// A key and no other: of a ledger that keeps it.
+pub fn only(skey: &Skey) -> ReadKeys {
+    let (origin, seed) = (skey.origin().clone(), Zeroizing::new(*skey.key().as_bytes()));
+    Arc::new(move || Ok(vec![Skey::from_seed(origin.clone(), &seed)]))
+}
+
+/// Signs what a batch becomes.
+pub(super) struct Signer {
+    /// In force.
+    key: Skey,
+    /// The one before it, and until when it signs checkpoints too, in microseconds since the Unix epoch.
+    before: Option<(Skey, u64)>,
+    /// The one that a change could bring.
+    prepared: Option<Skey>,
+}
+
+impl Signer {
+    /// Of these keys those that sign after the last entry. The newest change was recorded at `changed_at_us`.
+    pub(super) fn new(available: Vec<Skey>, keys: &Chain, changed_at_us: u64, overlap_us: u64) -> Option<Self> {
+        let (mut key, mut before) = (None, None);
+        let retired = keys.all().rev().nth(1);
+        for skey in available {
+            match skey.vkey() {
+                vkey if vkey == *keys.newest() => key = Some(skey),
+                vkey if Some(&vkey) == retired => before = Some((skey, changed_at_us.saturating_add(overlap_us))),
+                _ => {}
+            }
+        }
+        Some(Self { key: key?, before, prepared: None })
+    }
+
+    /// Takes the key that a change is to bring, if it is among those that there are.
+    pub(super) fn prepare(&mut self, vkey: &Vkey, read: &ReadKeys) {
+        match read() {
+            Ok(available) => self.prepared = available.into_iter().find(|skey| skey.vkey() == *vkey),
+            Err(error) => tracing::error!(error, "the ledger's private keys can't be read"),
+        }
+    }
+
+    /// Forgets the key before, once its time is over.
+    pub(super) fn at(&mut self, now_us: u64) {
+        self.before.take_if(|(_, until_us)| *until_us <= now_us);
+    }
+
+    /// Goes on with the key that a change brought.
+    pub(super) fn change(&mut self, changed_at_us: u64, overlap_us: u64) {
+        let Some(prepared) = self.prepared.take() else { return };
+        let before = std::mem::replace(&mut self.key, prepared);
+        self.before = Some((before, changed_at_us.saturating_add(overlap_us)));
+    }
+}
+
+impl Seal for Signer {
+    fn records(&self, records: &[proto::Record]) -> Vec<Vec<u8>> {
+        self.key.records(records)
+    }
+
+    fn commitment(&self, commitment: &proto::Commitment) -> Vec<u8> {
+        self.key.commitment(commitment)
+    }
+
+    fn checkpoint(&self, checkpoint: &Checkpoint, changes_key: bool) -> String {
+        match (&self.prepared, &self.before) {
+            (Some(next), _) if changes_key => checkpoint.sign_with(&self.key, next),
+            (_, Some((before, _))) => checkpoint.sign_with(&self.key, before),
+            _ => checkpoint.sign(&self.key),
+        }
+    }
+
+    fn can_change_to(&self, vkey: &Vkey) -> bool {
+        self.prepared.as_ref().is_some_and(|skey| skey.vkey() == *vkey)
+    }
+
+    fn origin(&self) -> &Origin {
+        self.key.origin()
+    }
+}
