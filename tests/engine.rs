@@ -600,13 +600,13 @@ async fn planned_ahead() -> PlannedAhead {
         }
     };
     let begun = planned.load(Ordering::SeqCst);
-    let append = async |statements: Vec<proto::Statement>| {
+    let queue = async |statements: Vec<proto::Statement>| {
         let submissions = statements.iter().map(submission).collect();
-        tokio::spawn(ledger.enqueue(submissions, None).await.expect("there is room").decided())
+        ledger.enqueue(submissions, None).await.expect("there is room")
     };
-    let first = append(vec![event()]).await;
+    let first = tokio::spawn(queue(vec![event()]).await.decided());
     planning(begun + 1).await;
-    let second = append(vec![event(), delete_manifest(&digest('b'))]).await;
+    let second = tokio::spawn(queue(vec![event(), delete_manifest(&digest('b'))]).await.decided());
     queued.send(()).expect("it waits");
     let arrival = tokio::task::spawn_blocking(move || {
         arrival.recv().expect("a commit");

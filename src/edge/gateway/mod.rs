@@ -49,6 +49,9 @@ use crate::ledger::names::{Digest, Registry, Repository, TagRef};
 const SETTLING: usize = 8;
 /// Longest media type that is recorded (SPEC section 4).
 const MAX_MEDIA_TYPE: usize = 256;
+/// Most of a body that is read and forgotten once it is too long, in bytes, and for how long.
+const FORGOTTEN: usize = 16 << 20;
+const FORGETTING: Duration = Duration::from_secs(5);
 
 /// What a gateway does.
 #[derive(Debug, Clone)]
@@ -364,6 +367,7 @@ impl<P: GatewayPort> Gateway<P> {
         };
         let length = headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
         if length.is_some_and(|length| length > limit) {
+            forget_the_rest(body).await;
             return Err(too_large());
         }
         // Not as much as is promised: who promises and does not send must take no memory.
@@ -379,6 +383,7 @@ impl<P: GatewayPort> Gateway<P> {
             let frame = frame.map_err(|_| broken(StatusCode::BAD_REQUEST, "the manifest broke off before its end"))?;
             let Ok(data) = frame.into_data() else { continue };
             if bytes.len() + data.len() > limit {
+                forget_the_rest(body).await;
                 return Err(too_large());
             }
             let needed = u32::try_from(data.len()).map_err(|_| too_large())?;
@@ -398,6 +403,20 @@ impl<P: GatewayPort> Gateway<P> {
         }
         Ok((bytes.into(), memory))
     }
+}
+
+/// Reads on for a while, and keeps nothing: many clients look for an answer only when all is sent, and not if they can't send it.
+async fn forget_the_rest(mut body: Body) {
+    let mut left = FORGOTTEN;
+    let reading = async {
+        while let Some(Ok(frame)) = body.frame().await {
+            left = left.saturating_sub(frame.data_ref().map_or(0, Bytes::len));
+            if left == 0 {
+                break;
+            }
+        }
+    };
+    let _ = tokio::time::timeout(FORGETTING, reading).await;
 }
 
 /// What every request has to be, whatever it is about.
