@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use prost::Message as _;
 use tagledger::engine::clock::Bounds;
-use tagledger::engine::plan::Submission;
+use tagledger::engine::plan::{Rejected, Submission};
 use tagledger::engine::recovery::OpenError;
 use tagledger::engine::{AppendError, Ledger, OPERATOR, Options};
 use tagledger::ledger::checkpoint::Checkpoint;
@@ -619,6 +619,29 @@ async fn planned_ahead() -> PlannedAhead {
     assert!(!first.is_finished() && !second.is_finished(), "nobody hears of what is not on disk");
     assert_eq!(ledger.read(|reader| reader.head().size), Ok(before), "nor sees it");
     PlannedAhead { ledger, rows, first, second, arrived, let_through, before }
+}
+
+#[tokio::test]
+async fn a_request_becomes_only_so_many_entries_whatever_the_tags_that_it_is_about() {
+    let store = Arc::new(MemoryStore::default());
+    let ledger = open(&store);
+    let push = |number: usize| submission(&happened(&format!("t{number}"), &digest('a')));
+    // A deletion of their digest becomes three entries.
+    ledger.append((0..600).map(push).collect()).await.expect("recorded");
+    let before = ledger.newest().borrow().head.size;
+    let deletions = |count: usize| {
+        let mut statement = delete_manifest(&digest('a'));
+        let Some(proto::statement::Kind::ManifestDelete(deletion)) = &mut statement.kind else { unreachable!() };
+        deletion.disposition = proto::Disposition::Refused.into();
+        vec![submission(&statement); count]
+    };
+    let refused = ledger.append(deletions(1000)).await.err();
+    assert!(matches!(refused, Some(AppendError::Rejected(Rejected::TooManyEntries))), "{refused:?}");
+    assert_eq!(ledger.newest().borrow().head.size, before, "nothing of it is recorded");
+    let few = ledger.append(deletions(10)).await.expect("recorded");
+    assert_eq!(few.receipts.iter().map(|receipt| receipt.entry_count).sum::<u32>(), 30);
+    ledger.close().await;
+    check(&store);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

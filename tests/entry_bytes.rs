@@ -288,7 +288,7 @@ fn an_entry_with_a_field_that_cannot_be_is_refused_by_its_name() {
         assert_eq!(refused_record(&|r| r.outcome = unknown), EntryError::Field("outcome"));
         assert_eq!(refused_record(&|r| r.assurance = unknown), EntryError::Field("assurance"));
     }
-    for unknown in [0, 10, -1] {
+    for unknown in [0, 11, -1] {
         assert_eq!(refused_record(&|r| r.subjects[1].kind = unknown), EntryError::Field("subjects.kind"));
     }
     assert_eq!(refused_record(&|r| r.subjects.clear()), EntryError::Field("subjects"));

@@ -1217,6 +1217,31 @@ fn the_policy_is_answered_and_proven_for_every_moment() {
 }
 
 #[test]
+fn messages_that_nobody_counts_are_short() {
+    use tonic_health::pb::HealthCheckRequest;
+    use tonic_health::pb::health_client::HealthClient;
+    runtime().block_on(async {
+        let world = World::new().await;
+        let mut health = HealthClient::new(world.channel.clone());
+        let refused = health.check(HealthCheckRequest { service: "x".repeat(2000) }).await.expect_err("too long");
+        assert_eq!(refused.code(), Code::OutOfRange, "{refused:?}");
+        // Of a stream a message is counted once it is whole.
+        let statement = vec![1; 100_000];
+        let submission = Some(proto::Submission { statement, ..Default::default() });
+        let request = world.with_token(tokio_stream::iter([proto::AppendStreamRequest { submission }]));
+        let mut answers = world.append().append_stream(request).await.expect("a stream").into_inner();
+        let refused = answers.message().await.expect_err("too long");
+        assert_eq!(refused.code(), Code::OutOfRange, "{refused:?}");
+        // In a batch there may be as much.
+        let submissions = vec![proto::Submission { statement: vec![1; 100_000], ..Default::default() }];
+        let request = world.with_token(proto::AppendBatchRequest { submissions });
+        let refused = world.append().append_batch(request).await.expect_err("no statement");
+        assert_eq!(refused.code(), Code::InvalidArgument, "{refused:?}");
+        world.stop().await;
+    });
+}
+
+#[test]
 fn health_and_reflection_answer() {
     use tonic_health::pb::health_client::HealthClient;
     use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus};

@@ -533,7 +533,8 @@ fn appends_that_were_given_up_count_until_they_are_recorded() {
 
 #[test]
 fn quiet_streams_leave_places_for_requests() {
-    let server = Server::start("[limits]\nconcurrent = 20\nstreams = 10\n");
+    // Half of them are for callers with credentials.
+    let server = Server::start("[limits]\nconcurrent = 40\nstreams = 20\n");
     let token = server.token();
     runtime().block_on(async {
         let mut log = LogServiceClient::new(server.channel().await);
@@ -544,10 +545,12 @@ fn quiet_streams_leave_places_for_requests() {
         let status = log.watch(WatchRequest::default()).await.expect_err("one too many");
         assert_eq!(status.code(), Code::ResourceExhausted, "{status:?}");
         assert!(status.message().contains("10 streams") && status.get_error_details().retry_info().is_some());
+        let of_a_principal =
+            log.watch(with_token(&token, WatchRequest::default())).await.expect("there is room for those");
         let mut client = AppendServiceClient::new(server.channel().await);
         append(&mut client, &token, 1).await.expect("recorded");
         log.get_checkpoint(proto::GetCheckpointRequest {}).await.expect("answered");
-        drop(quiet.pop());
+        drop((quiet.pop(), of_a_principal));
         let begin = Instant::now();
         while log.watch(WatchRequest::default()).await.is_err() {
             assert!(begin.elapsed() < Duration::from_secs(5), "a place was given back");

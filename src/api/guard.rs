@@ -5,6 +5,7 @@
 //! statement by statement, where it is read.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
@@ -17,7 +18,10 @@ use super::bodies::{Answer, Counted, deadline};
 use super::limits::{TooMuch, Weight, Who};
 use super::principals::{Access, AuthError, Need, Peer};
 use super::status;
+use super::turns::at_length;
 
+/// How long a probe may take, with its body.
+const PROBE_TIME: Duration = Duration::from_secs(2);
 /// Of a webhook's body, as much as is kept, in bytes.
 const WEBHOOK: usize = 8 << 20;
 
@@ -66,11 +70,11 @@ pub fn guarded(routes: Router, access: Arc<Access>) -> Router {
 
 async fn guard(State(access): State<Arc<Access>>, mut request: Request, next: Next) -> Response {
     let need = need_of(request.uri().path());
-    if is_probe(request.uri().path()) {
-        return next.run(request).await;
-    }
     let is_grpc = is_grpc(&request);
     let peer = request.extensions().get::<Peer>().cloned().expect("every connection says who is at its other end");
+    if is_probe(request.uri().path()) {
+        return probe(&access, &peer, request, next, is_grpc).await;
+    }
     let admitted = match need {
         Need::Nothing | Need::OwnSecret => Ok(None),
         need => access.admit(need, request.headers(), &peer),
@@ -124,12 +128,26 @@ async fn guard(State(access): State<Arc<Access>>, mut request: Request, next: Ne
     };
     if weight != Weight::Stream {
         let only_reads = !matches!(need, Need::Writer | Need::OwnSecret);
-        let length = answer.make(is_grpc);
+        // Over HTTP it may be compressed here.
+        let length =
+            if weight == Weight::Huge { at_length(|| answer.make(is_grpc)).await } else { answer.make(is_grpc) };
         if let Err(error) = access.limits.answer(&answer.request, length, only_reads) {
             return too_much(&error, is_grpc);
         }
     }
     Response::from_parts(head, Body::new(answer))
+}
+
+/// Answers a probe, which counts beside everything else, and only for its address.
+async fn probe(access: &Access, peer: &Peer, request: Request, next: Next, is_grpc: bool) -> Response {
+    let _in_flight = match access.probes.begin(Who::at(peer.address), Weight::Light) {
+        Ok(in_flight) => in_flight,
+        Err(error) => return too_much(&error, is_grpc),
+    };
+    match tokio::time::timeout(PROBE_TIME, next.run(request)).await {
+        Ok(response) => response,
+        Err(_) => status::too_slow_over_http(is_grpc),
+    }
 }
 
 /// Whoever asks whether the service is well gets an answer, however much else it was asked.

@@ -28,6 +28,7 @@ use axum::routing::get;
 use prometheus_client::registry::Registry;
 use tower_http::compression::CompressionLayer;
 
+use super::turns::turn;
 use crate::ledger::merkle::Hash;
 use crate::ledger::merkle::tile::{TILE_HEIGHT, TilePath, push_bundled};
 
@@ -125,7 +126,7 @@ fn read_tile<L: LogSource>(log: &L, path: TilePath) -> Result<Option<Vec<u8>>, S
 }
 
 async fn ready<L: LogSource>(State(log): State<Arc<L>>) -> Response {
-    match blocking(log, |log| log.health()).await {
+    match log.health() {
         Ok(()) => text("ready\n"),
         Err(reason) => (StatusCode::SERVICE_UNAVAILABLE, text(format!("not ready: {reason}\n"))).into_response(),
     }
@@ -168,6 +169,7 @@ async fn blocking<L: LogSource, T: Send + 'static>(
     log: Arc<L>,
     read: impl FnOnce(&L) -> Result<T, String> + Send + 'static,
 ) -> Result<T, String> {
+    let _turn = turn().await;
     tokio::task::spawn_blocking(move || read(&log))
         .await
         .unwrap_or_else(|error| Err(format!("the read ended in {error}")))

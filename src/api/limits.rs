@@ -164,12 +164,36 @@ pub struct Limits {
 #[derive(Default)]
 struct Callers {
     known: HashMap<Who, Caller>,
-    /// Requests of all that are being answered.
+    all: Taken,
+    /// Of it by those without a name, of whom there can be any number: half is left for those who have one.
+    nameless: Taken,
+}
+
+/// What many callers take together.
+#[derive(Default)]
+struct Taken {
+    /// Requests that are being answered.
     in_flight: usize,
     /// Of them streams.
     streams: usize,
-    /// Bytes that all of them hold.
+    /// Bytes that they hold.
     held: usize,
+}
+
+impl Callers {
+    fn change(&mut self, who: &Who, change: impl Fn(&mut Taken)) {
+        change(&mut self.all);
+        if !matches!(who, Who::Principal(_)) {
+            change(&mut self.nameless);
+        }
+    }
+
+    /// What is taken by those with whom a caller shares something, which part of everything they may take, and who they are.
+    fn shared(&self, who: &Who) -> impl Iterator<Item = (&Taken, usize, &'static str)> {
+        let nameless =
+            (!matches!(who, Who::Principal(_))).then_some((&self.nameless, 2, "callers without credentials"));
+        [(&self.all, 1, "all callers")].into_iter().chain(nameless)
+    }
 }
 
 struct Caller {
@@ -205,9 +229,11 @@ impl Drop for InFlight {
     fn drop(&mut self) {
         let mut callers = lock(&self.callers);
         let held = *self.held.get_mut();
-        callers.in_flight = callers.in_flight.saturating_sub(1);
-        callers.streams = callers.streams.saturating_sub(usize::from(self.is_stream));
-        callers.held = callers.held.saturating_sub(held);
+        callers.change(&self.who, |taken| {
+            taken.in_flight = taken.in_flight.saturating_sub(1);
+            taken.streams = taken.streams.saturating_sub(usize::from(self.is_stream));
+            taken.held = taken.held.saturating_sub(held);
+        });
         if let Some(caller) = callers.known.get_mut(&self.who) {
             caller.in_flight = caller.in_flight.saturating_sub(1);
             caller.held = caller.held.saturating_sub(held);
@@ -224,7 +250,7 @@ pub struct Room {
 impl Drop for Room {
     fn drop(&mut self) {
         let mut callers = lock(&self.request.callers);
-        callers.held = callers.held.saturating_sub(self.bytes);
+        callers.change(&self.request.who, |taken| taken.held = taken.held.saturating_sub(self.bytes));
         if let Some(caller) = callers.known.get_mut(&self.request.who) {
             caller.held = caller.held.saturating_sub(self.bytes);
         }
@@ -261,7 +287,7 @@ impl Limits {
     fn begin_at(&self, who: Who, weight: Weight, now: Instant) -> Result<InFlight, TooMuch> {
         let (is_stream, aside) = (weight == Weight::Stream, weight.aside());
         let mut callers = lock(&self.callers);
-        self.check_all(&callers, is_stream)?;
+        self.check_shared(&callers, &who, is_stream)?;
         let who = self.remembered(&mut callers.known, who, now);
         let limit = self.limit(&who);
         let caller = callers.known.entry(who.clone()).or_insert_with(|| Caller::new(limit, now));
@@ -274,14 +300,16 @@ impl Limits {
         // Whoever has all that one may hold gets nothing new begun, however little that is.
         if most > 0 && caller.held + aside.max(1) > most / PART {
             let held = caller.held;
-            return Err(self.no_room(held, callers.held, PART));
+            return Err(self.no_room(held, callers.all.held, PART));
         }
         caller.take(limit, 1, 1, now)?;
         caller.in_flight += 1;
         caller.held += aside;
-        callers.in_flight += 1;
-        callers.streams += usize::from(is_stream);
-        callers.held += aside;
+        callers.change(&who, |taken| {
+            taken.in_flight += 1;
+            taken.streams += usize::from(is_stream);
+            taken.held += aside;
+        });
         drop(callers);
         let (held, aside, refused) = (AtomicUsize::new(aside), AtomicUsize::new(aside), OnceLock::new());
         Ok(InFlight { callers: Arc::clone(&self.callers), who, is_stream, held, aside, refused })
@@ -307,20 +335,22 @@ impl Limits {
         caller.take(limit, count, count.min(limit.burst.max(1)), now)
     }
 
-    /// Whether there is any room for one more of anybody.
-    fn check_all(&self, callers: &Callers, is_stream: bool) -> Result<(), TooMuch> {
+    /// Whether there is any room for one more of anybody like this caller.
+    fn check_shared(&self, callers: &Callers, who: &Who, is_stream: bool) -> Result<(), TooMuch> {
         let LimitSettings { memory_mib, concurrent, streams, .. } = *self.settings;
-        if is_stream && streams > 0 && callers.streams >= streams {
-            let message = format!("{streams} streams of all callers are open, and no more are at once");
-            return Err(TooMuch { message, retry_after: SHORTLY });
-        }
-        if concurrent > 0 && callers.in_flight >= concurrent {
-            let message = format!("{concurrent} requests of all callers are being answered, and no more are at once");
-            return Err(TooMuch { message, retry_after: SHORTLY });
-        }
-        if memory_mib > 0 && callers.held >= memory_mib * MEBIBYTE {
-            let message = format!("the requests of all callers hold {memory_mib} MiB, and no more are taken meanwhile");
-            return Err(TooMuch { message, retry_after: SHORTLY });
+        let full = |message: String| Err(TooMuch { message, retry_after: SHORTLY });
+        for (taken, part, whose) in callers.shared(who) {
+            if is_stream && streams > 0 && taken.streams >= streams.div_ceil(part) {
+                return full(format!("{} streams of {whose} are open, and no more are at once", taken.streams));
+            }
+            if concurrent > 0 && taken.in_flight >= concurrent.div_ceil(part) {
+                let count = taken.in_flight;
+                return full(format!("{count} requests of {whose} are being answered, and no more are at once"));
+            }
+            if memory_mib > 0 && taken.held >= memory_mib * MEBIBYTE / part {
+                let held = taken.held / MEBIBYTE;
+                return full(format!("the requests of {whose} hold {held} MiB, and no more are taken meanwhile"));
+            }
         }
         Ok(())
     }
@@ -373,8 +403,9 @@ impl Limits {
         let most = self.settings.memory_mib * MEBIBYTE;
         let callers = lock(&self.callers);
         let held = callers.known.get(&request.who).map_or(0, |caller| caller.held);
-        if most > 0 && (callers.held + bytes > most || held + bytes > most / part) {
-            return Err(self.no_room(held, callers.held, part));
+        let is_full = callers.shared(&request.who).any(|(taken, part, _)| taken.held + bytes > most / part);
+        if most > 0 && (is_full || held + bytes > most / part) {
+            return Err(self.no_room(held, callers.all.held, part));
         }
         Ok(callers)
     }
@@ -393,7 +424,7 @@ impl Limits {
 
     fn add(&self, callers: &mut Callers, request: &InFlight, bytes: usize) {
         let limit = self.limit(&request.who);
-        callers.held += bytes;
+        callers.change(&request.who, |taken| taken.held += bytes);
         let known = callers.known.entry(request.who.clone());
         known.or_insert_with(|| Caller::new(limit, Instant::now())).held += bytes;
     }
@@ -469,13 +500,15 @@ mod tests {
         assert!(limits.hold(&request, 2 << 20).is_ok() && limits.hold(&a, 2 << 20).is_ok());
         drop((a, request));
         let callers = lock(&limits.callers);
-        assert_eq!((callers.held, callers.in_flight, callers.streams), (0, 0, 0));
+        for taken in [&callers.all, &callers.nameless] {
+            assert_eq!((taken.held, taken.in_flight, taken.streams), (0, 0, 0));
+        }
     }
 
     #[test]
     fn an_answer_counts_beyond_what_was_set_aside_and_one_that_only_reads_is_refused() {
         let limits = Limits::new(LimitSettings { memory_mib: 8, ..LimitSettings::default() });
-        let held = || lock(&limits.callers).held;
+        let held = || lock(&limits.callers).all.held;
         let request = limits.begin(who("a"), Weight::Heavy).expect("a place");
         assert_eq!(held(), 64 << 10);
         limits.answer(&request, 1000, true).expect("that is there");
@@ -504,6 +537,31 @@ mod tests {
         drop(streams);
         assert!(begin("c", Weight::Stream).is_ok());
         drop(others);
+    }
+
+    #[test]
+    fn however_many_come_without_a_name_half_is_left_for_those_who_have_one() {
+        let settings = LimitSettings { memory_mib: 16, concurrent: 8, streams: 4, ..LimitSettings::default() };
+        let limits = Limits::new(settings);
+        let stranger = |number: u8, weight| limits.begin(Who::at(IpAddr::from([10, 0, number, 1])), weight);
+        let streams: Vec<_> = (0..9).filter_map(|number| stranger(number, Weight::Stream).ok()).collect();
+        assert_eq!(streams.len(), 2);
+        let requests: Vec<_> = (0..9).filter_map(|number| stranger(number, Weight::Light).ok()).collect();
+        assert_eq!(streams.len() + requests.len(), 4);
+        let refused = stranger(20, Weight::Light).err().expect("full");
+        assert!(refused.message.contains("4 requests of callers without credentials"), "{refused}");
+        let named: Vec<_> = (0..4).map(|_| limits.begin(who("ci"), Weight::Light).expect("a place")).collect();
+        drop((streams, requests, named));
+        let few: Vec<_> = (0..4).map(|number| stranger(number, Weight::Light).expect("a place")).collect();
+        let held: Vec<_> = few.iter().filter(|request| limits.hold(request, 3 << 20).is_ok()).collect();
+        assert_eq!(held.len(), 2, "8 MiB for all of them");
+        let named = limits.begin(who("ci"), Weight::Light).expect("a place");
+        assert!(limits.hold(&named, 3 << 20).is_ok());
+        drop((few, named));
+        let callers = lock(&limits.callers);
+        for taken in [&callers.all, &callers.nameless] {
+            assert_eq!((taken.held, taken.in_flight, taken.streams), (0, 0, 0));
+        }
     }
 
     fn who(name: &str) -> Who {

@@ -12,3 +12,4 @@ pub mod http;
 pub mod limits;
 pub mod principals;
 pub mod status;
+mod turns;

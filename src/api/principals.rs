@@ -16,12 +16,16 @@ use subtle::ConstantTimeEq as _;
 use tokio::sync::watch;
 
 use super::failures::{Failures, Reason};
-use super::limits::Limits;
+use super::limits::{Limit, LimitSettings, Limits};
 use crate::ledger::principals::authority::{Shown, Unauthorized};
 use crate::ledger::principals::{Principal, Principals};
 use crate::ledger::signature::{self, statement_message};
 use crate::ledger::statement::Violation;
 use crate::proto::{self, Credential, Role};
+
+/// Probes that are answered at once, half of them at most of callers without credentials, as all are; and of one address.
+const PROBES: usize = 2048;
+const PROBES_OF_AN_ADDRESS: u32 = 64;
 
 /// Who is at the other end of a connection, as far as the connection tells. Every request carries it.
 #[derive(Debug, Clone)]
@@ -101,6 +105,8 @@ pub struct Access {
     takes_certificates: bool,
     /// How much.
     pub limits: Limits,
+    /// How many probes at once.
+    pub probes: Limits,
     /// Who was not let in.
     pub failures: Failures,
 }
@@ -114,7 +120,9 @@ impl Access {
         limits: Limits,
         failures: Failures,
     ) -> Self {
-        Self { principals, reads, takes_certificates, limits, failures }
+        let probe = Limit { per_second: 0, burst: 0, concurrent: PROBES_OF_AN_ADDRESS };
+        let probes = LimitSettings { concurrent: PROBES, memory_mib: 0, address: probe, ..LimitSettings::default() };
+        Self { principals, reads, takes_certificates, limits, probes: Limits::new(probes), failures }
     }
 
     /// The principals now.

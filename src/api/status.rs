@@ -45,7 +45,8 @@ pub fn of_append(error: &AppendError) -> Status {
             let violation = Violation::new("key_change", "REFUSED", format!("is refused: {error}"));
             bad_request(Code::FailedPrecondition, error.to_string(), &[violation.at_statement(*position, *of)])
         }
-        AppendError::Rejected(Rejected::ChangingKey) => retry(Code::Aborted, error.to_string()),
+        AppendError::Rejected(Rejected::ChangingKey | Rejected::BatchIsFull) => retry(Code::Aborted, error.to_string()),
+        AppendError::Rejected(Rejected::TooManyEntries) => Status::failed_precondition(error.to_string()),
         AppendError::Rejected(Rejected::Changed { .. }) => Status::aborted(error.to_string()),
         AppendError::Rejected(Rejected::Held { tag, index }) => {
             let holder = [("tag", tag.clone()), ("index", index.to_string())];
@@ -162,10 +163,19 @@ pub fn bug() -> Status {
 
 /// The same for who speaks plain HTTP.
 pub fn bug_over_http(is_grpc: bool) -> Response {
+    over_http(bug(), StatusCode::INTERNAL_SERVER_ERROR, is_grpc)
+}
+
+/// The same for a request that did not arrive in time.
+pub fn too_slow_over_http(is_grpc: bool) -> Response {
+    over_http(too_slow(), StatusCode::REQUEST_TIMEOUT, is_grpc)
+}
+
+fn over_http(status: Status, code: StatusCode, is_grpc: bool) -> Response {
     if is_grpc {
-        return bug().into_http();
+        return status.into_http();
     }
-    (StatusCode::INTERNAL_SERVER_ERROR, format!("{}\n", bug().message())).into_response()
+    (code, format!("{}\n", status.message())).into_response()
 }
 
 /// A status at the end of a stream.

@@ -505,7 +505,8 @@ impl Ledger {
 
     /// Proves entries, most of them from a commit that is still in memory.
     pub fn prove(&self, committed: &Committed, indexes: &[u64]) -> Result<proto::Evidence, ReadError> {
-        let nodes = NewestFirst { newest: &committed.nodes, rest: StoredNodes::new(&*self.shared.store) };
+        let nodes =
+            NewestFirst { newest: &committed.nodes, rest: StoredNodes::with(&*self.shared.store, &self.shared.upper) };
         let entry = |&index: &u64| {
             let known =
                 index.checked_sub(committed.first).and_then(|at| committed.entries.get(usize::try_from(at).ok()?));

@@ -37,6 +37,10 @@ use crate::store::log_tree::LogTree;
 use crate::store::rows::{self, Event, Head, SubjectRow, Version};
 use crate::store::{Batch, Read, ReadError};
 
+/// Most entries that one request becomes. A deletion by digest becomes one for every 256 tags that are bound to it.
+const MAX_REQUEST_ENTRIES: usize = 2048;
+/// Past so many entries nothing more is taken into a batch.
+const FULL_BATCH: usize = 4096;
 /// Records that are signed one after the other, at least: fewer are not worth waking another thread for.
 const SIGNED_IN_A_ROW: usize = 8;
 
@@ -217,6 +221,14 @@ pub enum Rejected {
         /// Why.
         error: KeyChangeError,
     },
+    /// It would become too many entries.
+    #[error(
+        "the statements of this request would become more than {MAX_REQUEST_ENTRIES} entries, for a deletion by digest becomes one for every 256 tags that were ever bound to the digest; send fewer of them in one request"
+    )]
+    TooManyEntries,
+    /// Others have become so many entries already that these come later.
+    #[error("the ledger is recording deletions that become very many entries; send it once more")]
+    BatchIsFull,
     /// The batch ends with a change of the ledger's key.
     #[error("the ledger is just changing its key; send it once more")]
     ChangingKey,
@@ -252,13 +264,12 @@ pub fn plan(base: &Base<'_>, reading_us: u64, bounds: Bounds, requests: &[Vec<Su
     let mut writer = Writer::new(base, first_time_us);
     let mut decisions = Vec::with_capacity(requests.len());
     for request in requests {
-        decisions.push(match writer.known(request)? {
-            _ if writer.changes_key() => Err(Rejected::ChangingKey),
-            Err(rejected) => Err(rejected),
-            Ok(known) => {
-                let accepted = request.iter().zip(known).map(|(submission, known)| writer.accept(submission, known));
-                Ok(accepted.collect::<Result<_, _>>()?)
-            }
+        decisions.push(if writer.changes_key() {
+            Err(Rejected::ChangingKey)
+        } else if writer.records.len() >= FULL_BATCH {
+            Err(Rejected::BatchIsFull)
+        } else {
+            writer.decide(request)?
         });
     }
     writer.finish(decisions, oddity)
@@ -339,6 +350,16 @@ impl<'a> Writer<'a> {
         !Arc::ptr_eq(&self.keys, self.base.keys)
     }
 
+    /// Plans a request, all of it or nothing.
+    fn decide(&mut self, request: &[Submission]) -> Result<Result<Vec<Accepted>, Rejected>, ReadError> {
+        let known = match self.known(request)? {
+            Err(rejected) => return Ok(Err(rejected)),
+            Ok(known) => known,
+        };
+        let accepted = request.iter().zip(known).map(|(submission, known)| self.accept(submission, known));
+        accepted.collect::<Result<_, _>>().map(Ok)
+    }
+
     /// Where the event ids of a request were used before it, or why it can't be recorded. Looks at all of it before anything of it
     /// is planned.
     fn known(&self, request: &[Submission]) -> Result<Result<Vec<Option<Event>>, Rejected>, ReadError> {
@@ -411,7 +432,7 @@ impl<'a> Writer<'a> {
     fn held(&self, request: &[Submission], known: &[Option<Event>]) -> Result<Option<Rejected>, ReadError> {
         let mut trial = Trial::new(&self.overlay);
         let mut policy = self.policy.as_ref().unwrap_or(self.base.policy);
-        let mut index = self.next_index();
+        let (mut index, mut entries) = (self.next_index(), 0);
         let mut tried: BTreeSet<(&str, &str)> = BTreeSet::new();
         for (position, Submission { statement, principal, .. }) in request.iter().enumerate() {
             let id = (principal.as_str(), statement.event_id.as_str());
@@ -422,13 +443,18 @@ impl<'a> Writer<'a> {
             if let Some(Held { tag, index }) = must_wait(&trial, statement)? {
                 return Ok(Some(Rejected::Held { tag: tag.to_string(), index }));
             }
-            if position + 1 == request.len() {
+            // The last one is decided when it is planned, unless that could become too much.
+            if position + 1 == request.len() && !matches!(statement.kind, Kind::ManifestDelete { .. }) {
                 break;
             }
             let steps = transition(&trial, policy, principal, statement, index)?;
             if let (Kind::PolicyChange { policy: changed, .. }, Outcome::Applied) = (&statement.kind, steps[0].outcome)
             {
                 policy = changed;
+            }
+            entries += steps.len();
+            if entries > MAX_REQUEST_ENTRIES {
+                return Ok(Some(Rejected::TooManyEntries));
             }
             index += u64::try_from(steps.len()).expect("a statement becomes a bounded number of entries");
             trial.apply(&steps);

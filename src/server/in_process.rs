@@ -58,11 +58,13 @@ impl LedgerPort for InProcess {
                 rejected @ (Rejected::Unauthorized { .. }
                 | Rejected::Principals { .. }
                 | Rejected::Keys { .. }
-                | Rejected::ChangingKey),
+                | Rejected::TooManyEntries),
             ) => PortError::Invalid(rejected.to_string()),
-            AppendError::Overloaded | AppendError::Shortage(_) | AppendError::Stopped(_) | AppendError::Unread(_) => {
-                PortError::Unavailable(error.to_string())
-            }
+            AppendError::Rejected(Rejected::ChangingKey | Rejected::BatchIsFull)
+            | AppendError::Overloaded
+            | AppendError::Shortage(_)
+            | AppendError::Stopped(_)
+            | AppendError::Unread(_) => PortError::Unavailable(error.to_string()),
         })?;
         Ok(appended.receipts)
     }

@@ -241,10 +241,11 @@ impl<'a, R: Read + ?Sized> StoredNodes<'a, R> {
             None => *self.last.borrow_mut() = Some((level, number, Arc::clone(&tile))),
             Some(UpperTiles(tiles)) => {
                 let mut tiles = tiles.write().unwrap_or_else(PoisonError::into_inner);
-                if tiles.len() >= KEPT {
-                    tiles.clear();
-                }
+                let too_many = if tiles.len() >= KEPT { std::mem::take(&mut *tiles) } else { HashMap::new() };
                 tiles.insert((level, number), Arc::clone(&tile));
+                drop(tiles);
+                // Freed while nobody waits.
+                drop(too_many);
             }
         }
         Ok(Some(tile))

@@ -12,6 +12,7 @@ use super::{Messages, made_by};
 use crate::api::failures::Reason;
 use crate::api::limits::{InFlight, Room, TooMuch, Who};
 use crate::api::principals::{Access, Caller, Peer};
+use crate::api::turns::at_length;
 use crate::api::{door, status};
 use crate::engine::plan::{Rejected, Submission as Admitted};
 use crate::engine::{AppendError, Appended, Held, Ledger};
@@ -172,11 +173,11 @@ impl AppendService for Append {
         let submissions = request.into_inner().submissions;
         call.charge(submissions.len())?;
         call.set_aside(&submissions)?;
-        let submissions = call.admit(submissions)?;
+        let submissions = at_length(|| call.admit(submissions)).await?;
         call.spend(&self.ledger, &submissions)?;
         let appended = self.ledger.append_holding(submissions, call.held()).await;
         let appended = appended.map_err(|error| call.not_recorded(&error))?;
-        let evidence = prove(&self.ledger, &appended)?;
+        let evidence = at_length(|| prove(&self.ledger, &appended)).await?;
         Ok(Response::new(AppendBatchResponse { receipts: appended.receipts, evidence: Some(evidence) }))
     }
 
@@ -223,10 +224,18 @@ async fn read(
         };
         let Some(AppendStreamRequest { submission }) = message else { return Ok(()) };
         let submission = submission.unwrap_or_default();
-        let room = Arc::new(call.room(submission.statement.len() + ANSWER_BYTES).await);
-        call.pace().await;
-        let made = take(&ledger, &call, submission, Arc::clone(&room)).await;
-        place.send(Answer { made, _room: room });
+        let taken = async {
+            let room = Arc::new(call.room(submission.statement.len() + ANSWER_BYTES).await);
+            call.pace().await;
+            Answer { made: take(&ledger, &call, submission, Arc::clone(&room)).await, _room: room }
+        };
+        // There may be no room for long, and nobody left who waits for some.
+        let answer = tokio::select! {
+            answer = taken => answer,
+            () = answers.closed() => return Ok(()),
+            _ = stopped.wait_for(Option::is_some) => return Err(status::stops()),
+        };
+        place.send(answer);
     }
 }
 

@@ -6,10 +6,11 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tonic::{Request, Response, Status};
 
-use super::{Fields, Made, Messages, at_length, made_by};
+use super::{Fields, Made, Messages, made_by};
 use crate::api::limits::{InFlight, Room};
 use crate::api::principals::{Access, Caller};
 use crate::api::status;
+use crate::api::turns::at_length;
 use crate::engine::Ledger;
 use crate::engine::query::{QueryError, Reader};
 use crate::ledger::entry::{Body, SignedEntry};
@@ -141,7 +142,7 @@ impl LogService for Log {
         request: Request<GetMultiProofRequest>,
     ) -> Result<Response<GetMultiProofResponse>, Status> {
         let GetMultiProofRequest { indexes, tree_size } = request.into_inner();
-        at_length(|| self.ask(|reader| reader.multi(&indexes, tree_size)))
+        at_length(|| self.ask(|reader| reader.multi(&indexes, tree_size))).await
     }
 
     type WatchStream = Messages<WatchResponse>;
@@ -220,7 +221,7 @@ impl Ahead {
         end: u64,
         sender: &mpsc::Sender<Made<T>>,
     ) -> Result<Option<(Vec<Vec<u8>>, Arc<Room>)>, Status> {
-        let entries = self.read(begin, end)?;
+        let entries = self.read(begin, end).await?;
         let length = entries.iter().map(Vec::len).sum();
         if let Ok(room) = self.access.limits.hold_patiently(&self.request, length) {
             return Ok(Some((entries, Arc::new(room))));
@@ -233,14 +234,14 @@ impl Ahead {
                 () = sender.closed() => return Ok(None),
             }
             if let Ok(room) = self.access.limits.hold_patiently(&self.request, length) {
-                return Ok(Some((self.read(begin, begin + count)?, Arc::new(room))));
+                return Ok(Some((self.read(begin, begin + count).await?, Arc::new(room))));
             }
         }
     }
 
-    fn read(&self, begin: u64, end: u64) -> Result<Vec<Vec<u8>>, Status> {
+    async fn read(&self, begin: u64, end: u64) -> Result<Vec<Vec<u8>>, Status> {
         let range = begin..end.min(begin + CHUNK);
-        let entries = at_length(|| self.ledger.read(|reader| reader.entries(range))).and_then(|entries| entries);
+        let entries = at_length(|| self.ledger.read(|reader| reader.entries(range))).await.and_then(|entries| entries);
         let mut entries = entries.map_err(|error| status::of_read(&error))?;
         let mut length = 0;
         let fit = entries

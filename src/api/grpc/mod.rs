@@ -26,12 +26,18 @@ use crate::proto::query_service_server::QueryServiceServer;
 
 /// Longest request message of the writing service, in bytes: the statements of a batch, and what is around them.
 pub const MAX_APPEND_MESSAGE: usize = 6 << 20;
+/// Longest message of a stream of statements, in bytes: the longest statement, and what is around it.
+pub const MAX_STREAMED_MESSAGE: usize = 80 << 10;
 /// Longest question, in bytes.
 pub const MAX_QUESTION: usize = 64 << 10;
+/// Longest question about health, which anybody may ask: a service's name.
+const MAX_PROBE: usize = 1 << 10;
 
 /// Everything gRPC, as routes for the one server, which has to guard them ([`super::guard`]).
 pub fn routes(ledger: &Ledger, access: Arc<Access>) -> Routes {
-    let append = append::Append { ledger: ledger.clone(), access: Arc::clone(&access) };
+    let append = Arc::new(append::Append { ledger: ledger.clone(), access: Arc::clone(&access) });
+    // What is announced as longer is refused before it is read: of a stream nothing is counted until a message of it is whole.
+    let stream = AppendServiceServer::from_arc(Arc::clone(&append)).max_decoding_message_size(MAX_STREAMED_MESSAGE);
     let log = log::Log { ledger: ledger.clone(), access };
     let query = query::Query { ledger: ledger.clone() };
     let reflection = tonic_reflection::server::Builder::configure()
@@ -40,12 +46,13 @@ pub fn routes(ledger: &Ledger, access: Arc<Access>) -> Routes {
         .expect("the descriptors were made by this build");
     let mut routes = Routes::builder();
     routes
-        .add_service(AppendServiceServer::new(append).max_decoding_message_size(MAX_APPEND_MESSAGE))
+        .add_service(AppendServiceServer::from_arc(append).max_decoding_message_size(MAX_APPEND_MESSAGE))
         .add_service(LogServiceServer::new(log).max_decoding_message_size(MAX_QUESTION))
         .add_service(QueryServiceServer::new(query).max_decoding_message_size(MAX_QUESTION))
         .add_service(reflection)
-        .add_service(health(ledger));
-    routes.routes()
+        .add_service(health(ledger).max_decoding_message_size(MAX_PROBE));
+    let routes = routes.routes().into_axum_router();
+    Routes::from(routes.route_service("/tagledger.v1.AppendService/AppendStream", stream))
 }
 
 /// `grpc.health.v1`: reading serves as long as the process does; appending, until the sequencer stops; the whole server, until
@@ -108,15 +115,6 @@ struct Made<T> {
 impl<T> From<Result<T, Status>> for Made<T> {
     fn from(message: Result<T, Status>) -> Self {
         Self { message, _room: None }
-    }
-}
-
-/// Makes an answer for which many rows are read, while the runtime moves other work away. That costs more than the few rows of a
-/// question about one thing, which is answered where it arrives.
-fn at_length<T>(answer: impl FnOnce() -> T) -> T {
-    match tokio::runtime::Handle::try_current().map(|handle| handle.runtime_flavor()) {
-        Ok(tokio::runtime::RuntimeFlavor::MultiThread) => tokio::task::block_in_place(answer),
-        _ => answer(),
     }
 }
 

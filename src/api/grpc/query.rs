@@ -3,8 +3,9 @@
 use prost::Message;
 use tonic::{Request, Response, Status};
 
-use super::{Fields, at_length};
+use super::Fields;
 use crate::api::status;
+use crate::api::turns::at_length;
 use crate::engine::Ledger;
 use crate::engine::query::{QueryError, Reader, fitting};
 use crate::ledger::names::{Digest, Registry, Repository};
@@ -29,12 +30,12 @@ impl Query {
     }
 
     /// The same for an answer in pages, with the size of the page that is to be asked for.
-    fn page<T: Message>(
+    async fn page<T: Message>(
         &self,
         size: u32,
         question: impl Fn(&Reader<'_>, u32) -> Result<T, QueryError>,
     ) -> Result<Response<T>, Status> {
-        at_length(|| self.ask(|reader| fitting(size, |size| question(reader, size))))
+        at_length(|| self.ask(|reader| fitting(size, |size| question(reader, size)))).await
     }
 }
 
@@ -55,6 +56,7 @@ impl QueryService for Query {
         self.page(request.page_size, |reader, page_size| {
             reader.tag_history(&tag, &ListTagHistoryRequest { page_size, ..request.clone() })
         })
+        .await
     }
 
     async fn list_tags(&self, request: Request<ListTagsRequest>) -> Result<Response<ListTagsResponse>, Status> {
@@ -63,6 +65,7 @@ impl QueryService for Query {
         self.page(request.page_size, |reader, page_size| {
             reader.tags(&registry, &repository, &ListTagsRequest { page_size, ..request.clone() })
         })
+        .await
     }
 
     async fn list_repositories(
@@ -73,6 +76,7 @@ impl QueryService for Query {
         self.page(request.page_size, |reader, page_size| {
             reader.repositories(&ListRepositoriesRequest { page_size, ..request.clone() })
         })
+        .await
     }
 
     async fn list_digest_sightings(
@@ -86,6 +90,7 @@ impl QueryService for Query {
         self.page(request.page_size, |reader, page_size| {
             reader.sightings(&digest, &ListDigestSightingsRequest { page_size, ..request.clone() })
         })
+        .await
     }
 
     async fn list_running(
@@ -100,6 +105,7 @@ impl QueryService for Query {
         self.page(request.page_size, |reader, page_size| {
             reader.running(&ListRunningRequest { page_size, ..request.clone() })
         })
+        .await
     }
 
     async fn diff_repository(
@@ -111,6 +117,7 @@ impl QueryService for Query {
         self.page(request.page_size, |reader, page_size| {
             reader.diff_repository(&registry, &repository, &DiffRepositoryRequest { page_size, ..request.clone() })
         })
+        .await
     }
 
     async fn diff_environment(
@@ -124,6 +131,7 @@ impl QueryService for Query {
         self.page(request.page_size, |reader, page_size| {
             reader.diff_environment(&DiffEnvironmentRequest { page_size, ..request.clone() })
         })
+        .await
     }
 
     async fn get_policy(&self, request: Request<GetPolicyRequest>) -> Result<Response<GetPolicyResponse>, Status> {
@@ -139,6 +147,7 @@ impl QueryService for Query {
         self.page(request.page_size, |reader, page_size| {
             reader.principal_changes(&ListPrincipalChangesRequest { page_size, ..request.clone() })
         })
+        .await
     }
 
     async fn prove_subject(
@@ -146,7 +155,7 @@ impl QueryService for Query {
         request: Request<ProveSubjectRequest>,
     ) -> Result<Response<ProveSubjectResponse>, Status> {
         let request = request.into_inner();
-        at_length(|| self.ask(|reader| reader.prove_subject(&request)))
+        at_length(|| self.ask(|reader| reader.prove_subject(&request))).await
     }
 }
 
