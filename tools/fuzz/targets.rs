@@ -149,9 +149,9 @@ pub(crate) fn journal_text(data: &[u8]) {
     let Some(text) = text(data) else { return };
     let open = journal::read(text);
     assert!(open.len() <= text.lines().count(), "no more is open than lines say");
-    for (id, statement) in &open {
-        assert!(!id.contains([' ', '\n']) && statement.len() < text.len(), "{id:?}");
-        let _ = Statement::parse(statement);
+    for (id, left) in &open {
+        assert!(!id.contains([' ', '\n']) && left.statement.len() < text.len(), "{id:?}");
+        let _ = Statement::parse(&left.statement);
     }
 }
 

@@ -25,6 +25,7 @@ use tokio::time::{Instant, sleep};
 
 use super::Gateway;
 use super::errors::{Code, Refusal};
+use super::journal::Left;
 use super::locks::Guard;
 use super::upstream::{Outgoing, Unanswered};
 use crate::edge::port::{GatewayPort, PortError, Recorded};
@@ -127,9 +128,9 @@ pub(super) struct Open {
 }
 
 impl Open {
-    /// What a journal kept of a gateway that is gone, and with it its connections; whatever it had sent by then.
-    pub(super) fn read(id: &str, bytes: &[u8]) -> Option<Self> {
-        let statement = Statement::parse(bytes).ok()?;
+    /// What a journal kept of a gateway that is gone, and with it its connections; whatever it had sent by then, if anything.
+    pub(super) fn read(id: &str, left: &Left) -> Option<Self> {
+        let statement = Statement::parse(&left.statement).ok()?;
         let aim = match statement.kind {
             Kind::TagPush { tag, digest, .. } => Aim::Push { tag, digest, media_type: String::new() },
             Kind::TagDelete { tag, .. } => Aim::Delete { tag },
@@ -139,18 +140,9 @@ impl Open {
             _ => return None,
         };
         let (id, intent) = (id.to_owned(), statement.message);
-        let abandoned = Some(Instant::now());
-        Some(Self {
-            id,
-            aim,
-            intent,
-            index: None,
-            holds: false,
-            since: None,
-            known: None,
-            abandoned,
-            authorization: None,
-        })
+        let known = left.is_refused.then_some(Disposition::Refused);
+        let abandoned = (!left.is_refused).then(Instant::now);
+        Some(Self { id, aim, intent, index: None, holds: false, since: None, known, abandoned, authorization: None })
     }
 
     /// What became of it, as a statement.

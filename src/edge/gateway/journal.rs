@@ -1,9 +1,11 @@
 //! What is under way, on disk: so that a gateway that died finds what it has to settle.
 //!
-//! A line when a change begins, with the intent as it is (to be) recorded, and a line when it is known what became of it:
+//! A line when a change begins, with the intent as it is (to be) recorded, one when it is refused because the ledger can't be
+//! reached, and one when it is known, and recorded, what became of it:
 //!
 //! ```text
 //! open <id> <the intent's statement, base64>
+//! refused <id>
 //! done <id>
 //! ```
 //!
@@ -13,7 +15,7 @@
 //! the ledger is brought to the disk first, as nobody else knows of it. The file is written anew beside itself and takes
 //! its own place, so that there is always a whole one.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fs::{DirBuilder, File, OpenOptions, Permissions};
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
@@ -66,13 +68,22 @@ pub(super) struct Journal(Mutex<Inner>);
 struct Inner {
     path: PathBuf,
     file: Option<File>,
-    open: BTreeMap<String, Vec<u8>>,
-    /// Those of them that were refused.
-    refused: BTreeSet<String>,
+    open: BTreeMap<String, Left>,
+    /// How many of them were refused.
+    refused: usize,
     done: usize,
     append: Append,
     /// The last line may be half a one: nothing is appended to it.
     is_torn: bool,
+}
+
+/// What is open.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Left {
+    /// The intent, as it is (to be) recorded.
+    pub statement: Vec<u8>,
+    /// Nothing was sent to the registry, and nothing will be.
+    pub is_refused: bool,
 }
 
 /// How a line is written.
@@ -80,7 +91,7 @@ type Append = fn(&mut File, &[u8]) -> io::Result<()>;
 
 impl Journal {
     /// Opens the file, and returns what a gateway before left open in it.
-    pub(super) fn open(path: Option<&Path>) -> Result<(Self, BTreeMap<String, Vec<u8>>), JournalError> {
+    pub(super) fn open(path: Option<&Path>) -> Result<(Self, BTreeMap<String, Left>), JournalError> {
         let Some(path) = path else {
             return Ok((Self(Mutex::new(Inner::new(PathBuf::new(), None, BTreeMap::new()))), BTreeMap::new()));
         };
@@ -114,7 +125,7 @@ impl Journal {
             return Ok(false);
         }
         inner.write(&format!("open {id} {}\n", BASE64.encode(statement)))?;
-        inner.open.insert(id.to_owned(), statement.to_vec());
+        inner.open.insert(id.to_owned(), Left { statement: statement.to_vec(), is_refused: false });
         Ok(true)
     }
 
@@ -122,9 +133,14 @@ impl Journal {
     /// already that this is forgotten.
     pub(super) fn refuse(&self, id: &str) -> bool {
         let mut inner = self.0.lock().expect("nobody panics while holding it");
-        let is_kept = inner.refused.len() < MAX_REFUSED;
-        if is_kept {
-            inner.refused.insert(id.to_owned());
+        let is_kept = inner.refused < MAX_REFUSED;
+        if is_kept && let Some(left) = inner.open.get_mut(id) {
+            left.is_refused = true;
+            inner.refused += 1;
+            if let Err(error) = inner.write(&format!("refused {id}\n")) {
+                // After the next start it counts for one that may have been sent.
+                tracing::warn!(%error, "cannot write the journal");
+            }
         }
         drop(inner);
         if !is_kept {
@@ -136,10 +152,8 @@ impl Journal {
     /// Notes that it is known, and recorded, what became of it.
     pub(super) fn end(&self, id: &str) {
         let mut inner = self.0.lock().expect("nobody panics while holding it");
-        if inner.open.remove(id).is_none() {
-            return;
-        }
-        inner.refused.remove(id);
+        let Some(ended) = inner.open.remove(id) else { return };
+        inner.refused -= usize::from(ended.is_refused);
         inner.done += 1;
         let written = if inner.done >= MAX_DONE { inner.rewrite() } else { inner.write(&format!("done {id}\n")) };
         if let Err(error) = written {
@@ -161,16 +175,9 @@ impl Journal {
 }
 
 impl Inner {
-    fn new(path: PathBuf, file: Option<File>, open: BTreeMap<String, Vec<u8>>) -> Self {
-        Self {
-            path,
-            file,
-            open,
-            refused: BTreeSet::new(),
-            done: 0,
-            append: |file, line| file.write_all(line),
-            is_torn: false,
-        }
+    fn new(path: PathBuf, file: Option<File>, open: BTreeMap<String, Left>) -> Self {
+        let refused = open.values().filter(|left| left.is_refused).count();
+        Self { path, file, open, refused, done: 0, append: |file, line| file.write_all(line), is_torn: false }
     }
 
     fn write(&mut self, line: &str) -> io::Result<()> {
@@ -188,7 +195,10 @@ impl Inner {
         if self.file.is_none() {
             return Ok(());
         }
-        let line = |(id, statement): (&String, &Vec<u8>)| format!("open {id} {}\n", BASE64.encode(statement));
+        let line = |(id, left): (&String, &Left)| {
+            let refused = if left.is_refused { format!("refused {id}\n") } else { String::new() };
+            format!("open {id} {}\n{refused}", BASE64.encode(&left.statement))
+        };
         let text: String = self.open.iter().map(line).collect();
         let beside = beside(&self.path);
         let mut file = private().open(&beside)?;
@@ -222,13 +232,18 @@ fn beside(path: &Path) -> PathBuf {
 }
 
 /// What the text of a journal leaves open. A line that a crash tore is none.
-pub fn read(text: &str) -> BTreeMap<String, Vec<u8>> {
-    let mut open = BTreeMap::new();
+pub fn read(text: &str) -> BTreeMap<String, Left> {
+    let mut open = BTreeMap::<String, Left>::new();
     for line in text.split_inclusive('\n').filter_map(|line| line.strip_suffix('\n')) {
         match line.split(' ').collect::<Vec<_>>().as_slice() {
             ["open", id, statement] => {
                 if let Ok(statement) = BASE64.decode(statement) {
-                    open.insert((*id).to_owned(), statement);
+                    open.insert((*id).to_owned(), Left { statement, is_refused: false });
+                }
+            }
+            ["refused", id] => {
+                if let Some(left) = open.get_mut(*id) {
+                    left.is_refused = true;
                 }
             }
             ["done", id] => {
@@ -258,7 +273,7 @@ mod tests {
         // A line is torn.
         std::fs::write(&path, std::fs::read_to_string(&path).expect("text") + "open c dGh").expect("written");
         let (journal, open) = Journal::open(Some(&path)).expect("there");
-        assert_eq!(open, BTreeMap::from([("b".to_owned(), b"two".to_vec())]));
+        assert_eq!(open, BTreeMap::from([("b".to_owned(), Left { statement: b"two".to_vec(), is_refused: false })]));
         assert_eq!(journal.count(), 1);
         journal.end("b");
         drop(journal);
@@ -287,7 +302,9 @@ mod tests {
         append(|file, line| file.write_all(line));
         assert!(journal.begin("e", b"five").expect("written"));
         drop(journal);
-        let expected = BTreeMap::from([("d".to_owned(), b"four".to_vec()), ("e".to_owned(), b"five".to_vec())]);
+        let left =
+            |id: &str, statement: &[u8]| (id.to_owned(), Left { statement: statement.to_vec(), is_refused: false });
+        let expected = BTreeMap::from([left("d", b"four"), left("e", b"five")]);
         assert_eq!(Journal::open(Some(&path)).expect("there").1, expected);
     }
 
@@ -355,5 +372,25 @@ mod tests {
         assert_eq!(journal.count(), MAX_REFUSED);
         journal.end("refused 0");
         assert!(refused(3 * MAX_OPEN), "one is recorded");
+    }
+
+    #[test]
+    fn what_was_refused_is_refused_after_a_restart_too() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("journal");
+        let (journal, _) = Journal::open(Some(&path)).expect("new");
+        for id in ["sent", "refused", "recorded"] {
+            assert!(journal.begin(id, b"x").expect("written"));
+        }
+        assert!(journal.refuse("refused") && journal.refuse("recorded"));
+        journal.end("recorded");
+        drop(journal);
+        // The first start writes it anew.
+        for _ in 0..2 {
+            let (journal, left) = Journal::open(Some(&path)).expect("there");
+            let refused: Vec<_> = left.iter().map(|(id, left)| (id.as_str(), left.is_refused)).collect();
+            assert_eq!(refused, [("refused", true), ("sent", false)]);
+            assert_eq!(journal.0.lock().expect("not poisoned").refused, 1, "and counts");
+        }
     }
 }

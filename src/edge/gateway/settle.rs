@@ -8,6 +8,7 @@
 //! What passed without the ledger is looked at too, under the hold of its late intent: several such changes of one
 //! tag are recorded in no order of theirs, and all of them as what is there in the end. Nothing is given up; what waits is in the journal and in a gauge.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -17,6 +18,7 @@ use tokio::time::sleep;
 
 use super::Gateway;
 use super::change::{Aim, Open, observed};
+use super::journal::Left;
 use crate::edge::port::{GatewayPort, PortError};
 use crate::ledger::names::{Digest, Repository, TagRef};
 use crate::proto::{self, Disposition, Outcome};
@@ -27,12 +29,12 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
 impl<P: GatewayPort> Gateway<P> {
     /// Settles what a gateway before left open.
-    pub(super) fn settle_left(self: &Arc<Self>, left: std::collections::BTreeMap<String, Vec<u8>>) {
+    pub(super) fn settle_left(self: &Arc<Self>, left: BTreeMap<String, Left>) {
         if !left.is_empty() {
             tracing::info!(count = left.len(), "settling what was under way when the gateway before ended");
         }
-        for (id, statement) in left {
-            match Open::read(&id, &statement) {
+        for (id, left) in left {
+            match Open::read(&id, &left) {
                 Some(open) => self.settle_later(open),
                 None => {
                     tracing::warn!(id, "the journal has an intent that can't be read; it is left out");
