@@ -88,8 +88,10 @@ impl RemoteLedger {
         if let Question::Inclusion { index, tree_size } = question {
             self.add_inclusion(*index, *tree_size, &mut claimed).await?;
         }
-        let answer = self.checked(|keys| claimed.check(keys)).await?.map_err(|error| self.refused(&claimed, error))?;
+        let checked = self.checked(|keys| claimed.check(keys)).await?;
+        // Also what is refused is kept with what shows whose it is.
         claimed.keys = self.shown_keys();
+        let answer = checked.map_err(|error| self.refused(&claimed, error))?;
         // The pages are of one log, up to the largest checkpoint among them; that one must be of the log known so far.
         self.observe(answer.entries.note()).await?;
         let behind = known.map(|known| self.behind(known, &answer, &claimed.pages)).transpose()?.flatten();

@@ -219,10 +219,12 @@ pub struct Audited {
 impl RemoteLedger {
     /// Prepares an audit up to the newest checkpoint. What an earlier audit read must be the beginning of this log.
     pub async fn audit(&self, from: Option<(PathBuf, Loaded)>) -> Result<Audit, AuditError> {
-        // The entries up to it may be signed by a key that was announced since this was opened.
+        let mut newest = self.checkpoint().await?;
+        // The entries up to it may be signed by a key that was announced since this was opened. Asked in the other order, a key
+        // announced in between would be missed.
         self.follow().await?;
-        let newest = self.checkpoint().await?;
         let keys = self.keys();
+        newest.checkpoint = Checkpoint::open(&newest.note, &*keys).map_err(ClientError::from)?;
         let replay = match from {
             None => Replay::new(keys.first().clone()),
             Some((path, loaded)) => self.go_on(path, loaded, &newest).await?,

@@ -145,6 +145,10 @@ impl RemoteLedger {
         let remembered = self.trust.checkpoint(&keys);
         let compared = match remembered {
             Ok(remembered) => self.remember(&seen, &evidence.checkpoint, remembered).await,
+            Err(error @ TrustError::Retired { .. }) => {
+                let kept = self.trust.keep_keys_as_proof(keys.first().origin(), &evidence);
+                Err(kept.err().unwrap_or(error).into())
+            }
             Err(error) => Err(error.into()),
         };
         if let Err(error) = compared {

@@ -4,7 +4,7 @@
 //! known_ledgers              lines "server vkey", as in ssh's known_hosts
 //! keys/<log>.json            what shows how a log changed its key, if it did
 //! checkpoints/<log>.note     the newest checkpoint that was verified
-//! forks/<log>-…              both checkpoints of every fork or rollback
+//! forks/<log>-…              both checkpoints of every fork or rollback; those by a replaced key, and what shows the next
 //! audits/<log>.state         what the last audit found, to go on from
 //! refused/<log>-….json       the last answers that did not verify
 //! lock                       held while one of them is changed
@@ -74,6 +74,19 @@ pub enum TrustError {
         /// What is wrong with them.
         error: Box<ChainError>,
     },
+    /// A remembered checkpoint by a key that had been replaced before.
+    #[error(
+        "{error}. It was remembered in {}, and is kept as proof in {}; once the operator has answered, move the first away to begin anew",
+        path.display(), kept.display()
+    )]
+    Retired {
+        /// Where it was remembered.
+        path: PathBuf,
+        /// Whose it is.
+        error: CheckpointError,
+        /// Where it is kept.
+        kept: PathBuf,
+    },
     /// A remembered checkpoint that is none.
     #[error(
         "the remembered checkpoint {} is not usable: {error}; move the file away to begin anew, trusting the server",
@@ -90,7 +103,7 @@ pub enum TrustError {
 impl TrustError {
     /// It is about what was signed, not about files.
     pub fn is_verification(&self) -> bool {
-        matches!(self, Self::SeveralKeys { .. } | Self::Keys { .. })
+        matches!(self, Self::SeveralKeys { .. } | Self::Keys { .. } | Self::Retired { .. })
     }
 }
 
@@ -189,8 +202,14 @@ impl TrustFolder {
     pub fn checkpoint(&self, keys: &impl Keys) -> Result<Option<Remembered>, TrustError> {
         let path = self.checkpoint_path(keys.first().origin());
         let Some(note) = read(&path)? else { return Ok(None) };
-        let checkpoint = Checkpoint::open(&note, keys).map_err(|error| TrustError::Checkpoint { path, error })?;
-        Ok(Some(Remembered { note, checkpoint }))
+        match Checkpoint::open(&note, keys) {
+            Ok(checkpoint) => Ok(Some(Remembered { note, checkpoint })),
+            Err(error @ CheckpointError::Retired { .. }) => {
+                let kept = self.keep_proof(keys.first().origin(), "retired", "note", &note)?;
+                Err(TrustError::Retired { path, error, kept })
+            }
+            Err(error) => Err(TrustError::Checkpoint { path, error }),
+        }
     }
 
     /// Replaces the remembered checkpoint by a newer one, if it is still `old`. False: somebody else was faster, and the new
@@ -207,13 +226,20 @@ impl TrustFolder {
     /// Keeps two checkpoints that contradict each other.
     pub fn keep_fork(&self, origin: &Origin, remembered: &Remembered, seen: &str) -> Result<[PathBuf; 2], TrustError> {
         let _lock = self.lock()?;
-        let keep = |kind: &str, note: &str| {
-            // Named by content: the same fork seen again needs no second copy, another one gets its own.
-            let name = format!("{}-{kind}-{}.note", file_name(origin), short_hash(note));
-            let path = self.path.join("forks").join(name);
-            write(&path, note).map(|()| path)
-        };
+        let keep = |kind: &str, note: &str| self.keep_proof(origin, kind, "note", note);
         Ok([keep("remembered", &remembered.note)?, keep("seen", seen)?])
+    }
+
+    /// Keeps what shows the keys of a log, beside a checkpoint that none of them could have signed when they did.
+    pub fn keep_keys_as_proof(&self, origin: &Origin, evidence: &proto::Evidence) -> Result<PathBuf, TrustError> {
+        self.keep_proof(origin, "keys", "json", &saved::keys_to_text(evidence))
+    }
+
+    /// Named by content: the same fork seen again needs no second copy, another one gets its own. So it needs no lock either.
+    fn keep_proof(&self, origin: &Origin, kind: &str, extension: &str, text: &str) -> Result<PathBuf, TrustError> {
+        let name = format!("{}-{kind}-{}.{extension}", file_name(origin), short_hash(text));
+        let path = self.path.join("forks").join(name);
+        write(&path, text).map(|()| path)
     }
 
     /// Where the state of the last audit of a log is kept.
@@ -337,6 +363,7 @@ pub(super) fn replace(path: &Path, fill: impl FnOnce(&mut File) -> io::Result<()
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ledger::keys::KeyChange;
     use crate::ledger::note::Skey;
 
     fn skey(origin: &str, seed: u8) -> Skey {
@@ -402,6 +429,26 @@ mod tests {
         let note = Checkpoint { size: 7, root: [1; 32] }.sign(&skey);
         trust.remember(&skey.vkey(), None, &note.replace("\n7\n", "\n6\n")).expect("written");
         assert!(matches!(trust.checkpoint(&skey.vkey()), Err(TrustError::Checkpoint { .. })));
+    }
+
+    #[test]
+    fn a_remembered_checkpoint_that_only_a_replaced_key_signed_is_a_proof_and_kept() {
+        let (_dir, trust) = folder();
+        let (old, next) = (skey("one.example", 1), skey("one.example", 2));
+        let change = KeyChange::parse(&KeyChange::to_next(&old.vkey(), &next)).expect("consented to");
+        let keys = Chain::of(old.vkey()).after(&change, 3).expect("it fits");
+        let note = |size, skey: &Skey| Checkpoint { size, root: [1; 32] }.sign(skey);
+        // Up to the handover it is the old key's, and good.
+        trust.remember(&old.vkey(), None, &note(5, &old)).expect("written");
+        let remembered = trust.checkpoint(&keys).expect("its own").expect("there");
+        trust.remember(&old.vkey(), Some(&remembered), &note(7, &old)).expect("written, as nothing else is known yet");
+        let refused = trust.checkpoint(&keys).expect_err("the next key was in force by then");
+        assert!(refused.is_verification(), "{refused}");
+        let TrustError::Retired { kept, .. } = &refused else { panic!("{refused:?}") };
+        assert!(kept.starts_with(trust.path.join("forks")));
+        assert_eq!(fs::read_to_string(kept).expect("there"), note(7, &old));
+        // Also under the lock.
+        assert!(trust.remember(&keys, Some(&remembered), &note(9, &next)).is_err());
     }
 
     #[test]

@@ -49,10 +49,11 @@ impl Signer {
 
     /// Takes the key that a change is to bring, if it is among those that there are.
     pub(super) fn prepare(&mut self, vkey: &Vkey, read: &ReadKeys) {
-        match read() {
-            Ok(available) => self.prepared = available.into_iter().find(|skey| skey.vkey() == *vkey),
-            Err(error) => tracing::error!(error, "the ledger's private keys can't be read"),
-        }
+        let available = read().unwrap_or_else(|error| {
+            tracing::error!(error, "the ledger's private keys can't be read");
+            Vec::new()
+        });
+        self.prepared = available.into_iter().find(|skey| skey.vkey() == *vkey);
     }
 
     /// Forgets the key before, once its time is over.
@@ -91,5 +92,23 @@ impl Seal for Signer {
 
     fn origin(&self) -> &Origin {
         self.key.origin()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_that_was_prepared_is_forgotten_when_the_keys_cannot_be_read_again() {
+        let key = |seed: u8| Skey::from_seed("ledger.example".parse().expect("an origin"), &[seed; 32]);
+        let next = key(2).vkey();
+        let mut signer = Signer::new(vec![key(1)], &Chain::of(key(1).vkey()), 0, 0).expect("its key is there");
+        let readable: ReadKeys = Arc::new(move || Ok(vec![key(1), key(2)]));
+        signer.prepare(&next, &readable);
+        assert!(signer.can_change_to(&next));
+        let unreadable: ReadKeys = Arc::new(|| Err("no such file".to_owned()));
+        signer.prepare(&next, &unreadable);
+        assert!(!signer.can_change_to(&next));
     }
 }

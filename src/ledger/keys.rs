@@ -13,6 +13,7 @@
 use sha2::{Digest as _, Sha256};
 
 use super::answer::{AnswerError, Claimed, Proven, Question};
+use super::checkpoint::{Checkpoint, CheckpointError};
 use super::entry::{Body, SignedEntry};
 use super::names::Digest;
 use super::note::{Skey, Vkey};
@@ -194,6 +195,14 @@ pub enum ChainError {
     /// Keys of somebody else.
     #[error("the trusted key, {0}, is none of them")]
     Elsewhere(String),
+    /// Shown by somebody who need not have the newest key.
+    #[error("the newest of the keys, {key}, did not sign the checkpoint that shows them: {error}")]
+    NotByNewest {
+        /// The newest key.
+        key: String,
+        /// What is wrong with the checkpoint under it.
+        error: CheckpointError,
+    },
     /// Not in the log.
     #[error(transparent)]
     Evidence(Box<AnswerError>),
@@ -304,7 +313,7 @@ impl Chain {
     /// The chain that evidence shows: all changes of the key, and that there are no others. One of its keys is trusted.
     ///
     /// Each change is signed by the key that it replaces and consented to by the next, and all of them are in the log under a
-    /// checkpoint of the newest. Of two keys that follow each other, trust in either so leads to the other.
+    /// checkpoint that the newest signed. Of two keys that follow each other, trust in either so leads to the other.
     pub fn follow(evidence: &proto::Evidence, trusted: &Vkey) -> Result<Self, ChainError> {
         let mut chain: Option<Self> = None;
         let mut shown = 0;
@@ -326,6 +335,11 @@ impl Chain {
         let chain = chain.unwrap_or_else(|| Self::of(trusted.clone()));
         if !chain.all().any(|key| key == trusted) {
             return Err(ChainError::Elsewhere(trusted.to_string()));
+        }
+        // The consent of the newest key is public. Without its line, whoever stole the one before it could announce it anew, in
+        // a log of their own.
+        if let Err(error) = Checkpoint::open_by(&evidence.checkpoint, std::iter::once(chain.newest())) {
+            return Err(ChainError::NotByNewest { key: chain.newest().to_string(), error });
         }
         let wrong = |error| ChainError::Evidence(Box::new(error));
         let claimed = Claimed::new(Question::Entry { index: 0 }, vec![evidence.clone()]);
@@ -351,7 +365,6 @@ impl Keys for Chain {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ledger::checkpoint::{Checkpoint, CheckpointError};
     use crate::ledger::evidence::{EvidenceError, verify};
     use crate::ledger::little_ledger::{LittleLedger, push};
     use crate::ledger::replay::{Lie, Replay};
@@ -513,7 +526,7 @@ mod tests {
         // The newest key has to vouch for them: what a replaced key signed is what its thief could have signed.
         let mut by_thief = honest.clone();
         by_thief.checkpoint = ledger.checkpoint_at(ledger.size()).sign(&key(2));
-        assert!(matches!(Chain::follow(&by_thief, &key(1).vkey()), Err(ChainError::Evidence(_))));
+        assert!(matches!(Chain::follow(&by_thief, &key(1).vkey()), Err(ChainError::NotByNewest { .. })));
         for position in 0..honest.proof.len() {
             let mut changed = honest.clone();
             changed.proof[position][0] ^= 1;
@@ -525,6 +538,23 @@ mod tests {
                 changed.entries[entry].entry[byte] ^= 1;
                 assert!(Chain::follow(&changed, &key(1).vkey()).is_err(), "entry {entry} byte {byte}");
             }
+        }
+    }
+
+    #[test]
+    fn a_retired_key_alone_shows_no_chain_to_who_trusts_the_next() {
+        // Whoever stole the first key has the consent of the second, which is public, and announces it in a log of their own.
+        let mut forged = LittleLedger::empty(key(1), 1_001_000, 1000);
+        forged.commit();
+        forged.record(push("v1", '9', Happened));
+        forged.change_key(key(2));
+        let size = forged.size();
+        let by_both = forged.keys_at(size);
+        let by_thief = proto::Evidence { checkpoint: forged.checkpoint_at(size).sign(&key(1)), ..by_both.clone() };
+        for trusted in [1, 2].map(|seed| key(seed).vkey()) {
+            assert!(Chain::follow(&by_both, &trusted).is_ok(), "an honest ledger's has the lines of both");
+            let refused = Chain::follow(&by_thief, &trusted).expect_err("the second key signed nothing of it");
+            assert!(matches!(&refused, ChainError::NotByNewest { key, .. } if *key == self::key(2).vkey().to_string()));
         }
     }
 

@@ -338,10 +338,19 @@ impl LittleLedger {
             false => multi_proof(&self.nodes, &indexes, size).expect("all nodes are kept"),
         };
         proto::Evidence {
-            checkpoint: self.checkpoint_at(size).sign(self.key_of(size.saturating_sub(1))),
+            checkpoint: self.note_at(size),
             entries: indexes.iter().map(|&index| proto::LogEntry { index, entry: self.entry(index) }).collect(),
             proof: proof.into_iter().map(|hash| hash.to_vec()).collect(),
             subjects: Vec::new(),
+        }
+    }
+
+    /// The checkpoint as the service signs it: by both keys where one follows the other.
+    fn note_at(&self, size: u64) -> String {
+        let (due, next) = (self.key_of(size.saturating_sub(1)), self.key_of(size));
+        match due.vkey() == next.vkey() {
+            true => self.checkpoint_at(size).sign(due),
+            false => self.checkpoint_at(size).sign_with(due, next),
         }
     }
 

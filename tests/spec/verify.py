@@ -660,6 +660,12 @@ def open_checkpoint(note: str, keys: Keys) -> Checkpoint:
     return checkpoint
 
 
+def open_by_newest(note: str, keys: Chain) -> Checkpoint:
+    """Opens a checkpoint that the newest of the keys signed: the consent to follow another is public, and shows nobody's word."""
+    open_checkpoint(note, keys.links[-1][1])
+    return open_checkpoint(note, keys)
+
+
 # ---------------------------------------------------------------------------------------------------------------------
 # 9. Proofs
 
@@ -1063,6 +1069,7 @@ def follow(shown: Optional[Page], trusted: VKey) -> Chain:
         keys = keys.after(statement.said, index)
     keys = keys or chain(trusted)
     require(any(vkey == trusted for _, vkey in keys.links), "the trusted key is none of those shown")
+    open_by_newest(shown.note, keys)
     check_entries(shown, keys)
     check_subjects(shown, shown.entries)
     own = [proof for proof in shown.subjects if proof.key == subject_key(KEYS, ())]
@@ -1988,7 +1995,7 @@ def audit(entries: Iterable[bytes], note: str, vkey: VKey) -> Audit:
     for data in entries:
         state.feed(data)
     require(any(known == vkey for _, known in state.keys.links), "the trusted key is none of the log's")
-    state.end(open_checkpoint(note, state.keys))
+    state.end(open_by_newest(note, state.keys))
     return state
 
 
@@ -2016,7 +2023,13 @@ def against(texts: Sequence[str], vkey: VKey) -> Optional[str]:
     pages: List[Page] = []
     files = [None if is_tlog_proof(text) else read_evidence_file(text) for text in texts]
     # One that was saved before the key changed holds under the keys that the other shows.
-    keys = max((follow(file.keys, vkey) for file in files if file), key=lambda keys: len(keys.links), default=chain(vkey))
+    chains = [follow(file.keys, vkey) for file in files if file]
+    keys = max(chains, key=lambda keys: len(keys.links), default=chain(vkey))
+    for one in chains:
+        # Of a key alone it is not known what came before it.
+        is_part = len(one.links) == 1 and any(known == one.links[0][1] for _, known in keys.links)
+        if not is_part and one.links != keys.links[:len(one.links)]:
+            return "two chains of keys that part"
     for text, file in zip(texts, files):
         own = file.pages if file else [read_tlog_proof(text)]
         for page in own:
@@ -2240,6 +2253,10 @@ class Vectors:
         for case in file["evidence"]:
             check = lambda: check_evidence_file(case["file"], parse_vkey(case["vkey"]))
             (self.valid if case["valid"] else self.refused)(case["name"], check)
+        for case in file["against"]:
+            found = self.valid(case["name"], lambda: (against(case["files"], parse_vkey(case["vkey"])),))
+            if found is not None:
+                self.same(case["name"], found[0] is not None, case["contradiction"])
         for case in file["logs"]:
             entries = [from_base64(entry, "entry") for entry in case["entries"]]
             # Whichever key is trusted: the log says which was the first.

@@ -50,7 +50,7 @@ pub(crate) fn succession() -> Value {
     let keys = [skey(), later(1), later(2)].map(|skey| skey.vkey().to_string());
     let chain: Vec<Value> =
         keys.iter().zip([0, 5, 9]).map(|(vkey, from)| json!({ "vkey": vkey, "from": from })).collect();
-    json!({ "chain": chain, "statements": statements(), "evidence": evidence(&ledger), "logs": logs() })
+    json!({ "chain": chain, "statements": statements(), "evidence": evidence(&ledger), "against": against(&ledger), "logs": logs() })
 }
 
 fn statements() -> Value {
@@ -111,6 +111,7 @@ fn evidence(ledger: &LittleLedger) -> Vec<Value> {
     }
     add("an old answer alone, and its key", &all[0], &about(3, None), None);
     add("of the log up to the first change, and its key", &all[0], &about(5, None), None);
+    add("keys up to the first change, by both keys", &all[1], &about(5, Some(5)), None);
     add(
         "an old answer alone, and a later key",
         &all[2],
@@ -131,6 +132,17 @@ fn evidence(ledger: &LittleLedger) -> Vec<Value> {
     let mut keys_by_retired = about(size, Some(size));
     keys_by_retired.keys.as_mut().expect("shown").checkpoint = ledger.checkpoint_at(size).sign(&later(1));
     add("keys under a checkpoint of the second", &all[0], &keys_by_retired, Some("that key was replaced before"));
+    // Whoever stole the first key has the consent of the second, which is public.
+    let stolen = stolen();
+    let mut announced_again = Claimed {
+        keys: Some(stolen.keys_at(5)),
+        ..Claimed::new(Question::Entry { index: 1 }, vec![stolen.evidence_at(&[1, 4], 5)])
+    };
+    let by_thief = stolen.checkpoint_at(5).sign(&skey());
+    announced_again.pages[0].checkpoint.clone_from(&by_thief);
+    announced_again.keys.as_mut().expect("shown").checkpoint = by_thief;
+    let why = "the newest key did not sign the checkpoint that shows the keys";
+    add("the second key announced again, by who stole the first", &all[1], &announced_again, Some(why));
     let mut by_both = about(size, Some(size));
     by_both.pages[0].checkpoint = ledger.checkpoint_at(size).sign_with(&later(2), &later(1));
     add("a checkpoint by two keys", &all[0], &by_both, None);
@@ -144,6 +156,43 @@ fn evidence(ledger: &LittleLedger) -> Vec<Value> {
         ..Claimed::new(Question::Entry { index: 11 }, vec![thief.evidence(&[11, thief.size() - 1])])
     };
     add("an entry by the first key", &all[0], &of_thief, Some("that key was replaced before"));
+    cases
+}
+
+/// What whoever stole the first key can make of it: they announce the second.
+fn stolen() -> LittleLedger {
+    let mut ledger = LittleLedger::empty(skey(), FIRST_TIME_US, 1_000_000);
+    ledger.commit();
+    ledger.record(push("v1", '9', Happened));
+    ledger.change_key(later(1));
+    ledger
+}
+
+/// Files that hold each by itself, under keys that follow from the trusted one.
+fn against(ledger: &LittleLedger) -> Vec<Value> {
+    let mut cases = Vec::new();
+    let mut add = |name: &str, vkey: &Vkey, files: [String; 2], found: bool| {
+        files.iter().for_each(|file| verified(file, vkey).unwrap_or_else(|error| panic!("{name}: {error}")));
+        assert_eq!(contradicts(&files, vkey), found, "{name}");
+        cases.push(json!({ "name": name, "vkey": vkey.to_string(), "files": files, "contradiction": found }));
+    };
+    let about = |ledger: &LittleLedger, size: u64, shown: Option<u64>| {
+        compact(&Claimed {
+            keys: shown.map(|size| ledger.keys_at(size)),
+            ..Claimed::new(Question::Entry { index: 1 }, vec![ledger.evidence_at(&[1, size - 1], size)])
+        })
+    };
+    let mut other = LittleLedger::empty(skey(), FIRST_TIME_US, 1_000_000);
+    other.commit();
+    other.record(push("v1", '1', Happened));
+    other.change_key(later(3));
+    let (size, first) = (ledger.size(), skey().vkey());
+    let all = about(ledger, size, Some(size));
+    add("honest: before and after the changes", &first, [about(ledger, 3, None), all.clone()], false);
+    add("honest: one change, and two", &first, [about(ledger, 5, Some(5)), all.clone()], false);
+    // Neither's entries contradict the other's.
+    add("two successors of one key", &first, [about(&other, 3, Some(5)), all.clone()], true);
+    add("two successors of one key, the files the other way round", &first, [all, about(&other, 3, Some(5))], true);
     cases
 }
 
@@ -192,6 +241,15 @@ fn logs() -> Vec<Value> {
     let other = Skey::from_seed("ledger.example/other".parse().expect("an origin"), &[0x41; 32]);
     let another = Skey::from_seed("ledger.example/other".parse().expect("an origin"), &[0x42; 32]);
     add("keys of another origin", &first, &lie(change(&other, &another)), Some((11, "they are NOTED")));
+    let stolen = stolen();
+    let note = stolen.checkpoint_at(stolen.size()).sign(&skey());
+    assert_eq!(replayed(stolen.entries(), &note, &first).err(), Some(None));
+    let entries: Vec<String> = stolen.entries().iter().map(|entry| BASE64.encode(entry)).collect();
+    cases.push(json!({
+        "name": "the second key announced again, by who stole the first", "vkey": first.to_string(),
+        "checkpoint": note, "entries": entries, "valid": false, "index": null,
+        "why": "the newest key did not sign the checkpoint",
+    }));
     cases
 }
 
@@ -209,9 +267,22 @@ fn replayed(entries: &[Vec<u8>], note: &str, first: &Vkey) -> Result<Chain, Opti
     for entry in entries {
         replay.push(entry).map_err(|error| Some(error.index))?;
     }
+    Checkpoint::open_by(note, std::iter::once(replay.keys().newest())).map_err(|_| None)?;
     let checkpoint = Checkpoint::open(note, replay.keys()).map_err(|_| None)?;
     replay.check(&checkpoint).map_err(|_| None)?;
     Ok(replay.keys().clone())
+}
+
+/// Whether two files that hold prove together that the ledger misbehaved.
+fn contradicts(files: &[String], vkey: &Vkey) -> bool {
+    let [one, other] = [&files[0], &files[1]].map(|file| load(file).expect("readable"));
+    let chain = |claimed: &Claimed| match &claimed.keys {
+        None => Chain::of(vkey.clone()),
+        Some(shown) => Chain::follow(shown, vkey).expect("they follow"),
+    };
+    let Ok(keys) = chain(&one).longer(chain(&other)) else { return true };
+    let prove = |claimed: &Claimed| claimed.prove(&keys).expect("it holds");
+    prove(&one).contradiction(&prove(&other)).is_some()
 }
 
 #[test]
@@ -227,6 +298,11 @@ fn keys_follow_each_other_and_what_is_forged_about_that_is_refused() {
         let vkey = text(&case["vkey"]).parse().expect("a key");
         assert_eq!(verified(text(&case["file"]), &vkey).is_ok(), case["valid"] == true, "{}", case["name"]);
     }
+    for case in list(&file["against"]) {
+        let files: Vec<String> = list(&case["files"]).iter().map(|file| text(file).to_owned()).collect();
+        let vkey = text(&case["vkey"]).parse().expect("a key");
+        assert_eq!(contradicts(&files, &vkey), case["contradiction"] == true, "{}", case["name"]);
+    }
     for case in list(&file["logs"]) {
         let decoded = |entry: &Value| BASE64.decode(text(entry)).expect("base64");
         let entries: Vec<Vec<u8>> = list(&case["entries"]).iter().map(decoded).collect();
@@ -239,7 +315,10 @@ fn keys_follow_each_other_and_what_is_forged_about_that_is_refused() {
                 let chain = list(&file["chain"]);
                 assert!(is.eq(chain.iter().map(|link| (text(&link["vkey"]).to_owned(), number(&link["from"])))));
             }
-            Err(index) => assert_eq!(index, Some(number(&case["index"])), "{}", case["name"]),
+            Err(index) => {
+                assert_eq!(case["valid"], false, "{}", case["name"]);
+                assert_eq!(index, case["index"].as_u64(), "{}", case["name"]);
+            }
         }
     }
 }
