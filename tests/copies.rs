@@ -101,6 +101,8 @@ struct Killed {
     mirror: PathBuf,
     /// The newest checkpoint that a client saw, in a file.
     newest: PathBuf,
+    /// One that somebody saw long before.
+    older: PathBuf,
     entries: Vec<Vec<u8>>,
 }
 
@@ -110,6 +112,8 @@ fn killed() -> Killed {
     let (running, data_dir, backup, mirror, newest) =
         (at("running"), at("ledger"), at("backup"), at("mirror"), at("newest"));
     append(&running, 0..3);
+    let older = at("older");
+    fs::copy(running.join("high-water"), &older).expect("copied");
     let entries = runtime().block_on(async {
         let world = World::open(&running).await;
         let mut number = 3;
@@ -131,7 +135,7 @@ fn killed() -> Killed {
         let printed = tagledgerd(&["backup", "--data-dir", path(from), "--to", path(to), "--quick"]);
         assert!(printed.status.success(), "{}", said(&printed));
     }
-    Killed { folder, data_dir, backup, mirror, newest, entries }
+    Killed { folder, data_dir, backup, mirror, newest, older, entries }
 }
 
 fn all_rows(data_dir: &Path) -> Vec<(Table, Vec<u8>, Vec<u8>)> {
@@ -549,7 +553,7 @@ fn a_rebuilt_ledger_is_the_same_table_by_table_and_goes_on() {
 
 #[test]
 fn a_ledger_that_was_killed_is_restored_only_when_somebody_says_what_the_newest_checkpoint_is() {
-    let Killed { folder, data_dir, backup, mirror, newest, entries } = killed();
+    let Killed { folder, data_dir, backup, mirror, newest, older, entries } = killed();
     let known = opened(&fs::read_to_string(&newest).expect("there"), &data_dir);
     fs::rename(data_dir.join("db"), folder.path().join("lost")).expect("lost");
     let before = walk(&data_dir);
@@ -559,6 +563,12 @@ fn a_ledger_that_was_killed_is_restored_only_when_somebody_says_what_the_newest_
         for words in ["more may have been acknowledged after it", "--checkpoint FILE", "--new-origin"] {
             assert!(said(&refused).contains(words), "{words}: {}", said(&refused));
         }
+        assert_eq!(walk(&data_dir), before, "nothing was changed");
+        // One that is older than what is known says nothing about the newest.
+        let arguments = ["restore", "--data-dir", path(&data_dir), "--from", path(copy), "--checkpoint", path(&older)];
+        let refused = tagledgerd(&arguments);
+        assert_eq!(refused.status.code(), Some(1), "{}", said(&refused));
+        assert!(said(&refused).contains("more may have been acknowledged after it"), "{}", said(&refused));
         assert_eq!(walk(&data_dir), before, "nothing was changed");
     }
     // The newest that a client saw is not reached by every copy.
@@ -728,8 +738,11 @@ fn a_ledger_that_lost_its_last_entries_is_not_rebuilt_as_whole() {
     assert!(said(&printed).contains(&format!("entry {lost} is missing")), "{}", said(&printed));
     assert_eq!(mark(&into), known, "the newest checkpoint that is known is its mark");
     assert!(is_refused_at_the_start(&into).contains(&format!("a checkpoint over {} entries", known.size)));
-    // From the head it is known that this was the last.
-    let printed = tagledgerd(&["restore", "--data-dir", path(&into), "--from", path(&mirror)]);
+    // From the head it is known that it came so far, and not that this was the last.
+    let arguments = ["restore", "--data-dir", path(&into), "--from", path(&mirror)];
+    let refused = tagledgerd(&arguments);
+    assert!(said(&refused).contains("more may have been acknowledged"), "{}", said(&refused));
+    let printed = tagledgerd(&[&arguments[..], &["--checkpoint", path(&newest)]].concat());
     assert_eq!(printed.status.code(), Some(0), "{}", said(&printed));
     assert_eq!(append(&into, 300..301)[..entries.len()], entries);
     // The head is lost: all entries that are there are no sign that these are all.
@@ -747,6 +760,43 @@ fn a_ledger_that_lost_its_last_entries_is_not_rebuilt_as_whole() {
     let printed = tagledgerd(&["rebuild", "--data-dir", path(&headless), "--into", path(&into)]);
     assert_eq!(printed.status.code(), Some(3), "{}", said(&printed));
     assert!(said(&printed).contains(&format!("entry {lost} is missing")), "{}", said(&printed));
+}
+
+#[test]
+fn a_rebuild_of_a_ledger_that_was_killed_does_not_say_that_it_was_stopped_in_order() {
+    let Killed { folder, data_dir, entries, .. } = killed();
+    let into = folder.path().join("rebuilt");
+    let printed = tagledgerd(&["rebuild", "--data-dir", path(&data_dir), "--into", path(&into)]);
+    assert_eq!(printed.status.code(), Some(3), "{}", said(&printed));
+    assert!(said(&printed).contains("which checkpoint is the newest that was signed"), "{}", said(&printed));
+    assert!(!said(&printed).contains("it is whole"), "{}", said(&printed));
+    assert!(into.join("high-water").exists() && !into.join("high-water.closed").exists());
+    assert!(mark(&into).size >= mark(&data_dir).size);
+    // It goes on as the one that was killed would have.
+    let now = append(&into, 300..301);
+    let known = entries.len().min(now.len() - 2);
+    assert_eq!(now[..known], entries[..known]);
+}
+
+#[test]
+fn what_is_written_beside_a_file_has_its_whole_name() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (data_dir, marks) = (folder.path().join("ledger"), folder.path().join("marks"));
+    fs::create_dir(&data_dir).expect("made");
+    fs::create_dir(&marks).expect("made");
+    // What another ledger, or another file of this one, is just writing there.
+    let others = [data_dir.join("ledger.new"), marks.join("ledger.new")];
+    others.iter().for_each(|other| fs::write(other, "of another").expect("written"));
+    let config = Config { high_water: Some(marks.join("ledger.prod")), ..Config::default() };
+    runtime().block_on(async {
+        let world = World::open_with(&data_dir, config).await;
+        world.recorded(&happened("v1", &digest('a'))).await;
+        world.stop().await;
+    });
+    assert!(data_dir.join("ledger.key").exists() && marks.join("ledger.prod.closed").exists());
+    for other in others {
+        assert_eq!(fs::read_to_string(&other).ok().as_deref(), Some("of another"), "{}", other.display());
+    }
 }
 
 #[test]

@@ -17,6 +17,7 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use prost::Message as _;
 use tagledger::client::trust::TrustFolder;
 use tagledger::client::{Credentials, RemoteLedger};
+use tagledger::ledger::checkpoint::Checkpoint;
 use tagledger::ledger::keys::KeyChange;
 use tagledger::ledger::note::{Skey, Vkey};
 use tagledger::proto;
@@ -322,8 +323,15 @@ fn what_does_not_fit_is_refused_with_what_to_do() {
     fs::write(&file, format!("{old}\n")).expect("written");
     let told = place.refusal();
     assert!(told.contains("is not in ledger.key; put it back from a backup"), "{told}");
-    let printed = tagledgerd().args(["fsck", "--data-dir", path(&place.data_dir)]).output().expect("it runs");
-    assert!(refused(printed, 1).contains("does not hold the private key of"));
+    let run = |arguments: &[&str]| {
+        tagledgerd().args(arguments).args(["--data-dir", path(&place.data_dir)]).output().expect("it runs")
+    };
+    // Nothing is prepared, or copied as if it were all; what only reads goes on.
+    assert!(refused(run(&["key", "prepare"]), 1).contains("does not hold the private key of"));
+    let to = place.at("backup-without");
+    assert!(refused(run(&["backup", "--to", path(&to)]), 1).contains("does not hold the private key of"));
+    good(run(&["backup", "--without-key", "--to", path(&to)]));
+    good(run(&["fsck"]));
     fs::write(&file, keys).expect("written");
     Server::start(&place.data_dir, 30).stop();
 }
@@ -494,6 +502,60 @@ fn a_ledger_of_several_keys_is_checked_copied_restored_and_rebuilt() {
     good(again.cli(&server, "x", &["audit"]));
     server.stop();
     fsck(&anew);
+}
+
+#[test]
+fn what_a_replaced_key_alone_signed_after_its_time_is_no_newest_checkpoint() {
+    let place = Place::new();
+    let server = Server::start(&place.data_dir, 0);
+    place.push(&server, "admin", "v1");
+    let stolen = Skey::from_text(place.text("ledger.key").lines().next().expect("a key")).expect("a key");
+    place.change_key(&server, "admin");
+    place.push(&server, "admin", "v2");
+    soon("the files follow", || !place.text("earlier.vkeys").is_empty());
+    server.stop();
+    let run = |arguments: &[&str]| tagledgerd().args(arguments).output().expect("it runs");
+    let (data_dir, backup, forged) = (place.data_dir.clone(), place.at("backup"), place.at("forged"));
+    good(run(&["backup", "--data-dir", path(&data_dir), "--to", path(&backup)]));
+    let keys: Vec<Vkey> =
+        ["earlier.vkeys", "ledger.vkey"].iter().map(|name| place.text(name).trim().parse().expect("a key")).collect();
+    let note = fs::read_to_string(backup.join("checkpoint")).expect("there");
+    let (newest, _) = Checkpoint::open_by(&note, keys.iter()).expect("signed");
+    fs::rename(data_dir.join("db"), place.at("lost")).expect("lost");
+    // The same entries, and more than there are.
+    for checkpoint in [newest, Checkpoint { size: newest.size + 5, root: [7; 32] }] {
+        fs::write(&forged, checkpoint.sign(&stolen)).expect("written");
+        let tried = place.at("tried");
+        let arguments = |more: &[&str]| {
+            let _ = fs::remove_dir_all(&tried);
+            fs::create_dir(&tried).expect("made");
+            for file in fs::read_dir(&data_dir).expect("a folder") {
+                let file = file.expect("listed");
+                if file.file_type().expect("a type").is_file() {
+                    fs::copy(file.path(), tried.join(file.file_name())).expect("copied");
+                }
+            }
+            run(&[&["restore", "--data-dir", path(&tried), "--from", path(&backup)], more].concat())
+        };
+        // Nothing that is known besides is less for it.
+        let told = good(arguments(&["--checkpoint", path(&forged)]));
+        assert!(told.contains(&format!("holds {} entries", newest.size)), "{told}");
+        let left = said(&arguments(&["--checkpoint", path(&forged)]));
+        assert!(left.contains("left out: a checkpoint"), "{left}");
+        good(run(&["fsck", "--data-dir", path(&tried)]));
+        let head = fs::read_to_string(tried.join("high-water")).expect("there");
+        assert_eq!(Checkpoint::open_by(&head, keys.iter()).expect("signed").1, &keys[1], "by the key in force");
+    }
+    // Alone it is none.
+    fs::write(data_dir.join("high-water"), newest.sign(&stolen)).expect("written");
+    fs::write(backup.join("checkpoint"), newest.sign(&stolen)).expect("written");
+    let told = refused(run(&["restore", "--data-dir", path(&data_dir), "--from", path(&backup)]), 1);
+    assert!(told.contains("left out: a checkpoint") && told.contains("neither database nor copies"), "{told}");
+    // Nor for a rebuild, whose head it is not.
+    fs::rename(place.at("lost"), data_dir.join("db")).expect("found");
+    let rebuilt = place.at("rebuilt");
+    let told = refused(run(&["rebuild", "--data-dir", path(&data_dir), "--into", path(&rebuilt)]), 3);
+    assert!(told.contains("which checkpoint is the newest"), "{told}");
 }
 
 #[test]

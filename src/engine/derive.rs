@@ -95,6 +95,21 @@ pub struct Fit {
     signer: [u8; 32],
 }
 
+impl Fit {
+    /// The keys after it, if it changes them, and the key in force signed it.
+    pub fn keys_after(&self, keys: &Chain) -> Option<Chain> {
+        let index = self.entry.body.index();
+        if let Body::Record(record, statement) = &self.entry.body
+            && let Kind::KeyChange { change } = &statement.kind
+            && record.outcome() == Outcome::Applied
+            && *keys.of_entry(index).key().as_bytes() == self.signer
+        {
+            return keys.after(change, index).ok();
+        }
+        None
+    }
+}
+
 /// Checks of each entry that the ledger with these keys signed it for its place, on every processor there is.
 pub fn examined(entries: &[Vec<u8>], first: u64, signers: &mut Signers) -> Vec<Result<Fit, Unfit>> {
     let decoded = side_by_side(entries.iter(), &|bytes: &Vec<u8>, _: &mut usize| SignedEntry::decode(bytes));

@@ -337,9 +337,16 @@ pub(super) fn is_there(path: &Path) -> bool {
     fs::symlink_metadata(path).is_ok()
 }
 
+/// A file's whole name, with something after it: no two files have the same beside them.
+pub(super) fn beside(path: &Path, ending: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(ending);
+    name.into()
+}
+
 /// Puts a whole file into place, with its content on disk.
 pub(super) fn write_synced(path: &Path, content: &[u8], mode: u32) -> Result<(), DataDirError> {
-    let temporary = path.with_extension("new");
+    let temporary = beside(path, ".new");
     let _ = fs::remove_file(&temporary);
     let mut file =
         OpenOptions::new().write(true).create_new(true).mode(mode).open(&temporary).map_err(io(&temporary))?;

@@ -18,6 +18,7 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::data_dir::beside;
 use super::keys::PublicKeys;
 use crate::engine::Ledger;
 use crate::ledger::checkpoint::Checkpoint;
@@ -99,9 +100,7 @@ impl HighWater {
     }
 
     fn closed(&self) -> PathBuf {
-        let mut name = self.0.clone().into_os_string();
-        name.push(".closed");
-        name.into()
+        beside(&self.0, ".closed")
     }
 
     /// Follows a ledger until it ends. Where it can't, the ledger stops.
@@ -134,7 +133,7 @@ impl HighWater {
 }
 
 fn put(path: &Path, note: &str) -> io::Result<()> {
-    let temporary = path.with_extension("new");
+    let temporary = beside(path, ".new");
     // Not through a link that somebody put there.
     let _ = fs::remove_file(&temporary);
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o644).open(&temporary)?;

@@ -59,11 +59,21 @@ impl PublicKeys {
             let (found, expected) = (other.origin().to_string(), origin.to_string());
             return Err(DataDirError::OtherKey { path: shown(&directory.join(PUBLIC)), found, expected });
         }
-        if !keys.private.is_empty() && !keys.private.contains(&keys.vkey) {
-            let path = shown(&directory.join(PRIVATE));
-            return Err(DataDirError::NotInForce { path, in_force: keys.vkey.to_string() });
-        }
         Ok(keys)
+    }
+
+    /// Where private keys are, that in force is among them: without it nothing goes on under this name.
+    pub(super) fn demand_private(&self, directory: &Path) -> Result<(), DataDirError> {
+        if self.private.is_empty() || self.private.contains(&self.vkey) {
+            return Ok(());
+        }
+        let path = shown(&directory.join(PRIVATE));
+        Err(DataDirError::NotInForce { path, in_force: self.vkey.to_string() })
+    }
+
+    /// How many changes of the key the files know of.
+    pub(super) fn changes(&self) -> usize {
+        self.earlier.len()
     }
 
     /// The first key of the ledger.
@@ -150,6 +160,7 @@ fn held(directory: &Path) -> Result<File, DataDirError> {
 /// `tagledger key announce`. The service may run.
 pub fn prepare(directory: &Path) -> Result<(Vkey, String), DataDirError> {
     let public = PublicKeys::read(directory)?;
+    public.demand_private(directory)?;
     let _held = held(directory)?;
     let mut keys = read_private(directory, public.origin())?;
     let is_prepared = |skey: &Skey| skey.vkey() != public.vkey && !public.earlier.contains(&skey.vkey());

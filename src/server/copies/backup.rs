@@ -11,7 +11,7 @@ use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::{CHECKPOINT, Copy, derive, same_root};
+use super::{CHECKPOINT, Copy, derive, in_force, same_root};
 use crate::engine::check::Tell;
 use crate::engine::derive::{Derivation, Sealing};
 use crate::ledger::checkpoint::Checkpoint;
@@ -81,6 +81,9 @@ impl Backup {
     /// The same, silently.
     pub fn make(&self, tell: &mut Tell<'_>) -> Result<BackedUp, CareError> {
         let keys = PublicKeys::read(&self.data_dir)?;
+        if !self.without_key {
+            keys.demand_private(&self.data_dir)?;
+        }
         let note = HighWater::new(self.high_water.clone()).read(true)?.unwrap_or_default();
         let mark = Checkpoint::open_by(&note, keys.all()).map(|(checkpoint, _)| checkpoint).map_err(CareError::Mark)?;
         fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.to).map_err(CareError::io(&self.to))?;
@@ -180,11 +183,12 @@ impl Backup {
 /// Checks a backup from end to end: every signature, everything that follows from the entries, the root. Returns its checkpoint.
 pub fn verify(folder: &Path, keys: &PublicKeys, scratch: &Path, tell: &mut Tell<'_>) -> Result<Checkpoint, CareError> {
     let copy = [Copy::open(&folder.display().to_string(), keys)?];
-    let (_, checkpoint) = copy[0].checkpoint().cloned().ok_or(CareError::NoCheckpoint)?;
+    let (note, checkpoint) = copy[0].checkpoint().cloned().ok_or(CareError::NoCheckpoint)?;
     let room = room(scratch)?;
     let beside = RocksStore::create(&room.path().join("db"))?;
     let mut derivation = Derivation::begin(&beside, Sealing::Recorded, keys.first())?;
     derive(&copy, keys, &checkpoint, &[], &mut derivation, tell)?;
+    in_force([&(copy[0].name().to_owned(), note, checkpoint)], &checkpoint, derivation.keys())?;
     Ok(checkpoint)
 }
 

@@ -20,9 +20,11 @@ use crate::client::saved;
 use crate::engine::check::Tell;
 use crate::engine::derive::{Derivation, DeriveError, Fit, Signers, examined};
 use crate::ledger::checkpoint::{Checkpoint, CheckpointError};
-use crate::ledger::entry::entry_hash;
+use crate::ledger::entry::{SignedEntry, entry_hash};
+use crate::ledger::keys::Chain;
 use crate::ledger::merkle::Tree;
 use crate::ledger::merkle::tile::{TILE_WIDTH, Tile, TilePath, split_bundle};
+use crate::server::fsck::CareError;
 use crate::server::keys::PublicKeys;
 use crate::store::rocks::RocksStore;
 use crate::store::rows;
@@ -55,6 +57,16 @@ pub enum CopyError {
         /// What is wrong with it.
         error: CheckpointError,
     },
+    /// Evidence of this ledger, by none of its keys.
+    #[error(
+        "{copy} is evidence of this ledger, and no key that is known here opens its checkpoint: {error}; give a copy with newer keys first, or take the file away"
+    )]
+    Unopened {
+        /// Which file.
+        copy: String,
+        /// What is wrong with it.
+        error: CheckpointError,
+    },
     /// Nobody has these entries.
     #[error(
         "entry {first} is in none of the copies, and the ledger has signed a checkpoint over {size} entries with the root {root}{}; name more copies with --from",
@@ -83,6 +95,18 @@ pub enum CopyError {
         expected: String,
         /// Where that is from.
         by: String,
+    },
+    /// Nobody in force signed it.
+    #[error(
+        "the checkpoint over {size} entries that {by} has is not signed by the key in force at its end: {error}; find one that is, with --from or --checkpoint"
+    )]
+    NotInForce {
+        /// Where it is from.
+        by: String,
+        /// How many entries it is over.
+        size: u64,
+        /// Why it does not count.
+        error: CheckpointError,
     },
     /// They can't be derived.
     #[error(transparent)]
@@ -162,7 +186,9 @@ impl Copy {
         let mut signers = Signers::new(keys.all().cloned());
         let is_ours = |bytes: Vec<u8>| examined(&[bytes], index, &mut signers)[0].is_ok();
         match &self.kind {
-            Kind::Database(store) => Ok(rows::entry(store, index).is_ok_and(is_ours)),
+            // Nobody else writes there: by whichever key it is signed, more was recorded.
+            Kind::Database(store) => Ok(rows::entry(store, index)
+                .is_ok_and(|bytes| SignedEntry::decode(&bytes).is_ok_and(|entry| entry.body.index() == index))),
             Kind::Evidence(entries) => Ok(entries.contains_key(&index)),
             Kind::Mirror { size, .. } if *size <= index => Ok(false),
             Kind::Folder { folder, size } if *size <= index => {
@@ -227,7 +253,14 @@ fn evidence(folder: &Path, keys: &PublicKeys) -> Result<Copy, CopyError> {
         // Whatever else lies there is none of ours.
         let Ok(claimed) = saved::load(&path) else { continue };
         for page in claimed.pages {
-            let Ok((checkpoint, _)) = Checkpoint::open_by(&page.checkpoint, keys.all()) else { continue };
+            let checkpoint = match Checkpoint::open_by(&page.checkpoint, keys.all()) {
+                Ok((checkpoint, _)) => checkpoint,
+                // Perhaps the newest, by a key that is not known here.
+                Err(error) if page.checkpoint.lines().next() == Some(keys.origin().as_str()) => {
+                    return Err(CopyError::Unopened { copy: path.display().to_string(), error });
+                }
+                Err(_) => continue,
+            };
             if checkpoints.iter().all(|(_, known)| *known != checkpoint) {
                 checkpoints.push((page.checkpoint, checkpoint));
             }
@@ -279,6 +312,64 @@ fn signed(
         None => Ok(found.into_values().collect()),
         Some(first) => Err(CopyError::Gap { first, size: target.size, root: hex::encode(target.root), why }),
     }
+}
+
+/// A checkpoint: where it is from, its note, and what that says.
+type Known = (String, String, Checkpoint);
+
+/// Leaves out, and says, what a key signed over more entries than it was in force for: whoever stole a replaced key can do so.
+fn without_retired(known: Vec<Known>, copies: &[Copy], keys: &PublicKeys) -> Result<Vec<Known>, CopyError> {
+    let by_last = |(_, note, _): &Known| keys.all().last().is_some_and(|last| Checkpoint::open(note, last).is_ok());
+    if known.iter().all(by_last) {
+        return Ok(known);
+    }
+    let chain = chain(copies, keys, known.iter().map(|(.., known)| known.size).max().unwrap_or(0))?;
+    let counts = |(by, note, _): &Known| match Checkpoint::open(note, &chain) {
+        Err(error @ CheckpointError::Retired { .. }) => {
+            eprintln!("tagledgerd: left out: a checkpoint ({by}): {error}");
+            false
+        }
+        _ => true,
+    };
+    Ok(known.into_iter().filter(counts).collect())
+}
+
+/// The keys of the ledger, as far as the entries in the copies bring them.
+fn chain(copies: &[Copy], keys: &PublicKeys, size: u64) -> Result<Chain, CopyError> {
+    let mut signers = Signers::new(keys.all().cloned());
+    let mut chain = Chain::of(keys.first().clone());
+    for begin in (0..size).step_by(BUNDLE) {
+        let mut is_end = true;
+        for copy in copies {
+            for (index, bytes) in copy.entries(begin..size.min(begin.saturating_add(TILE_WIDTH)))? {
+                is_end = false;
+                let fit = examined(std::slice::from_ref(&bytes), index, &mut signers).pop();
+                if let Some(next) = fit.and_then(Result::ok).and_then(|fit| fit.keys_after(&chain)) {
+                    chain = next;
+                }
+            }
+        }
+        if is_end {
+            break;
+        }
+    }
+    Ok(chain)
+}
+
+/// The first note over just this that the key in force at its end signed, or a later one.
+fn in_force<'k>(
+    known: impl IntoIterator<Item = &'k Known>,
+    target: &Checkpoint,
+    keys: &Chain,
+) -> Result<String, CareError> {
+    let mut refused = CareError::NoCheckpoint;
+    for (by, note, _) in known.into_iter().filter(|(.., known)| known == target) {
+        match Checkpoint::open(note, keys) {
+            Ok(_) => return Ok(note.clone()),
+            Err(error) => refused = CopyError::NotInForce { by: by.clone(), size: target.size, error }.into(),
+        }
+    }
+    Err(refused)
 }
 
 /// Derives a ledger from the copies, up to a checkpoint that was signed. All the checkpoints must be of the same log as the entries.

@@ -15,8 +15,8 @@ use super::backup::copy_file;
 use super::restore::note_begun;
 use crate::engine::check::Tell;
 use crate::engine::derive::{Derivation, DeriveError, EXAMINED_AT_ONCE, Sealing, Signers, examined};
-use crate::ledger::checkpoint::Checkpoint;
-use crate::ledger::keys::Keys as _;
+use crate::ledger::checkpoint::{Checkpoint, CheckpointError};
+use crate::ledger::keys::{Chain, Keys as _};
 use crate::server::data_dir::{Existing, is_there, sync};
 use crate::server::fsck::{CareError, Progress, checked};
 use crate::server::high_water::HighWater;
@@ -62,7 +62,7 @@ impl Rebuild {
             );
         } else {
             println!(
-                "it is not sure to reach the newest checkpoint that was signed, so it can't be served as it is: bring the other entries back with tagledgerd restore --data-dir {} --from COPY",
+                "it is not sure to reach the newest checkpoint that was signed, so do not serve it as it is: find out which that is, and bring what is missing back with tagledgerd restore --data-dir {} --from COPY --checkpoint FILE",
                 self.into.display()
             );
         }
@@ -93,28 +93,40 @@ impl Rebuild {
         if let Some(end) = whole_part(&found, &keys, &mut derivation, tell)? {
             not_derived.push(end);
         }
-        let is_cut = !not_derived.is_empty();
         let derived = Checkpoint { size: derivation.size(), root: derivation.root() };
-        let head = rows::head(&found).ok().flatten().and_then(|head| opened(head.checkpoint, &keys));
-        let newest = self.newest(head.as_ref(), &keys);
-        let recorded = head.filter(|(_, head)| *head == derived).map(|(note, _)| note);
+        let opened = |note: String| opened(note, &keys, derivation.keys());
+        let head = rows::head(&found).ok().flatten().and_then(|head| opened(head.checkpoint));
+        let newest = self.newest(head.as_ref(), &keys, &opened);
+        let is_derived = |note: &String| Checkpoint::open(note, derivation.keys()) == Ok(derived);
+        let recorded = head.map(|(note, _)| note).filter(is_derived);
         note_begun(&self.into)?;
         for (name, mode) in keys::files(true).chain([("token", 0o600)]) {
             copy_file(&self.data_dir.join(name), &self.into.join(name), mode)?;
         }
         let mark = HighWater::new(self.into.join("high-water"));
+        let newest_unknown = || {
+            format!(
+                "which checkpoint is the newest that was signed: put the newest that any client, mirror, auditor or witness saw into {}",
+                self.into.join("high-water").display()
+            )
+        };
         match newest {
             Newest::Sure(note) => mark.close(&note)?,
             Newest::AtLeast(note, known) if derived.size < known.size => mark.write(&note)?,
-            Newest::AtLeast(..) | Newest::Unknown => not_derived.push(format!(
-                "which checkpoint is the newest that was signed: put the newest that any client, mirror, auditor or witness saw into {}",
-                self.into.join("high-water").display()
-            )),
+            Newest::AtLeast(note, _) => {
+                // Without a head the last entry says nothing: what is there may be too little even for a start.
+                if recorded.is_some() {
+                    mark.write(&note)?;
+                }
+                not_derived.push(newest_unknown());
+            }
+            Newest::Unknown => not_derived.push(newest_unknown()),
         }
+        let is_cut = !not_derived.is_empty();
         copy_file(&self.data_dir.join("origin"), &self.into.join("origin"), 0o644)?;
         sync(&self.into)?;
         let note = match recorded {
-            Some(note) => note,
+            Some(note) => Some(note),
             None if is_there(&self.into.join("ledger.key")) => {
                 not_derived.push(format!(
                     "signatures of others below the checkpoint over {} entries, if there were any; the ledger's own is the same again",
@@ -122,30 +134,46 @@ impl Rebuild {
                 ));
                 let private = read_private(&self.into, keys.origin())?;
                 let in_force = private.iter().find(|skey| skey.vkey() == *derivation.keys().newest());
-                derived.sign(in_force.ok_or(CareError::NoCheckpoint)?)
+                in_force.map(|skey| derived.sign(skey))
             }
-            None => return Err(CareError::NoCheckpoint),
+            None => None,
         };
-        derivation.finish(note)?;
+        let has_head = note.is_some();
+        match note {
+            Some(note) => derivation.finish(note)?,
+            None => not_derived.push(format!(
+                "the checkpoint over {} entries: the private key that was in force there ({}) is not in {}",
+                derived.size,
+                derivation.keys().newest(),
+                self.data_dir.display()
+            )),
+        }
         store.finish().map_err(CareError::Commit)?;
         drop(store);
+        if !has_head {
+            return Ok(Rebuilt { size: derived.size, not_derived, is_whole: false });
+        }
         let new = Existing::open(&self.into)?;
         let is_whole = checked(&new, &mark, &self.into, tell)?.is_whole() && !is_cut;
         Ok(Rebuilt { size: derived.size, not_derived, is_whole })
     }
 
     /// What is known of the newest checkpoint, from the mark and the head of the database.
-    fn newest(&self, head: Option<&(String, Checkpoint)>, keys: &PublicKeys) -> Newest {
+    fn newest(
+        &self,
+        head: Option<&(String, Checkpoint)>,
+        keys: &PublicKeys,
+        opened: &dyn Fn(String) -> Option<(String, Checkpoint)>,
+    ) -> Newest {
         let mark = HighWater::new(self.high_water.clone());
-        let marked = mark.read(true).ok().flatten().and_then(|note| opened(note, keys));
-        match (marked, head) {
-            // Whatever the database ends with: without a mark an older copy can't be told from the newest.
-            (None, _) => Newest::Unknown,
-            (Some((_, known)), Some((note, head))) if head.size > known.size => Newest::Sure(note.clone()),
-            (Some((note, known)), Some((_, head))) if *head == known => Newest::Sure(note),
-            (Some((note, known)), _) if mark.is_closed_at(&known, keys) => Newest::Sure(note),
-            (Some((note, known)), _) => Newest::AtLeast(note, known),
-        }
+        let marked = mark.read(true).ok().flatten().and_then(opened);
+        // Whatever the database ends with: without a mark an older copy can't be told from the newest.
+        let Some(marked) = marked else { return Newest::Unknown };
+        let (note, known) = match head {
+            Some(head) if head.1.size > marked.1.size => head.clone(),
+            _ => marked,
+        };
+        if mark.is_closed_at(&known, keys) { Newest::Sure(note) } else { Newest::AtLeast(note, known) }
     }
 }
 
@@ -159,8 +187,13 @@ enum Newest {
     Unknown,
 }
 
-fn opened(note: String, keys: &PublicKeys) -> Option<(String, Checkpoint)> {
+/// A note by a key of the ledger; not one that is known by then to have been replaced before.
+fn opened(note: String, keys: &PublicKeys, derived: &Chain) -> Option<(String, Checkpoint)> {
     let (checkpoint, _) = Checkpoint::open_by(&note, keys.all()).ok()?;
+    if let Err(error @ CheckpointError::Retired { .. }) = Checkpoint::open(&note, derived) {
+        eprintln!("tagledgerd: left out: a checkpoint: {error}");
+        return None;
+    }
     Some((note, checkpoint))
 }
 

@@ -17,7 +17,7 @@ use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
 use super::backup::copy_file;
-use super::{Copy, CopyError, derive};
+use super::{CHECKPOINT, Copy, CopyError, Known, derive, in_force, without_retired};
 use crate::engine::check::Tell;
 use crate::engine::derive::{Derivation, Sealing};
 use crate::ledger::checkpoint::Checkpoint;
@@ -73,23 +73,22 @@ impl Restore {
     pub fn make(&self, tell: &mut Tell<'_>) -> Result<String, CareError> {
         let directory = self.directory()?;
         let keys = directory.keys();
+        keys.demand_private(directory.path())?;
         let database = real_place(&directory.database())?;
         let copies = self.copies(&database, keys)?;
-        let mut known: Vec<(String, String, Checkpoint)> = self.marks(keys)?;
-        for copy in &copies {
-            let all = copy.checkpoints().iter();
-            known.extend(all.map(|(note, checkpoint)| (copy.name().to_owned(), note.clone(), *checkpoint)));
-        }
+        let mut known = self.marks(keys)?;
+        known.extend(copies.iter().flat_map(recorded));
         known.retain(|(.., known)| known.size > 0);
+        let known = without_retired(known, &copies, keys)?;
         let newest = known.iter().max_by_key(|(.., known)| known.size);
-        let (by, note, target) = newest.ok_or(CareError::NoCheckpoint)?.clone();
+        let (by, _, target) = newest.ok_or(CareError::NoCheckpoint)?.clone();
         let size = target.size;
         for copy in &copies {
             if copy.has_entry(size, keys)? {
                 return Err(CareError::RecordedAfter { copy: copy.name().to_owned(), by, size });
             }
         }
-        let reached = |copy: &Copy| copy.checkpoint().is_some_and(|(_, known)| *known == target);
+        let reached = |copy: &Copy| known.iter().any(|(by, _, known)| by == copy.name() && *known == target);
         if copies.last().is_some_and(|copy| copy.name() == database.display().to_string() && reached(copy)) {
             return Ok(format!(
                 "nothing to restore: {} ends at {} entries with the root {}, the newest checkpoint known ({by}). Is it damaged otherwise? tagledgerd fsck tells, and tagledgerd rebuild makes a new one",
@@ -99,7 +98,10 @@ impl Restore {
             ));
         }
         let mark = HighWater::new(self.high_water.clone());
-        if self.checkpoint.is_none() && !mark.is_closed_at(&target, keys) {
+        // One that somebody gives says that there is none after it, and not that any other is the newest.
+        let given = self.checkpoint.as_ref().map(|path| path.display().to_string());
+        let is_said = known.iter().any(|(by, _, known)| Some(by) == given.as_ref() && *known == target);
+        if !is_said && !mark.is_closed_at(&target, keys) {
             return Err(CareError::MayBeBehind { by, size });
         }
         // Beside the database, which may be on another disk: what is made there is only renamed.
@@ -107,8 +109,9 @@ impl Restore {
         let made = room.path().join("db");
         let store = RocksStore::create(&made)?;
         let mut derivation = Derivation::begin(&store, Sealing::Recorded, keys.first())?;
-        let known: Vec<_> = known.into_iter().map(|(by, _, known)| (by, known)).collect();
-        derive(&copies, keys, &target, &known, &mut derivation, tell)?;
+        let due: Vec<_> = known.iter().map(|(by, _, known)| (by.clone(), *known)).collect();
+        derive(&copies, keys, &target, &due, &mut derivation, tell)?;
+        let note = in_force(&known, &target, derivation.keys())?;
         derivation.finish(note.clone())?;
         store.finish().map_err(CareError::Commit)?;
         drop((store, copies));
@@ -135,14 +138,16 @@ impl Restore {
             return Err(CareError::InTheWay(anew.into.display().to_string()));
         }
         let copies = self.copies(&directory.database(), keys)?;
-        let newest = copies.iter().filter_map(Copy::checkpoint).max_by_key(|(_, known)| known.size);
-        let target = newest.ok_or(CareError::NoCheckpoint)?.1;
+        let known = without_retired(copies.iter().flat_map(recorded).collect(), &copies, keys)?;
+        let newest = known.iter().max_by_key(|(.., known)| known.size);
+        let target = newest.ok_or(CareError::NoCheckpoint)?.2;
         let new = DataDir::open(&anew.into, Some(&anew.origin))?;
         let skey = new.take_key();
         let database = new.database();
         let store = RocksStore::create(&database)?;
         let mut derivation = Derivation::begin(&store, Sealing::Anew(&skey), keys.first())?;
         derive(&copies, keys, &target, &[], &mut derivation, tell)?;
+        in_force(&known, &target, derivation.keys())?;
         let checkpoint = Checkpoint { size: derivation.size(), root: derivation.root() };
         let note = checkpoint.sign(&skey);
         derivation.finish(note.clone())?;
@@ -169,13 +174,21 @@ impl Restore {
         ))
     }
 
-    /// The data directory, locked. One that is new, or lost, gets its keys from the first copy that has them.
+    /// The data directory, locked. One that is new, or lost, gets its keys from the copy that came furthest.
     fn directory(&self) -> Result<Existing, CareError> {
         if is_there(&self.data_dir.join("origin")) {
             return Ok(Existing::open(&self.data_dir)?);
         }
-        let has_key = |folder: &&Path| is_there(&folder.join("ledger.key")) && PublicKeys::read(folder).is_ok();
-        let Some(folder) = self.from.iter().map(Path::new).find(has_key) else {
+        let came_to = |folder: &&Path| {
+            let keys = PublicKeys::read(folder).ok().filter(|_| is_there(&folder.join("ledger.key")));
+            let size = |keys: &PublicKeys| {
+                let note = fs::read_to_string(folder.join(CHECKPOINT)).ok()?;
+                Checkpoint::open_by(&note, keys.all()).ok().map(|(checkpoint, _)| checkpoint.size)
+            };
+            keys.map(|keys| (keys.changes(), size(&keys)))
+        };
+        let folders = self.from.iter().map(Path::new).filter(|folder| came_to(folder).is_some());
+        let Some(folder) = folders.max_by_key(came_to) else {
             return Err(CareError::NoKeys(self.data_dir.display().to_string()));
         };
         let make = fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.data_dir);
@@ -204,7 +217,7 @@ impl Restore {
     }
 
     /// Checkpoints from outside: where they are from, the note, and what it says.
-    fn marks(&self, keys: &PublicKeys) -> Result<Vec<(String, String, Checkpoint)>, CareError> {
+    fn marks(&self, keys: &PublicKeys) -> Result<Vec<Known>, CareError> {
         let mut marks = Vec::new();
         match HighWater::new(self.high_water.clone()).read(true) {
             Ok(note) => marks.extend(note.map(|note| ("the high-water mark".to_owned(), note))),
@@ -222,6 +235,11 @@ impl Restore {
         };
         marks.into_iter().map(open).collect()
     }
+}
+
+/// The checkpoints of a copy.
+fn recorded(copy: &Copy) -> impl Iterator<Item = Known> {
+    copy.checkpoints().iter().map(|(note, checkpoint)| (copy.name().to_owned(), note.clone(), *checkpoint))
 }
 
 /// Where the database is, or is to be: a link to another disk stays what it is.
