@@ -28,6 +28,7 @@ use tokio_rustls::TlsAcceptor;
 use tower::ServiceExt as _;
 
 use super::crowd::Crowd;
+use super::gathered::in_turns;
 use super::tls::{Judged, Served, Tls};
 use super::untaken::Untaken;
 use crate::api::limits::LimitSettings;
@@ -139,17 +140,20 @@ pub async fn serve(
                     let is_grpc = is_grpc(&request);
                     let router = if is_grpc { grpc.clone() } else { http.clone() };
                     let answer = router.oneshot(Request::from(request.map(axum::body::Body::new)));
-                    let untaken = of_answers.clone();
+                    let asked = of_answers.asked();
                     async move {
                         let answer = AssertUnwindSafe(answer).catch_unwind().await;
                         let answer = answer.unwrap_or_else(|_| Ok(status::bug_over_http(is_grpc)))?;
-                        Ok::<_, Infallible>(answer.map(|body| untaken.in_pieces(body)))
+                        Ok::<_, Infallible>(answer.map(|body| asked.in_pieces(body)))
                     }
                 });
                 let [http1, http2] = builders;
                 let builder = if is_http2 { http2 } else { http1 };
-                let stream = untaken.watched(stream);
-                let connection = builder.serve_connection(TokioIo::new(stream), service).into_owned();
+                let connection = in_turns(
+                    untaken.watched(stream),
+                    || untaken.is_asked_more(),
+                    |stream| watcher.watch(builder.serve_connection(TokioIo::new(stream), service).into_owned()),
+                );
                 let turns = async {
                     match judged {
                         Some(judged) => judged.turns().await,
@@ -157,7 +161,7 @@ pub async fn serve(
                     }
                 };
                 tokio::select! {
-                    ended = watcher.watch(connection) => if let Err(error) = ended {
+                    ended = connection => if let Err(error) = ended {
                         tracing::debug!(error, "a connection ended early");
                     },
                     () = turns => {}

@@ -10,6 +10,7 @@ pub mod crowd;
 pub mod data_dir;
 pub mod fsck;
 pub mod gateway;
+mod gathered;
 pub mod high_water;
 pub mod in_process;
 pub mod keys;

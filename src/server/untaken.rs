@@ -31,6 +31,8 @@ pub(super) struct Untaken(Arc<Mutex<Waiting>>);
 struct Waiting {
     /// Number of the last answer.
     last: u64,
+    /// Requests whose answers have not gone out whole.
+    asked: usize,
     since: HashMap<u64, Instant>,
 }
 
@@ -59,12 +61,33 @@ impl Untaken {
         }
     }
 
+    /// Counts a request until this is dropped, or the answer that is made with it.
+    pub(super) fn asked(&self) -> Asked {
+        self.lock().asked += 1;
+        Asked(self.clone())
+    }
+
+    /// Whether more than one request is being answered.
+    pub(super) fn is_asked_more(&self) -> bool {
+        self.lock().asked > 1
+    }
+
+    /// A connection that notes when it can't be written to.
+    pub(super) fn watched(&self, stream: Box<dyn Stream>) -> Watched {
+        Watched { stream, is_blocked: false, untaken: self.clone() }
+    }
+}
+
+/// A request that is being answered.
+pub(super) struct Asked(Untaken);
+
+impl Asked {
     /// A body that gives out small pieces, and notes what waits.
-    pub(super) fn in_pieces(&self, body: Body) -> Body {
+    pub(super) fn in_pieces(self, body: Body) -> Body {
         if body.is_end_stream() {
             return body;
         }
-        let mut waiting = self.lock();
+        let mut waiting = self.0.lock();
         waiting.last += 1;
         let answer = waiting.last;
         let has_begun = body.size_hint().lower() > 0;
@@ -72,12 +95,13 @@ impl Untaken {
             waiting.since.insert(answer, Instant::now());
         }
         drop(waiting);
-        Body::new(Pieces { body, rest: Bytes::new(), answer, has_begun, untaken: self.clone() })
+        Body::new(Pieces { body, rest: Bytes::new(), answer, has_begun, asked: self })
     }
+}
 
-    /// A connection that notes when it can't be written to.
-    pub(super) fn watched(&self, stream: Box<dyn Stream>) -> Watched {
-        Watched { stream, is_blocked: false, untaken: self.clone() }
+impl Drop for Asked {
+    fn drop(&mut self) {
+        self.0.lock().asked -= 1;
     }
 }
 
@@ -87,7 +111,7 @@ struct Pieces {
     rest: Bytes,
     answer: u64,
     has_begun: bool,
-    untaken: Untaken,
+    asked: Asked,
 }
 
 impl HttpBody for Pieces {
@@ -100,7 +124,7 @@ impl HttpBody for Pieces {
     ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
         // The last piece is on its way.
         if std::mem::replace(&mut self.has_begun, false) {
-            self.untaken.end(self.answer);
+            self.asked.0.end(self.answer);
         }
         if self.rest.is_empty() {
             match ready!(Pin::new(&mut self.body).poll_frame(context)) {
@@ -114,7 +138,7 @@ impl HttpBody for Pieces {
         let length = self.rest.len().min(PIECE);
         let piece = self.rest.split_to(length);
         self.has_begun = true;
-        self.untaken.begin(self.answer);
+        self.asked.0.begin(self.answer);
         Poll::Ready(Some(Ok(Frame::data(piece))))
     }
 
@@ -136,7 +160,7 @@ impl HttpBody for Pieces {
 
 impl Drop for Pieces {
     fn drop(&mut self) {
-        self.untaken.end(self.answer);
+        self.asked.0.end(self.answer);
     }
 }
 
