@@ -10,6 +10,9 @@
 //! start. A checksum of each page is in memory, so that a page which is not what was written last is an error and never a
 //! wrong root.
 
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt as _;
@@ -37,6 +40,8 @@ pub struct LeafPages {
     directory: Vec<u32>,
     bits: u32,
     pages: Vec<Page>,
+    /// Pages that were asked for since the last change: those are the ones that change next.
+    recent: RefCell<HashMap<u32, Vec<LeafHash>>>,
 }
 
 /// What is known of a page without reading it.
@@ -70,17 +75,19 @@ impl LeafPages {
         let bits = (expected / BEGIN_WITH + 1).next_power_of_two().ilog2().min(MAX_BITS);
         let depth = u8::try_from(bits).expect("at most 30");
         let count = 1 << bits;
-        Self { file, directory: (0..count).collect(), bits, pages: vec![Page { depth, ..EMPTY_PAGE }; count as usize] }
+        let pages = vec![Page { depth, ..EMPTY_PAGE }; count as usize];
+        Self { file, directory: (0..count).collect(), bits, pages, recent: RefCell::default() }
     }
 
     /// Puts leaves, by rising key and each key once, over what was there.
     pub fn put(&mut self, changed: &[LeafHash]) -> Result<(), ScratchError> {
-        let mut rest = changed;
+        let (mut rest, mut recent) = (changed, std::mem::take(self.recent.get_mut()));
         while let Some(first) = rest.first() {
             let page = self.page_of(&first.key);
             let depth = usize::from(self.pages[page as usize].depth);
             let (here, beyond) = rest.split_at(rest.partition_point(|leaf| leaf.key.shares(&first.key, depth)));
-            let leaves = merge(&self.read(page)?, here);
+            let there = recent.remove(&page).map_or_else(|| self.read(page), Ok)?;
+            let leaves = merge(&there, here);
             self.place(page, &leaves)?;
             rest = beyond;
         }
@@ -203,7 +210,11 @@ impl LeafHashes for LeafPages {
         loop {
             let page = self.directory[at];
             let page_depth = usize::from(self.pages[page as usize].depth);
-            let leaves = self.read(page).map_err(ScratchError::from)?;
+            let mut recent = self.recent.borrow_mut();
+            let leaves = match recent.entry(page) {
+                Entry::Occupied(known) => known.into_mut(),
+                Entry::Vacant(new) => new.insert(self.read(page).map_err(ScratchError::from)?),
+            };
             let begin = leaves.partition_point(|leaf| leaf.key < path.first_below(depth));
             found.extend(leaves[begin..].iter().take_while(|leaf| leaf.key.shares(path, depth)));
             let width = 1 << (self.bits as usize - page_depth);
