@@ -124,7 +124,7 @@ fn every_flipped_bit_of_every_derived_row_is_found_and_named() {
         each.collect::<Vec<_>>().into_iter().map(|thread| thread.join().expect("found")).sum()
     });
     println!("{flipped} flips in derived rows found");
-    assert!(flipped > 80_000, "the ledger is not rich: {flipped}");
+    assert!(flipped > 70_000, "the ledger is not rich: {flipped}");
 }
 
 /// Flips every bit of a row in turn, and puts it back.
@@ -248,7 +248,7 @@ fn a_damaged_entry_is_named_and_what_does_not_hang_on_it_is_still_compared() {
         batch.put(Table::Entries, 20u64.to_be_bytes(), entry);
         // And a node over the first entries, and a later entry.
         batch.delete(Table::Nodes, [&[0], &0u64.to_be_bytes()[..]].concat());
-        batch.put(Table::Entries, 25u64.to_be_bytes(), b"nothing".to_vec());
+        batch.put(Table::Entries, 25u64.to_be_bytes(), b"nothing");
     });
     let findings = fsck(&damaged, &mark);
     let places: Vec<_> = findings.damages.iter().map(|damage| (damage.table, damage.place.as_str())).collect();

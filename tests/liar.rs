@@ -34,7 +34,7 @@ use tagledger::ledger::checkpoint::Checkpoint;
 use tagledger::ledger::entry::{Body, SignedEntry, entry_hash, sign_record};
 use tagledger::ledger::keys::Chain;
 use tagledger::ledger::map::Top;
-use tagledger::ledger::merkle::Tree;
+use tagledger::ledger::merkle::{Nodes as _, Tree};
 use tagledger::ledger::names::TagRef;
 use tagledger::ledger::note::Skey;
 use tagledger::ledger::policy::Policy;
@@ -151,6 +151,14 @@ fn version(rows: &MemoryStore, subject: &Subject, version: u64) -> Version {
     rows::version(rows, &subject.key(), version).expect("it is there")
 }
 
+/// Tells something else of one version. The subtrees that it completes stay those that there are.
+fn retell(rows: &MemoryStore, batch: &mut Batch, subject: &Subject, number: u64, version: Version) {
+    let (key, history) = (subject.key(), StoredHistory { read: rows, key: subject.key() });
+    let levels = 1..=u8::try_from(number.trailing_ones()).expect("few");
+    let completed = levels.map(|level| history.node(level, number >> level).unwrap_or_default());
+    rows::put_version(batch, &key, number, &version, &completed.collect::<Vec<_>>());
+}
+
 /// Changes the evidence of the answer to `at`.
 fn spoil(stage: &Stage, mut change: impl FnMut(&mut Evidence) + Send + 'static) {
     stage.proxy.edit("ResolveTag", move |answer: &mut proto::ResolveTagResponse| {
@@ -217,7 +225,7 @@ fn a_pair_that_is_not_adjacent_or_does_not_bound_the_time_is_refused() {
         tell(stage, |rows, batch| {
             for number in [1, 2] {
                 let late = Version { recorded_at_us: u64::MAX, ..version(rows, &v1(), number) };
-                rows::put_version(batch, &v1().key(), number, &late);
+                retell(rows, batch, &v1(), number, late);
             }
         });
     };
@@ -237,13 +245,13 @@ fn a_pair_of_another_subject_is_refused() {
     let whole_other = |stage: &Stage| {
         tell(stage, |rows, batch| {
             rows::put_subject(batch, &v1().key(), &rows::subject(rows, &latest().key()).expect("readable"));
-            rows::put_version(batch, &v1().key(), 0, &version(rows, &latest(), 0));
+            retell(rows, batch, &v1(), 0, version(rows, &latest(), 0));
         });
         assert_eq!(claimed(stage, V1), digest('b'));
     };
     stage.catches(&AT_V1, whole_other, MAP);
     let in_its_history = |stage: &Stage| {
-        tell(stage, |rows, batch| rows::put_version(batch, &v1().key(), 2, &version(rows, &latest(), 0)));
+        tell(stage, |rows, batch| retell(rows, batch, &v1(), 2, version(rows, &latest(), 0)));
         assert_eq!(claimed(stage, V1), digest('b'));
     };
     stage.catches(&AT_V1, in_its_history, HISTORY);
@@ -315,7 +323,7 @@ fn a_wrong_count_is_refused() {
             let history = Tree::from_edge(5, edge).expect("two bits");
             rows::put_subject(batch, &v1().key(), &SubjectRow { history, ..row });
             for number in [3, 4] {
-                rows::put_version(batch, &v1().key(), number, &version(rows, &v1(), 2));
+                retell(rows, batch, &v1(), number, version(rows, &v1(), 2));
             }
         });
     };
@@ -449,7 +457,7 @@ fn what_is_in_force_is_not_taken_from_another_tag() {
     let lie = |stage: &Stage| {
         tell(stage, |rows, batch| {
             let false_row = Version { effective: LATEST + 1, ..version(rows, &v1(), 2) };
-            rows::put_version(batch, &v1().key(), 2, &false_row);
+            retell(rows, batch, &v1(), 2, false_row);
         });
         assert_eq!(claimed(stage, V1), digest('b'));
     };

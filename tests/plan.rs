@@ -282,12 +282,12 @@ proptest! {
             let plan = log.plan(&requests);
             prop_assert_eq!(&log.store.dump(), &before, "planning touches nothing");
             let again = log.plan(&requests);
-            prop_assert_eq!(&plan.batch.changes, &again.batch.changes, "the same is planned the same");
+            prop_assert_eq!(&plan.batch, &again.batch, "the same is planned the same");
             prop_assert_eq!(plan.top.root(), again.top.root());
             let size = log.tree.size();
             let next = follow(&mut known, size, &requests, &plan);
             if next == size {
-                prop_assert!(plan.entries.is_empty() && plan.batch.changes.is_empty(), "nothing new, nothing written");
+                prop_assert!(plan.entries.is_empty() && plan.batch.is_empty(), "nothing new, nothing written");
                 continue;
             }
             // The records, and the commitment that closes them.

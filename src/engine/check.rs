@@ -89,7 +89,7 @@ impl Findings {
         found: impl Into<String>,
         expected: impl Into<String>,
     ) {
-        let is_of_subject = matches!(table, Table::Subjects | Table::Histories | Table::HistoryNodes);
+        let is_of_subject = matches!(table, Table::Subjects | Table::Histories);
         let name = if is_of_subject { name_of(key, log) } else { None };
         self.differs(table, key, found, expected);
         // Where it was the last that is told.

@@ -310,11 +310,11 @@ pub(super) struct Writer<'a> {
     pub(super) keys: Arc<Chain>,
 }
 
-/// A place in a history.
+/// A place in a history, and what comes there.
 struct Place {
     key: SubjectKey,
-    version: u64,
-    effective: u64,
+    number: u64,
+    version: Version,
 }
 
 impl<'a> Writer<'a> {
@@ -542,16 +542,15 @@ impl<'a> Writer<'a> {
         Ok(())
     }
 
-    /// Writes what a record makes of a subject, except into the tree of its history: that takes the record's hash.
+    /// Plans what a record makes of a subject, except of its history: that takes the record's hash.
     fn touch(&mut self, touch: &Touch, version: Version) -> Result<Place, ReadError> {
         let key = touch.subject.key();
-        rows::put_version(&mut self.batch, &key, touch.version, &version);
         let subject = self.overlay.change(key)?;
         assert_eq!(subject.count, touch.version, "the rules count the entries of a history as it does");
         subject.count += 1;
         subject.row.binding = touch.after.clone();
         subject.row.hold = touch.hold.clone();
-        let place = Place { key, version: touch.version, effective: version.effective };
+        let place = Place { key, number: touch.version, version };
         let Subject::Tag(name) = &touch.subject else { return Ok(place) };
         if touch.before.digest() == touch.after.digest() {
             return Ok(place);
@@ -570,14 +569,17 @@ impl<'a> Writer<'a> {
         let subjects = self.overlay.subjects.get_mut();
         let first = self.tree.size();
         let entries = self.base.seal.records(&self.records);
+        let mut completed = Vec::new();
         for (index, (entry, places)) in (first..).zip(entries.into_iter().zip(std::mem::take(&mut self.places))) {
             let hash = push(&mut self.batch, &mut self.tree, &mut self.new_nodes, &entry);
             self.entries.push(entry);
-            for Place { key, version, effective } in places {
+            for Place { key, number, version } in places {
                 let history = &mut subjects.get_mut(&key).expect("it was touched").row.history;
-                assert_eq!(history.size(), version, "histories grow in the order of their entries");
-                let leaf = history_leaf(index, &hash, effective);
-                history.append(leaf, |node| rows::put_history_node(&mut self.batch, &key, &node));
+                assert_eq!(history.size(), number, "histories grow in the order of their entries");
+                completed.clear();
+                let leaf = history_leaf(index, &hash, version.effective);
+                history.append(leaf, |node| completed.extend((node.level > 0).then_some(node.hash)));
+                rows::put_version(&mut self.batch, &key, number, &version, &completed);
             }
         }
     }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use super::{Batch, CommitError, Cursor, Read, ReadError, Row, Store, Table, rows};
+use super::{Batch, Change, CommitError, Cursor, Read, ReadError, Row, Store, Table, rows};
 
 /// How the next commit goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -54,7 +54,7 @@ impl MemoryStore {
 
     /// Changes rows whatever the size of the log: damage, for tests that look for it.
     pub fn put_unchecked(&self, batch: Batch) {
-        apply(&mut self.lock().rows, batch);
+        apply(&mut self.lock().rows, &batch);
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -62,12 +62,12 @@ impl MemoryStore {
     }
 }
 
-fn apply(rows: &mut Moment, batch: Batch) {
+fn apply(rows: &mut Moment, batch: &Batch) {
     let rows = Arc::make_mut(&mut rows.0);
-    for change in batch.changes {
-        let key = (change.table, change.key);
-        match change.value {
-            Some(value) => rows.insert(key, value),
+    for Change { table, key, value } in batch.changes() {
+        let key = (table, key.to_vec());
+        match value {
+            Some(value) => rows.insert(key, value.to_vec()),
             None => rows.remove(&key),
         };
     }
@@ -136,7 +136,7 @@ impl Store for MemoryStore {
         if next == NextCommit::IsRefused {
             return Err(CommitError::Storage("refused on demand".into()));
         }
-        apply(&mut state.rows, batch);
+        apply(&mut state.rows, &batch);
         if next == NextCommit::FailsAfterStoring {
             return Err(CommitError::Storage("failed on demand, after it was stored".into()));
         }

@@ -30,10 +30,8 @@ pub enum Table {
     Nodes,
     /// Subject key -> its newest state. In this order of keys they are the leaves of the subject map.
     Subjects,
-    /// (subject key, version) -> entry of its history.
+    /// (subject key, version) -> entry of its history, and the subtrees of the history that it completed.
     Histories,
-    /// (subject key, level, index) -> complete subtree of its history, from level 1 on.
-    HistoryNodes,
     /// (registry, repository, digest, tag): the tags bound to a digest.
     Bound,
     /// (principal, event id) -> its first entry.
@@ -42,14 +40,13 @@ pub enum Table {
 
 impl Table {
     /// All of them.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 8] = [
         Self::Meta,
         Self::Entries,
         Self::Leaves,
         Self::Nodes,
         Self::Subjects,
         Self::Histories,
-        Self::HistoryNodes,
         Self::Bound,
         Self::Events,
     ];
@@ -63,40 +60,78 @@ impl Table {
             Self::Nodes => "nodes",
             Self::Subjects => "subjects",
             Self::Histories => "histories",
-            Self::HistoryNodes => "history_nodes",
             Self::Bound => "bound",
             Self::Events => "events",
         }
     }
 }
 
-/// Changes that happen together or not at all.
-#[derive(Debug, Clone, Default)]
+/// Changes that happen together or not at all: all their bytes one after the other, for there are many of them, made on one thread
+/// and written by another.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Batch {
-    /// In order; a later change to a key wins.
-    pub changes: Vec<Change>,
+    bytes: Vec<u8>,
+    rows: Vec<Place>,
+}
+
+/// Where a row is among the bytes, which begins where the one before ends.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Place {
+    table: Table,
+    key_end: usize,
+    value_end: Option<usize>,
 }
 
 /// One row written or removed.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Change {
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Change<'a> {
     /// Where.
     pub table: Table,
     /// Which row.
-    pub key: Vec<u8>,
+    pub key: &'a [u8],
     /// What it becomes; `None`: it goes.
-    pub value: Option<Vec<u8>>,
+    pub value: Option<&'a [u8]>,
 }
 
 impl Batch {
     /// Writes a row.
-    pub fn put(&mut self, table: Table, key: impl Into<Vec<u8>>, value: impl Into<Vec<u8>>) {
-        self.changes.push(Change { table, key: key.into(), value: Some(value.into()) });
+    pub fn put(&mut self, table: Table, key: impl AsRef<[u8]>, value: impl AsRef<[u8]>) {
+        self.change(table, key.as_ref(), Some(value.as_ref()));
     }
 
     /// Removes a row.
-    pub fn delete(&mut self, table: Table, key: impl Into<Vec<u8>>) {
-        self.changes.push(Change { table, key: key.into(), value: None });
+    pub fn delete(&mut self, table: Table, key: impl AsRef<[u8]>) {
+        self.change(table, key.as_ref(), None);
+    }
+
+    fn change(&mut self, table: Table, key: &[u8], value: Option<&[u8]>) {
+        self.bytes.extend_from_slice(key);
+        let key_end = self.bytes.len();
+        let value_end = value.map(|value| {
+            self.bytes.extend_from_slice(value);
+            self.bytes.len()
+        });
+        self.rows.push(Place { table, key_end, value_end });
+    }
+
+    /// In order; a later change to a key wins.
+    pub fn changes(&self) -> impl Iterator<Item = Change<'_>> {
+        let mut begin = 0;
+        self.rows.iter().map(move |place| {
+            let key = &self.bytes[begin..place.key_end];
+            begin = place.value_end.unwrap_or(place.key_end);
+            Change { table: place.table, key, value: place.value_end.map(|end| &self.bytes[place.key_end..end]) }
+        })
+    }
+
+    /// Number of changes.
+    pub fn len(&self) -> usize {
+        self.rows.len()
+    }
+
+    /// Whether nothing changes.
+    pub fn is_empty(&self) -> bool {
+        self.rows.is_empty()
     }
 }
 

@@ -15,14 +15,14 @@ use crate::ledger::entry::{Body, SignedEntry};
 use crate::ledger::history::history_leaf;
 use crate::ledger::hold::{Aim, Hold};
 use crate::ledger::map::{Leaf, Leaves};
-use crate::ledger::merkle::tree::{Node, edge_root};
+use crate::ledger::merkle::tree::edge_root;
 use crate::ledger::merkle::{Hash, Nodes, Tree};
 use crate::ledger::names::{Digest, Registry, Repository, Tag};
 use crate::ledger::subject::SubjectKey;
 use crate::ledger::transition::{Binding, SubjectState};
 
 /// The version of everything below. A store with another one is refused.
-pub const FORMAT: u32 = 4;
+pub const FORMAT: u32 = 5;
 
 /// A store was written by older software. There is no conversion: what it lacks was never signed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -216,7 +216,7 @@ pub fn put_entry(batch: &mut Batch, index: u64, leaf_hash: &Hash, entry: &[u8]) 
 
 /// The entries of a range, which must all be there.
 pub fn entries(read: &(impl Read + ?Sized), range: Range<u64>) -> Result<Vec<Vec<u8>>, ReadError> {
-    consecutive(read, (Table::Entries, "entry"), &[], range, |entry| Some(entry.to_vec()))
+    consecutive(read, (Table::Entries, "entry"), &[], range, |_, entry| Some(entry.to_vec()))
 }
 
 /// One entry, which must be there.
@@ -252,9 +252,12 @@ pub fn put_subject(batch: &mut Batch, key: &SubjectKey, row: &SubjectRow) {
         Binding::Bound { digest, set_by } => BindingRow::Bound { digest: DigestRow::of(digest), set_by: *set_by },
         Binding::Unbound { last, set_by } => BindingRow::Unbound { last: DigestRow::of(last), set_by: *set_by },
     };
-    let mut bytes = row.history.size().to_be_bytes().to_vec();
+    let rest = encode(&(binding, row.hold.as_ref().map(HoldRow::of)));
+    let count = row.history.size();
+    let mut bytes = Vec::with_capacity(8 + 32 * count.count_ones() as usize + rest.len());
+    bytes.extend_from_slice(&count.to_be_bytes());
     row.history.edge().for_each(|node| bytes.extend_from_slice(&node.hash));
-    bytes.append(&mut encode(&(binding, row.hold.as_ref().map(HoldRow::of))));
+    bytes.extend_from_slice(&rest);
     batch.put(Table::Subjects, key.0.as_slice(), bytes);
 }
 
@@ -341,29 +344,38 @@ fn leaf(key: &[u8], row: &[u8]) -> Result<Leaf, ReadError> {
 }
 
 // Histories.
+//
+// A row is an entry of the history, and after it the subtrees of more than one entry that it completed, lowest first: as many as
+// the number after its own is divisible by two. The single ones are not kept: [`StoredHistory`] makes them of what there is.
 
-/// Writes one entry of a history.
-pub fn put_version(batch: &mut Batch, key: &SubjectKey, version: u64, row: &Version) {
-    batch.put(Table::Histories, history_key(key, version), encode(row));
+/// Writes one entry of a history, and the subtrees of two entries and more that it completes, lowest first.
+pub fn put_version(batch: &mut Batch, key: &SubjectKey, version: u64, row: &Version, completed: &[Hash]) {
+    batch.put(Table::Histories, history_key(key, version), [encode(row), completed.concat()].concat());
 }
 
 /// One entry of a history, which must be there.
 pub fn version(read: &(impl Read + ?Sized), key: &SubjectKey, version: u64) -> Result<Version, ReadError> {
-    let row = read.get(Table::Histories, &history_key(key, version))?;
-    let row = row.ok_or_else(|| damaged(Table::Histories, format!("version {version} of a subject is missing")))?;
-    decode(Table::Histories, &row)
+    version_row(version, &stored_version(read, key, version)?).map(|(row, _)| row)
 }
 
 /// The entries of a part of a history, which must all be there.
 pub fn versions(read: &(impl Read + ?Sized), key: &SubjectKey, range: Range<u64>) -> Result<Vec<Version>, ReadError> {
-    consecutive(read, (Table::Histories, "version"), &key.0, range, |row| decode(Table::Histories, row).ok())
+    let value = |version, row: &[u8]| version_row(version, row).ok().map(|(row, _)| row);
+    consecutive(read, (Table::Histories, "version"), &key.0, range, value)
 }
 
-/// Writes a complete subtree of a history. Its leaves are not kept: [`StoredHistory`] makes them of what there is.
-pub fn put_history_node(batch: &mut Batch, key: &SubjectKey, node: &Node) {
-    if node.level > 0 {
-        batch.put(Table::HistoryNodes, history_node_key(key, node.level, node.index), node.hash.as_slice());
-    }
+fn stored_version(read: &(impl Read + ?Sized), key: &SubjectKey, version: u64) -> Result<Vec<u8>, ReadError> {
+    let row = read.get(Table::Histories, &history_key(key, version))?;
+    row.ok_or_else(|| damaged(Table::Histories, format!("version {version} of a subject is missing")))
+}
+
+/// An entry of a history, and the subtrees it completed.
+fn version_row(version: u64, row: &[u8]) -> Result<(Version, &[Hash]), ReadError> {
+    let broken = || damaged(Table::Histories, format!("the row of version {version} of a subject does not decode"));
+    let (entry, length) = bincode::decode_from_slice(row, bincode::config::standard()).map_err(|_| broken())?;
+    let (completed, rest) = row[length..].as_chunks();
+    let expected = usize::try_from(version.trailing_ones()).map_err(|_| broken())?;
+    if completed.len() == expected && rest.is_empty() { Ok((entry, completed)) } else { Err(broken()) }
 }
 
 /// The tree of a subject's history, as the store has it.
@@ -378,22 +390,20 @@ impl<R: Read + ?Sized> Nodes for StoredHistory<'_, R> {
     type Error = ReadError;
 
     fn node(&self, level: u8, index: u64) -> Result<Hash, ReadError> {
-        if level == 0 {
-            let version = version(self.read, &self.key, index)?;
-            let entry_hash = StoredNodes::new(self.read).node(0, version.index)?;
-            return Ok(history_leaf(version.index, &entry_hash, version.effective));
+        let beyond = || damaged(Table::Histories, format!("no history has a node {index} on level {level}"));
+        // What completes it is its last entry.
+        let last = index.checked_add(1).and_then(|next| next.checked_mul(1u64.checked_shl(level.into())?));
+        let last = last.ok_or_else(beyond)? - 1;
+        let row = stored_version(self.read, &self.key, last)?;
+        let (version, completed) = version_row(last, &row)?;
+        match usize::from(level).checked_sub(1) {
+            None => {
+                let entry_hash = StoredNodes::new(self.read).node(0, version.index)?;
+                Ok(history_leaf(version.index, &entry_hash, version.effective))
+            }
+            Some(at) => completed.get(at).copied().ok_or_else(beyond),
         }
-        let row = self.read.get(Table::HistoryNodes, &history_node_key(&self.key, level, index))?;
-        let what = || format!("node {index} on level {level} of a history is missing or not a hash");
-        row.and_then(|row| row.try_into().ok()).ok_or_else(|| damaged(Table::HistoryNodes, what()))
     }
-}
-
-fn history_node_key(key: &SubjectKey, level: u8, index: u64) -> Vec<u8> {
-    let mut bytes = key.0.to_vec();
-    bytes.push(level);
-    bytes.extend_from_slice(&index.to_be_bytes());
-    bytes
 }
 
 fn history_key(key: &SubjectKey, version: u64) -> Vec<u8> {
@@ -475,10 +485,6 @@ fn event_key(principal: &str, event_id: &str) -> Vec<u8> {
 /// What a row is about, for people; `None` if no such key is ever written.
 pub fn place(table: Table, key: &[u8]) -> Option<String> {
     let number = |bytes: &[u8]| bytes.try_into().ok().map(u64::from_be_bytes);
-    let node = |bytes: &[u8]| {
-        let (level, index) = bytes.split_first()?;
-        Some(format!("node {} on level {level}", number(index)?))
-    };
     let subject = |bytes: &[u8]| format!("subject {}", hex::encode(bytes));
     let names = || std::str::from_utf8(key).ok().map(|text| text.split('\0').collect::<Vec<_>>());
     match table {
@@ -495,10 +501,6 @@ pub fn place(table: Table, key: &[u8]) -> Option<String> {
         Table::Histories => {
             let (key, version) = key.split_at_checked(32)?;
             Some(format!("version {} of {}", number(version)?, subject(key)))
-        }
-        Table::HistoryNodes => {
-            let (key, rest) = key.split_at_checked(32)?;
-            Some(format!("{} of the history of {}", node(rest)?, subject(key)))
         }
         Table::Bound => match names()?[..] {
             [registry, repository, digest, tag] => Some(format!("{registry}/{repository}:{tag} at {digest}")),
@@ -526,7 +528,7 @@ fn consecutive<T>(
     (table, what): (Table, &str),
     prefix: &[u8],
     range: Range<u64>,
-    value: impl Fn(&[u8]) -> Option<T>,
+    value: impl Fn(u64, &[u8]) -> Option<T>,
 ) -> Result<Vec<T>, ReadError> {
     let mut found = Vec::new();
     if range.is_empty() {
@@ -536,7 +538,7 @@ fn consecutive<T>(
     let mut cursor = read.cursor(table, prefix);
     let mut row = cursor.seek(&key(range.start))?;
     for number in range {
-        let here = row.filter(|(found, _)| **found == *key(number)).and_then(|(_, row)| value(row));
+        let here = row.filter(|(found, _)| **found == *key(number)).and_then(|(_, row)| value(number, row));
         found.push(here.ok_or_else(|| damaged(table, format!("{what} {number} is missing or broken")))?);
         row = cursor.next()?;
     }
@@ -569,7 +571,7 @@ mod tests {
             let hold = aims[usize::from(number) % 4].clone().map(|aim| Hold { index, by: "ci".into(), aim });
             let row = SubjectRow { history: history.clone(), binding, hold };
             put_subject(&mut batch, &key, &row);
-            let bytes = batch.changes[0].value.clone().expect("written");
+            let bytes = batch.changes().next().and_then(|change| change.value).expect("written").to_vec();
             // Whose intent it is stands in its entry.
             put_entry(&mut batch, index, &[number; 32], &intent);
             store.commit(0, batch).expect("stored");

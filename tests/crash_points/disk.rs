@@ -216,11 +216,11 @@ fn encode(batch: &Batch) -> Vec<u8> {
         body.write_all(&u32::try_from(bytes.len()).expect("short").to_be_bytes()).expect("memory");
         body.write_all(bytes).expect("memory");
     };
-    for change in &batch.changes {
-        part(change.table.name().as_bytes());
-        part(&change.key);
-        match &change.value {
-            Some(value) => part(&[&[1], value.as_slice()].concat()),
+    for Change { table, key, value } in batch.changes() {
+        part(table.name().as_bytes());
+        part(key);
+        match value {
+            Some(value) => part(&[&[1], value].concat()),
             None => part(&[0]),
         }
     }
@@ -245,9 +245,11 @@ fn decode(mut bytes: &[u8]) -> Option<(Batch, usize)> {
     while !body.is_empty() {
         let name = part(&mut body)?;
         let table = Table::ALL.into_iter().find(|table| table.name().as_bytes() == name)?;
-        let key = part(&mut body)?.to_vec();
-        let value = part(&mut body)?.split_first()?;
-        batch.changes.push(Change { table, key, value: (*value.0 == 1).then(|| value.1.to_vec()) });
+        let key = part(&mut body)?;
+        match part(&mut body)?.split_first()? {
+            (1, value) => batch.put(table, key, value),
+            _ => batch.delete(table, key),
+        }
     }
     Some((batch, bytes.len()))
 }

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::Mutex;
 
 use tagledger::store::memory::MemoryStore;
-use tagledger::store::{Batch, CommitError, Cursor, Read, ReadError, Row, Store, Table};
+use tagledger::store::{Batch, Change, CommitError, Cursor, Read, ReadError, Row, Store, Table};
 
 /// Rows in place of the true ones; `None` where there is said to be none.
 type Tale = BTreeMap<(Table, Vec<u8>), Option<Vec<u8>>>;
@@ -43,7 +43,8 @@ impl LyingStore {
 }
 
 fn tale(changes: Batch) -> Tale {
-    changes.changes.into_iter().map(|change| ((change.table, change.key), change.value)).collect()
+    let owned = |change: Change<'_>| ((change.table, change.key.to_vec()), change.value.map(<[u8]>::to_vec));
+    changes.changes().map(owned).collect()
 }
 
 impl Read for LyingStore {

@@ -154,14 +154,14 @@ fn make(path: &Path, shape: Shape) -> Result<(), Failure> {
             let entry = sign_record(&record, &skey);
             let hash = writer.append(&entry, true);
             let stored = Version { index, recorded_at_us: record.recorded_at_us, effective: 1 + index };
-            rows::put_version(&mut writer.batch, &key, version, &stored);
-            let leaf = history_leaf(index, &hash, stored.effective);
-            row.history.append(leaf, |node| rows::put_history_node(&mut writer.batch, &key, &node));
+            let (leaf, mut completed) = (history_leaf(index, &hash, stored.effective), Vec::new());
+            row.history.append(leaf, |node| completed.extend((node.level > 0).then_some(node.hash)));
+            rows::put_version(&mut writer.batch, &key, version, &stored, &completed);
             row.binding = binding;
         } else {
             writer.append(&made_up("entry", index), index >= shape.entries - shape.entries % TILE);
         }
-        if writer.batch.changes.len() >= CHANGES {
+        if writer.batch.len() >= CHANGES {
             writer.commit()?;
             progress.at(index);
         }

@@ -14,7 +14,6 @@ use tagledger::engine::recovery::load_map;
 use tagledger::ledger::history::{history_leaf, map_leaf};
 use tagledger::ledger::map::{Top, hashed};
 use tagledger::ledger::merkle::Hash;
-use tagledger::ledger::merkle::tree::Node;
 use tagledger::ledger::names::Digest;
 use tagledger::ledger::subject::SubjectKey;
 use tagledger::ledger::transition::Binding;
@@ -60,13 +59,13 @@ pub(crate) fn put_subjects(store: &RocksStore, count: u64) -> Result<(), Failure
 }
 
 /// Puts a made-up entry at `index` into a history; it sets the binding. Returns its version, and the subtrees it completes.
-fn extend(row: &mut SubjectRow, index: u64) -> Result<(Version, Vec<Node>), Failure> {
+fn extend(row: &mut SubjectRow, index: u64) -> Result<(Version, Vec<Hash>), Failure> {
     let version = Version { index, recorded_at_us: 1 + index, effective: 1 + index };
-    let mut nodes = Vec::new();
-    row.history.append(history_leaf(index, &made_up("entry", index), version.effective), |node| nodes.push(node));
+    let (leaf, mut completed) = (history_leaf(index, &made_up("entry", index), version.effective), Vec::new());
+    row.history.append(leaf, |node| completed.extend((node.level > 0).then_some(node.hash)));
     let digest: Digest = format!("sha256:{}", hex::encode(made_up("manifest", index))).parse()?;
     row.binding = Binding::Bound { digest, set_by: index };
-    Ok((version, nodes))
+    Ok((version, completed))
 }
 
 /// A map over a store, and what is known of its updates.
@@ -181,9 +180,8 @@ impl Updates<'_> {
         for key in keys {
             let mut row = rows::subject(read, &key)?;
             let at = row.history.size();
-            let (version, nodes) = extend(&mut row, self.next_index)?;
-            rows::put_version(&mut batch, &key, at, &version);
-            nodes.iter().for_each(|node| rows::put_history_node(&mut batch, &key, node));
+            let (version, completed) = extend(&mut row, self.next_index)?;
+            rows::put_version(&mut batch, &key, at, &version, &completed);
             changed.insert(key, row);
         }
         let mut leaves = Vec::with_capacity(changed.len());
