@@ -8,6 +8,8 @@
 
 #[path = "principals/certificates.rs"]
 mod certificates;
+#[path = "cli/proxy.rs"]
+mod proxy;
 mod world;
 
 #[path = "gateway/clients.rs"]
@@ -20,6 +22,8 @@ mod credentials;
 mod forms;
 #[path = "gateway/late.rs"]
 mod late;
+#[path = "gateway/lost.rs"]
+mod lost;
 #[path = "gateway/passing.rs"]
 mod passing;
 #[path = "gateway/stage.rs"]

@@ -12,7 +12,6 @@ use std::sync::Arc;
 use axum::http::HeaderMap;
 use axum::http::header::AUTHORIZATION;
 use sha2::{Digest as _, Sha256};
-use subtle::ConstantTimeEq as _;
 use tokio::sync::watch;
 
 use super::failures::{Failures, Reason};
@@ -224,10 +223,8 @@ fn bearer(headers: &HeaderMap) -> Result<Option<&str>, AuthError> {
 fn holder<'a>(principals: &'a Principals, presented: &[u8; 32]) -> Option<&'a Arc<Principal>> {
     let mut found = None;
     for principal in principals.iter() {
-        for token in principal.tokens() {
-            if bool::from(token.ct_eq(presented)) {
-                found = Some(principal);
-            }
+        if principal.has_token(presented) {
+            found = Some(principal);
         }
     }
     found

@@ -20,7 +20,7 @@ mod watch;
 pub use credentials::{Credentials, Identity};
 pub use error::ClientError;
 pub(crate) use error::{is_unseen, visible};
-pub use record::Receipt;
+pub use record::{Appended, Receipt};
 pub use remote::{Pin, RemoteLedger};
 pub use server::Server;
 pub use watch::{Watched, Watcher};

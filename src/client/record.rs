@@ -19,22 +19,32 @@ pub struct Receipt {
     pub claimed: Claimed,
 }
 
+/// What a server answered to a statement; not checked yet.
+#[derive(Debug)]
+pub struct Appended {
+    bytes: Vec<u8>,
+    size_before: u64,
+    response: proto::AppendResponse,
+}
+
 impl RemoteLedger {
     /// Records one statement, signed by its producer if a key is given. Without an event id it gets one of its own: then no
     /// older entry holds the same bytes, and nobody in between can pass off what became of an older statement as what became
     /// of this one.
     pub async fn record(&self, statement: proto::Statement, sign_key: Option<&Skey>) -> Result<Receipt, ClientError> {
-        self.record_at(statement, None, sign_key).await
+        let appended = self.append(statement, None, sign_key).await?;
+        self.check(appended).await
     }
 
-    /// The same, but only if the history of the statement's tag still has as many entries as given; otherwise nothing is
-    /// recorded, and the call fails as ABORTED.
-    pub async fn record_at(
+    /// Has a statement recorded, and tells what the server answered, which is worth nothing before it is checked. With a version, only
+    /// if the history of the statement's tag still has as many entries; otherwise nothing is recorded, and the call fails as
+    /// ABORTED.
+    pub async fn append(
         &self,
         mut statement: proto::Statement,
         only_at_version: Option<u64>,
         sign_key: Option<&Skey>,
-    ) -> Result<Receipt, ClientError> {
+    ) -> Result<Appended, ClientError> {
         // Nothing is written to a ledger that has forked or lost entries.
         let size_before = self.checkpoint().await?.checkpoint.size;
         if statement.event_id.is_empty() {
@@ -48,6 +58,12 @@ impl RemoteLedger {
         let submission = proto::Submission { statement: bytes.clone(), producer, only_at_version };
         let request = proto::AppendRequest { submission: Some(submission) };
         let response = self.appends().append(request).await?.into_inner();
+        Ok(Appended { bytes, size_before, response })
+    }
+
+    /// Checks what the server answered. Where this fails, the statement may be recorded all the same.
+    pub async fn check(&self, appended: Appended) -> Result<Receipt, ClientError> {
+        let Appended { bytes, size_before, response } = appended;
         let receipt = response.receipt.ok_or(ClientError::Incomplete("receipt"))?;
         let evidence = response.evidence.ok_or(ClientError::Incomplete("evidence"))?;
         let mut claimed = Claimed::new(Question::Entry { index: receipt.index }, vec![evidence]);

@@ -201,7 +201,8 @@ impl<P: LedgerPort> Confirmer<P> {
                     error @ (PortError::Changed
                     | PortError::Invalid(_)
                     | PortError::Held { .. }
-                    | PortError::Untrusted(_)),
+                    | PortError::Untrusted(_)
+                    | PortError::Unchecked(_)),
                 ) => {
                     return Err(Failure { word: "ledger", reason: error.to_string() });
                 }

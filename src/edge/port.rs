@@ -160,10 +160,23 @@ pub enum PortError {
     /// What the ledger answered does not verify under its pinned key: it is not to be trusted, whatever it says.
     #[error("the ledger's answer does not verify: {0}")]
     Untrusted(String),
+    /// The ledger is there and may have recorded a statement, but what it takes to check its receipt was not to be had.
+    #[error("the ledger's receipt could not be checked: {0}")]
+    Unchecked(String),
     /// The ledger is there, and takes no more from this client for now. Ask again later.
     #[error("the ledger takes no more for now: {0}")]
     Overloaded(String),
     /// The ledger cannot write now, or nobody can reach it. Ask again later.
     #[error("the ledger is unavailable: {0}")]
     Unavailable(String),
+}
+
+impl PortError {
+    /// The ledger said no, and has no entry of the statement. After any other error it may have one.
+    pub fn is_refusal(&self) -> bool {
+        match self {
+            Self::Invalid(_) | Self::Conflict { .. } | Self::Changed | Self::Held { .. } | Self::Overloaded(_) => true,
+            Self::Untrusted(_) | Self::Unchecked(_) | Self::Unavailable(_) => false,
+        }
+    }
 }

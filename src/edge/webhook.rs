@@ -324,7 +324,8 @@ impl<P: LedgerPort> Receiver<P> {
                 | PortError::Overloaded(_)
                 | PortError::Changed
                 | PortError::Held { .. }
-                | PortError::Untrusted(_)),
+                | PortError::Untrusted(_)
+                | PortError::Unchecked(_)),
             ) => {
                 tracing::error!(source = source.name(), %error, "a webhook could not be recorded; its sender will repeat it");
                 self.metrics.unavailable(source.name());

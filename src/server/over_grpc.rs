@@ -68,6 +68,26 @@ impl OverGrpc {
         self.in_time(asking).await
     }
 
+    /// Has a statement recorded, if its tag's history has so many entries where that is given.
+    async fn recorded(&self, statement: proto::Statement, only_at: Option<u64>) -> Result<Recorded, PortError> {
+        let recording = async {
+            let ledger = self.ledger().await?;
+            let appended = ledger.append(statement, only_at, self.shown.sign_key.as_ref()).await?;
+            Ok(ledger.check(appended).await)
+        };
+        let receipt = self.in_time(recording).await?.map_err(|error| match port_error(&error) {
+            // The statement was taken before: what is refused is only something that it takes to check that.
+            error if error.is_refusal() => PortError::Unchecked(error.to_string()),
+            error => error,
+        })?;
+        let index = receipt.recorded.index;
+        let Some(Body::Record(record, _)) = receipt.answer.entries.get(index).map(|entry| &entry.body) else {
+            return Err(PortError::Untrusted(format!("entry {index} is not shown")));
+        };
+        let (rule, detail) = (record.rule.clone(), record.detail.clone());
+        Ok(Recorded { index, outcome: receipt.recorded.outcome, rule, detail })
+    }
+
     async fn in_time<T>(&self, call: impl Future<Output = Result<T, ClientError>> + Send) -> Result<T, PortError> {
         match tokio::time::timeout(self.timeout, call).await {
             Ok(answered) => answered.map_err(|error| port_error(&error)),
@@ -81,14 +101,7 @@ impl OverGrpc {
 
 impl GatewayPort for OverGrpc {
     async fn record(&self, statement: proto::Statement) -> Result<Recorded, PortError> {
-        let recording = async { self.ledger().await?.record(statement, self.shown.sign_key.as_ref()).await };
-        let receipt = self.in_time(recording).await?;
-        let index = receipt.recorded.index;
-        let Some(Body::Record(record, _)) = receipt.answer.entries.get(index).map(|entry| &entry.body) else {
-            return Err(PortError::Untrusted(format!("entry {index} is not shown")));
-        };
-        let (rule, detail) = (record.rule.clone(), record.detail.clone());
-        Ok(Recorded { index, outcome: receipt.recorded.outcome, rule, detail })
+        self.recorded(statement, None).await
     }
 
     async fn standing_of(&self, tag: &TagRef) -> Result<Standing, PortError> {
@@ -96,7 +109,7 @@ impl GatewayPort for OverGrpc {
     }
 
     async fn record_if_at(&self, statement: proto::Statement, version: u64) -> Result<Recorded, PortError> {
-        ScannerPort::record_at(self, statement, version).await
+        self.recorded(statement, Some(version)).await
     }
 
     async fn policy(&self) -> Result<Policy, PortError> {

@@ -98,6 +98,11 @@ impl Proxy {
         self.calls().edits.insert(method.to_owned(), Box::new(edit));
     }
 
+    /// From now on a method does what it does, and whoever called it hears an error.
+    pub(crate) fn lose(&self, method: &str, status: tonic::Status) {
+        self.calls().edits.insert(method.to_owned(), Box::new(move |_| Answer::status(&status)));
+    }
+
     /// The message that a method was answered with last.
     pub(crate) fn seen<M: Message + Default>(&self, method: &str) -> M {
         self.calls().seen.get(method).unwrap_or_else(|| panic!("{method} was not called")).decode()

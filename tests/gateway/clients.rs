@@ -208,7 +208,9 @@ impl Real {
         let program = std::env::var("TAGLEDGER_DOCKER_REGISTRY");
         let program = program.expect("run it by tools/test, or first: eval \"$(tools/setup registry clients)\"");
         let folder = tempfile::tempdir().expect("a folder");
-        let registry = std::net::TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
+        // Nothing else here listens on this address or connects from it: a port of 127.0.0.1 may be another's again before the registry
+        // has it.
+        let registry = std::net::TcpListener::bind("127.0.0.2:0").and_then(|listener| listener.local_addr());
         let registry = registry.expect("a free port");
         let config = folder.path().join("registry.yml");
         let mut text = json!({

@@ -13,12 +13,14 @@ use crate::stage::{Stage, digest, json};
 /// Sends bytes as they are, and returns whatever comes back until the connection ends or falls silent.
 fn raw(stage: &Stage, bytes: &[u8]) -> String {
     let mut stream = TcpStream::connect(stage.gateway.address).expect("connected");
-    stream.set_read_timeout(Some(Duration::from_millis(700))).expect("set");
+    stream.set_read_timeout(Some(Duration::from_secs(15))).expect("set");
     stream.write_all(bytes).expect("sent");
     let mut answer = Vec::new();
     let mut piece = [0; 4096];
     while let Ok(length @ 1..) = stream.read(&mut piece) {
         answer.extend_from_slice(&piece[..length]);
+        // There is always an answer; what follows it, if anything does, comes at once.
+        stream.set_read_timeout(Some(Duration::from_millis(700))).expect("set");
     }
     String::from_utf8_lossy(&answer).into_owned()
 }

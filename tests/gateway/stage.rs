@@ -26,8 +26,6 @@ use crate::world::{self, World};
 pub(crate) const RULE: &str = "registry.example/team/**:v*";
 /// What somebody sends from whom the registry hides everything.
 pub(crate) const STRANGER: &str = "Bearer stranger";
-/// How long after it was asked a registry carries out what it carries out late.
-pub(crate) const LATE: Duration = Duration::from_millis(3000);
 const PATIENCE: Duration = Duration::from_secs(15);
 
 /// All of it.
@@ -283,7 +281,7 @@ pub(crate) enum Mode {
     Stalls,
     DoesAndStalls,
     DoesSlowly,
-    /// Long after whoever asked is gone.
+    /// When it is told to, after whoever asked is gone.
     DoesLate,
     /// Is slow to tell what it has.
     TellsSlowly,
@@ -298,6 +296,7 @@ pub(crate) struct Registry {
     pub(crate) address: SocketAddr,
     inner: Arc<Mutex<Inner>>,
     stop: Arc<tokio::sync::Notify>,
+    late: Arc<tokio::sync::Notify>,
 }
 
 struct Inner {
@@ -327,7 +326,7 @@ impl Registry {
             requests: Vec::new(),
             received: 0,
         };
-        let registry = Self { address, inner: Arc::new(Mutex::new(inner)), stop: Arc::default() };
+        let registry = Self { address, inner: Arc::new(Mutex::new(inner)), stop: Arc::default(), late: Arc::default() };
         let (serving, stop) = (registry.clone(), Arc::clone(&registry.stop));
         let router = Router::new().fallback(move |request: Request| {
             let registry = serving.clone();
@@ -357,6 +356,11 @@ impl Registry {
 
     pub(crate) fn set(&self, mode: Mode) {
         self.inner.lock().expect("free").mode = mode;
+    }
+
+    /// Carries out what it was asked for in [`Mode::DoesLate`].
+    pub(crate) fn do_what_is_late(&self) {
+        self.late.notify_one();
     }
 
     /// From now on only this `Authorization` is let in.
@@ -469,10 +473,10 @@ impl Registry {
     ) -> Response<Body> {
         let mode = self.inner.lock().expect("free").mode;
         if mode == Mode::DoesLate {
-            let (late, parts, content) = (self.clone(), parts.clone(), content.clone());
+            let (registry, parts, content) = (self.clone(), parts.clone(), content.clone());
             tokio::spawn(async move {
-                tokio::time::sleep(LATE).await;
-                late.carry_out(&parts, key, &content, mode);
+                registry.late.notified().await;
+                registry.carry_out(&parts, key, &content, mode);
             });
             return std::future::pending().await;
         }

@@ -408,6 +408,13 @@ impl<P: GatewayPort> Gateway<P> {
     }
 
     async fn intend(self: &Arc<Self>, aim: &Aim, client: &Client) -> Result<Taken, Refusal> {
+        // What the ledger may have recorded is never forgotten: where there is no room to remember it, the ledger is not even asked.
+        if !self.journal.has_room_to_refuse() && !self.config.when_unreachable.lets_pass(&self.protection, aim.tag()) {
+            self.figures.forgotten.inc();
+            return Err(Refusal::later(
+                "too many changes that were refused wait until the ledger that is to record them can be reached; try again later",
+            ));
+        }
         let id = random_id();
         let kind = Some(aim.kind(Disposition::Intended, None));
         let intent = proto::Statement { kind, event_id: format!("gateway/{id}/intent"), ..client.statement.clone() };
@@ -463,17 +470,26 @@ impl<P: GatewayPort> Gateway<P> {
                 }
                 Err(PortError::Unavailable(reason)) => return self.without_ledger(open, &reason),
                 // Whoever floods the ledger must not get past it.
-                Err(error @ PortError::Overloaded(_)) => {
-                    self.journal.end(&open.id);
-                    return Err(Refusal::later(error.to_string()));
+                Err(error @ (PortError::Overloaded(_) | PortError::Unchecked(_))) => {
+                    return Err(self.without_intent(open, &error, error.to_string()));
                 }
                 Err(error) => {
                     tracing::error!(%error, "the ledger does not take what the gateway says");
-                    self.journal.end(&open.id);
-                    return Err(Refusal::later(format!("the ledger does not take what the gateway says: {error}")));
+                    let message = format!("the ledger does not take what the gateway says: {error}");
+                    return Err(self.without_intent(open, &error, message));
                 }
             }
         }
+    }
+
+    /// The ledger is there, and what it says is no leave to go on. What it did not refuse it may have recorded.
+    fn without_intent(self: &Arc<Self>, open: Open, error: &PortError, message: String) -> Refusal {
+        if error.is_refusal() {
+            self.journal.end(&open.id);
+        } else {
+            self.settle_refused(open);
+        }
+        Refusal::later(message)
     }
 
     /// The ledger can't be reached; perhaps it has the intent all the same.
@@ -483,7 +499,7 @@ impl<P: GatewayPort> Gateway<P> {
         if self.config.when_unreachable.lets_pass(&self.protection, tag) {
             // Nobody else knows of it: it has to outlast a power failure.
             if let Err(error) = self.journal.sync() {
-                self.journal.end(&open.id);
+                self.settle_refused(open);
                 return Err(Refusal::later(format!("the gateway can't write its journal: {error}")));
             }
             tracing::warn!(what, reason, "passes unrecorded; what is there is recorded once the ledger is back");

@@ -27,9 +27,9 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 
 /// Most changes under way or still to be settled. Past that nothing new is begun.
 pub(super) const MAX_OPEN: usize = 10_000;
-/// Most of them that were refused, and wait only to be recorded: who is refused all the time must not keep others from changing
-/// anything.
-pub(super) const MAX_REFUSED: usize = 1_000;
+/// How many of them may be refused ones, which wait only to be recorded, before the ledger is asked about no more that may be: who is
+/// refused all the time must not keep others from changing anything. Those under way by then come on top.
+const MAX_REFUSED: usize = 1_000;
 /// Its owner's alone.
 const MODE: u32 = 0o600;
 /// The file is written anew once it has this many lines of what is done.
@@ -129,24 +129,21 @@ impl Journal {
         Ok(true)
     }
 
-    /// Notes that nothing comes of what was begun, and that this is still to be recorded; false if so much is to be recorded
-    /// already that this is forgotten.
-    pub(super) fn refuse(&self, id: &str) -> bool {
+    /// Whether there is room for one more that was refused.
+    pub(super) fn has_room_to_refuse(&self) -> bool {
+        self.0.lock().expect("nobody panics while holding it").refused < MAX_REFUSED
+    }
+
+    /// Notes that nothing comes of what was begun, and that this is still to be recorded.
+    pub(super) fn refuse(&self, id: &str) {
         let mut inner = self.0.lock().expect("nobody panics while holding it");
-        let is_kept = inner.refused < MAX_REFUSED;
-        if is_kept && let Some(left) = inner.open.get_mut(id) {
-            left.is_refused = true;
-            inner.refused += 1;
-            if let Err(error) = inner.write(&format!("refused {id}\n")) {
-                // After the next start it counts for one that may have been sent.
-                tracing::warn!(%error, "cannot write the journal");
-            }
+        let Some(left) = inner.open.get_mut(id).filter(|left| !left.is_refused) else { return };
+        left.is_refused = true;
+        inner.refused += 1;
+        if let Err(error) = inner.write(&format!("refused {id}\n")) {
+            // After the next start it counts for one that may have been sent.
+            tracing::warn!(%error, "cannot write the journal");
         }
-        drop(inner);
-        if !is_kept {
-            self.end(id);
-        }
-        is_kept
     }
 
     /// Notes that it is known, and recorded, what became of it.
@@ -360,18 +357,26 @@ mod tests {
     }
 
     #[test]
-    fn what_was_refused_takes_a_part_of_it_and_no_more() {
+    fn what_was_refused_has_room_for_a_part_of_it_and_stays_beyond_that() {
         let (journal, _) = Journal::open(None).expect("in memory");
-        let refused = |number: usize| {
-            let id = format!("refused {number}");
+        let refuse = |number: usize| {
+            let id = number.to_string();
             assert!(journal.begin(&id, b"x").expect("written"));
-            journal.refuse(&id)
+            for _ in 0..2 {
+                journal.refuse(&id);
+            }
         };
-        assert!((0..MAX_REFUSED).all(refused));
-        assert!((MAX_REFUSED..2 * MAX_OPEN).all(|number| !refused(number)), "and there is room for what is under way");
-        assert_eq!(journal.count(), MAX_REFUSED);
-        journal.end("refused 0");
-        assert!(refused(3 * MAX_OPEN), "one is recorded");
+        for number in 0..MAX_REFUSED {
+            assert!(journal.has_room_to_refuse(), "{number}");
+            refuse(number);
+        }
+        assert!(!journal.has_room_to_refuse());
+        refuse(MAX_REFUSED);
+        assert_eq!(journal.count(), MAX_REFUSED + 1, "it was under way");
+        journal.end("0");
+        assert!(!journal.has_room_to_refuse());
+        journal.end("1");
+        assert!(journal.has_room_to_refuse());
     }
 
     #[test]
@@ -382,7 +387,8 @@ mod tests {
         for id in ["sent", "refused", "recorded"] {
             assert!(journal.begin(id, b"x").expect("written"));
         }
-        assert!(journal.refuse("refused") && journal.refuse("recorded"));
+        journal.refuse("refused");
+        journal.refuse("recorded");
         journal.end("recorded");
         drop(journal);
         // The first start writes it anew.

@@ -63,14 +63,11 @@ impl<P: GatewayPort> Gateway<P> {
         }
     }
 
-    /// Nothing came of it, and nobody is kept from its tag. That it was attempted is recorded once the ledger is back, as far as
-    /// there is room to remember it.
+    /// Nothing came of it. That it was attempted is recorded once the ledger is back; the ledger may have the intent already, and with
+    /// it a hold that nobody else would end for long.
     pub(super) fn settle_refused(self: &Arc<Self>, open: Open) {
-        if self.journal.refuse(&open.id) {
-            self.settle_later(Open { known: Some(Disposition::Refused), ..open });
-        } else {
-            self.figures.forgotten.inc();
-        }
+        self.journal.refuse(&open.id);
+        self.settle_later(Open { known: Some(Disposition::Refused), ..open });
     }
 
     /// Goes on until it is recorded what became of it.
@@ -122,18 +119,26 @@ impl<P: GatewayPort> Gateway<P> {
     /// One try. Returns how it was settled.
     async fn settle(&self, open: &mut Open) -> Result<&'static str, String> {
         if open.index.is_none() {
+            let is_refused = open.known == Some(Disposition::Refused);
             match self.port.record(open.intent.clone()).await {
                 Ok(recorded) => {
                     (open.index, open.holds) = (Some(recorded.index), recorded.outcome == Outcome::Noted);
+                }
+                Err(error @ PortError::Overloaded(_)) => return Err(error.to_string()),
+                // It makes room. While somebody else holds the tag, it has no entry; and where the gateway may not say that it intended
+                // something, it may not say either what became of that.
+                Err(error) if is_refused && error.is_refusal() && !self.journal.has_room_to_refuse() => {
+                    tracing::warn!(%error, aim = ?open.aim.place(), "what was refused is not recorded");
+                    self.figures.forgotten.inc();
+                    return Ok("known");
                 }
                 // Somebody else is at work on the tag: what is there is known once they are done, or gone.
                 Err(PortError::Held { tag, index }) => {
                     self.settle_old(&tag, index, open.authorization.as_ref()).await?;
                     return Err(PortError::Held { tag, index }.to_string());
                 }
-                Err(error @ (PortError::Unavailable(_) | PortError::Overloaded(_) | PortError::Untrusted(_))) => {
-                    return Err(error.to_string());
-                }
+                // Who is refused now may have been heard before: it may have an entry.
+                Err(error) if is_refused || !error.is_refusal() => return Err(error.to_string()),
                 Err(error) => tracing::error!(%error, "an intent is not taken by the ledger"),
             }
         }

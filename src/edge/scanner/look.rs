@@ -200,7 +200,7 @@ where
     let (mut tries, mut wait) = (1, LEDGER_WAIT);
     loop {
         match call().await {
-            Err(PortError::Unavailable(reason) | PortError::Overloaded(reason))
+            Err(PortError::Unavailable(reason) | PortError::Overloaded(reason) | PortError::Unchecked(reason))
                 if tries < LEDGER_TRIES && !shared.is_stopping() =>
             {
                 tracing::debug!(reason, "the ledger does not answer; asking again");

@@ -107,7 +107,7 @@ impl Principal {
             Err(Unauthorized::Credential { principal: self.name().to_owned(), credential, problem })
         };
         if let Some(token) = &shown.token
-            && !self.tokens().contains(token)
+            && !self.has_token(token)
         {
             return refuse("a token", "the one shown is not one of its own");
         }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use ed25519_dalek::VerifyingKey;
 use prost::Message as _;
 use sha2::{Digest as _, Sha256};
+use subtle::{Choice, ConstantTimeEq as _};
 
 use crate::ledger::names::Digest;
 use crate::ledger::note::Vkey;
@@ -115,6 +116,12 @@ impl Principal {
     /// SHA-256 of its tokens.
     pub fn tokens(&self) -> &[[u8; 32]] {
         &self.tokens
+    }
+
+    /// Whether one of its tokens has this SHA-256. All are compared, in constant time: how long that takes tells nobody how close a
+    /// guess was.
+    pub fn has_token(&self, presented: &[u8; 32]) -> bool {
+        self.tokens.iter().fold(Choice::from(0), |found, token| found | token.ct_eq(presented)).into()
     }
 
     /// Names in its client certificate.

@@ -85,6 +85,22 @@ fn credentials_count_only_together_and_only_its_own() {
     }
 }
 
+#[test]
+fn each_of_its_tokens_counts_and_no_other() {
+    let mut two = definition(2, &[Role::Writer]);
+    two.token_sha256.push(vec![3; 32]);
+    let principals = admin().after(&change("ci", Some(two))).expect("added");
+    let ci = principals.get("ci").expect("known");
+    let is_accepted = |token: [u8; 32]| ci.accepts(&Shown { token: Some(token), ..Shown::default() }, false).is_ok();
+    assert!(is_accepted([2; 32]) && is_accepted([3; 32]));
+    for at in 0..32 {
+        let mut close = [3; 32];
+        close[at] ^= 1;
+        assert!(!is_accepted(close), "another byte {at}");
+    }
+    assert!(!is_accepted([1; 32]), "another's");
+}
+
 /// Changes of a few names, each with a token of its own or a neighbour's.
 fn any_changes() -> impl Strategy<Value = Vec<(u8, Option<(u8, bool)>)>> {
     prop::collection::vec((0..4u8, prop::option::weighted(0.8, (0..5u8, any::<bool>()))), 0..40)

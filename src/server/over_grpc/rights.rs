@@ -94,7 +94,7 @@ impl OverGrpc {
         };
         // In the order in which the ledger finds out who calls.
         let found = match &token {
-            Some(token) => principals.iter().find(|principal| principal.tokens().contains(token)),
+            Some(token) => principals.iter().find(|principal| principal.has_token(token)),
             None => {
                 let named = principals.iter().find(|principal| has_name(principal));
                 named.or_else(|| principals.iter().find(|principal| has_key(principal)))

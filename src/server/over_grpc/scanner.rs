@@ -53,15 +53,7 @@ impl ScannerPort for OverGrpc {
     }
 
     async fn record_at(&self, statement: proto::Statement, version: u64) -> Result<Recorded, PortError> {
-        let sign_key = self.shown.sign_key.as_ref();
-        let recording = async { self.ledger().await?.record_at(statement, Some(version), sign_key).await };
-        let receipt = self.in_time(recording).await?;
-        let index = receipt.recorded.index;
-        let Some(Body::Record(record, _)) = receipt.answer.entries.get(index).map(|entry| &entry.body) else {
-            return Err(PortError::Untrusted(format!("entry {index} is not shown")));
-        };
-        let (rule, detail) = (record.rule.clone(), record.detail.clone());
-        Ok(Recorded { index, outcome: receipt.recorded.outcome, rule, detail })
+        self.recorded(statement, Some(version)).await
     }
 }
 
