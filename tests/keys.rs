@@ -3,6 +3,9 @@
 
 #![cfg(feature = "server")]
 
+#[path = "keys/files.rs"]
+mod files;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{BufRead as _, BufReader};

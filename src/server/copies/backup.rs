@@ -162,6 +162,8 @@ impl Backup {
     }
 
     fn keys(&self) -> Result<(), CareError> {
+        // All of them are of one moment, also where the key is changed meanwhile.
+        let _held = keys::held(&self.data_dir)?;
         let token = (!self.without_key).then_some(("token", 0o600));
         for (name, mode) in keys::files(!self.without_key).chain([("origin", 0o644)]).chain(token) {
             copy_file(&self.data_dir.join(name), &self.to.join(name), mode)?;
