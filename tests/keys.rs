@@ -3,8 +3,12 @@
 
 #![cfg(feature = "server")]
 
+#[path = "keys/copies.rs"]
+mod copies;
 #[path = "keys/files.rs"]
 mod files;
+#[path = "cli/proxy.rs"]
+mod proxy;
 
 use std::collections::BTreeMap;
 use std::fs;

@@ -73,6 +73,21 @@ impl PublicKeys {
         Err(DataDirError::NotInForce { path, in_force: self.vkey.to_string() })
     }
 
+    /// With those before, as far as changes of the key lead back to them. The key in force consented to follow the one before it,
+    /// and that to follow its own: so nobody but the ledger is believed.
+    pub(super) fn led_back(&self, changes: &[KeyChange]) -> Self {
+        let mut earlier = Vec::new();
+        let mut at = &self.vkey;
+        while let Some(change) = changes.iter().find(|change| change.vkey() == at)
+            && !earlier.contains(change.replaces())
+        {
+            at = change.replaces();
+            earlier.insert(0, at.clone());
+        }
+        let is_more = earlier.len() > self.earlier.len();
+        Self { earlier: if is_more { earlier } else { self.earlier.clone() }, ..self.clone() }
+    }
+
     /// How many changes of the key the files know of.
     pub(super) fn changes(&self) -> usize {
         self.earlier.len()
