@@ -2,7 +2,8 @@
 //! was acknowledged is there, no checkpoint that anybody was given is contradicted, and the ledger goes on.
 //!
 //! The engine runs on a disk that remembers every state it could be found in (`crash_points/disk.rs`). A script is run once, and
-//! every such state is looked at; long random runs crash again and again, with a seed that is printed.
+//! every such state is looked at; long random runs crash again and again, with a seed that is printed. In the midst of the script
+//! the ledger changes its key.
 
 #![cfg(feature = "server")]
 
@@ -26,7 +27,11 @@ use tagledger::engine::recovery::OpenError;
 use tagledger::engine::{AppendError, Ledger, Options};
 use tagledger::ledger::checkpoint::Checkpoint;
 use tagledger::ledger::entry::{Body, SignedEntry};
+use tagledger::ledger::keys::KeyChange;
 use tagledger::ledger::merkle::Tree;
+use tagledger::ledger::note::Skey;
+use tagledger::ledger::statement::Kind;
+use tagledger::proto;
 use tagledger::store::Read;
 use tagledger::store::log_tree::StoredNodes;
 use tagledger::store::memory::MemoryStore;
@@ -42,12 +47,27 @@ struct Given {
     checkpoints: Vec<String>,
 }
 
+/// The key that the script changes to.
+fn next_key() -> Skey {
+    Skey::from_seed(rich::skey().origin().clone(), &[13; 32])
+}
+
+/// The rich script, with a change of the key in the midst of it.
+fn script() -> Vec<Vec<Submission>> {
+    let mut script = rich::script();
+    let change = KeyChange::to_next(&rich::skey().vkey(), &next_key());
+    let change = world::statement(proto::statement::Kind::KeyChange(change));
+    script.insert(script.len() / 2, vec![rich::own(&change)]);
+    script
+}
+
 fn open(store: Arc<CrashDisk>, given: &Given) -> Result<Ledger, OpenError> {
     let clock = AtomicU64::new(1_767_225_600_000_000);
     Ledger::open(Options {
         store,
-        keys: tagledger::engine::signer::only(&rich::skey()),
-        key_overlap_us: 0,
+        keys: Arc::new(|| Ok(vec![rich::skey(), next_key()])),
+        // A few commits: checkpoints by the one key, by both, and by the other.
+        key_overlap_us: 6_000_000,
         has_begun: !given.checkpoints.is_empty(),
         // The newest that anybody knows, which is stricter than any high-water mark.
         high_water: given.checkpoints.last().cloned(),
@@ -84,7 +104,8 @@ fn given_until(given: &Given, checkpoints: usize) -> Given {
 }
 
 fn opened(note: &str) -> Checkpoint {
-    Checkpoint::open(note, &rich::skey().vkey()).expect("signed")
+    let keys = [rich::skey().vkey(), next_key().vkey()];
+    Checkpoint::open_by(note, keys.iter()).expect("signed").0
 }
 
 /// Looks at a ledger as it is found: everything that was given is there, and nothing is contradicted.
@@ -109,6 +130,15 @@ fn keeps_its_word(store: &dyn Read, given: &Given) -> Result<(), String> {
     Ok(())
 }
 
+/// Whether the change of the key is on disk.
+fn is_changed(store: &dyn Read) -> bool {
+    let entries = rows::entries(store, 0..rows::tree_size(store).expect("read")).expect("read");
+    entries.iter().any(|entry| match SignedEntry::decode(entry).expect("an entry").body {
+        Body::Record(_, statement) => matches!(statement.kind, Kind::KeyChange { .. }),
+        Body::Commitment(_) => false,
+    })
+}
+
 /// Everything that ought to be there follows from the entries, and nothing else is there.
 fn replays_equal(store: &dyn Read) {
     let findings = check(store, &rich::skey().vkey(), None, &MemoryStore::default(), &mut |_, _, _| {}).expect("done");
@@ -120,6 +150,11 @@ async fn survives(image: &Image, given: &Given, next: Vec<Submission>) -> Result
     let disk = Arc::new(CrashDisk::found(image));
     keeps_its_word(&*disk, given)?;
     let ledger = open(Arc::clone(&disk), given).map_err(|error| error.to_string())?;
+    // The key follows the log: where its change is on disk, whether anybody heard of it or not.
+    let in_force = if is_changed(&*disk) { next_key() } else { rich::skey() };
+    if ledger.vkey() != in_force.vkey() {
+        return Err(format!("it signs with {}", ledger.vkey()));
+    }
     let mut given = given.clone();
     append(&ledger, &disk, &mut given, next).await.map_err(|error| error.to_string())?;
     ledger.close().await;
@@ -142,7 +177,7 @@ fn afterwards() -> Vec<Submission> {
 async fn run(disk: CrashDisk) -> (Given, Arc<CrashDisk>) {
     let (disk, mut given) = (Arc::new(disk), Given::default());
     let ledger = open(Arc::clone(&disk), &given).expect("it opens");
-    for request in rich::script() {
+    for request in script() {
         append(&ledger, &disk, &mut given, request).await.expect("recorded");
     }
     ledger.close().await;
@@ -180,7 +215,7 @@ fn every_crash_point_of_a_scripted_run_is_survived() {
         let (states, opened, result) = look_at_all(&given, &disk).await;
         println!("{} moments, {states} states of the disk, {opened} of them different ledgers", disk.moments().len());
         result.expect("survived");
-        assert!(states > 1000 && opened > 2 * rich::script().len(), "{states} states, {opened} ledgers");
+        assert!(states > 1000 && opened > 2 * script().len(), "{states} states, {opened} ledgers");
     });
 }
 
@@ -199,11 +234,11 @@ fn a_disk_that_lies_about_syncs_is_noticed() {
 fn every_commit_point_fails_twice_refused_and_refused_after_it_was_stored() {
     runtime().block_on(async {
         // The first commit is that of the new ledger.
-        for failing in 1..=rich::script().len() {
+        for failing in 1..=script().len() {
             for failure in [Failure::Refused, Failure::StoredAndRefused, Failure::TornAndRefused] {
                 let (disk, mut given) = (Arc::new(CrashDisk::honest()), Given::default());
                 let ledger = open(Arc::clone(&disk), &given).expect("it opens");
-                let script = rich::script();
+                let script = script();
                 for request in &script[..failing - 1] {
                     append(&ledger, &disk, &mut given, request.clone()).await.expect("recorded");
                 }

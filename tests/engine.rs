@@ -518,6 +518,8 @@ struct Gated {
     has_gate: AtomicBool,
     arrived: Mutex<mpsc::Sender<()>>,
     let_through: Mutex<mpsc::Receiver<NextCommit>>,
+    /// The threads that committed, one after the other.
+    writers: Mutex<Vec<String>>,
 }
 
 impl Read for Gated {
@@ -532,6 +534,8 @@ impl Read for Gated {
 
 impl Store for Gated {
     fn commit(&self, expected_size: u64, batch: Batch) -> Result<(), CommitError> {
+        let writer = std::thread::current().name().unwrap_or_default().to_owned();
+        self.writers.lock().expect("whole").push(writer);
         if self.has_gate.load(Ordering::SeqCst) {
             self.arrived.lock().expect("whole").send(()).expect("the test waits");
             self.rows.next_commit(self.let_through.lock().expect("whole").recv().expect("the test decides"));
@@ -552,6 +556,7 @@ impl Store for Gated {
 struct PlannedAhead {
     ledger: Ledger,
     rows: Arc<MemoryStore>,
+    store: Arc<Gated>,
     /// What the first commit at the gate adds: the tag moves, under an event id.
     first: tokio::task::JoinHandle<Result<tagledger::engine::Appended, AppendError>>,
     /// What the second does, with the first below it: the same event, and the deletion of what the first bound the tag to.
@@ -573,6 +578,7 @@ async fn planned_ahead() -> PlannedAhead {
         has_gate: AtomicBool::new(false),
         arrived: Mutex::new(arrived),
         let_through: Mutex::new(decided),
+        writers: Mutex::default(),
     });
     // The sequencer reads the clock once for each batch, when it begins to plan it. The first one waits there until the second is in
     // the queue: a batch with nothing behind it is written by the sequencer itself, and nothing is planned meanwhile.
@@ -618,7 +624,39 @@ async fn planned_ahead() -> PlannedAhead {
     tokio::time::sleep(Duration::from_millis(50)).await;
     assert!(!first.is_finished() && !second.is_finished(), "nobody hears of what is not on disk");
     assert_eq!(ledger.read(|reader| reader.head().size), Ok(before), "nor sees it");
-    PlannedAhead { ledger, rows, first, second, arrived, let_through, before }
+    PlannedAhead { ledger, rows, store, first, second, arrived, let_through, before }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lone_batch_is_written_by_the_sequencer_and_one_with_more_behind_it_is_not() {
+    let PlannedAhead { ledger, rows, store, first, second, let_through, arrived: _arrived, .. } = planned_ahead().await;
+    let writers = || std::mem::take(&mut *store.writers.lock().expect("whole"));
+    // Who begins the ledger, the lone batch before, and that with another behind it.
+    assert_eq!(writers()[1..], ["sequencer", "committer"]);
+    for _ in 0..2 {
+        let_through.send(NextCommit::Succeeds).expect("it waits");
+    }
+    first.await.expect("no panic").expect("recorded");
+    second.await.expect("no panic").expect("recorded");
+    // While one is being written the next is not overtaken, lone or not.
+    assert_eq!(writers(), ["committer"]);
+    store.has_gate.store(false, Ordering::SeqCst);
+    // The thread may still be on its way back from the last one.
+    for number in 0.. {
+        ledger.append(vec![submission(&happened(&format!("t{number}"), &digest('a')))]).await.expect("recorded");
+        if writers() == ["sequencer"] {
+            break;
+        }
+        assert!(number < 1000, "lone again, and not written by the sequencer");
+    }
+    // A lone one that fails stops everything, too.
+    rows.next_commit(NextCommit::IsRefused);
+    let refused = ledger.append(vec![submission(&happened("v2", &digest('a')))]).await.err();
+    assert!(matches!(refused, Some(AppendError::Stopped(_))), "{refused:?}");
+    assert_eq!(writers(), ["sequencer"]);
+    let refused = ledger.append(vec![submission(&happened("v3", &digest('a')))]).await.err();
+    assert!(matches!(refused, Some(AppendError::Stopped(_))), "{refused:?}");
+    check(&rows);
 }
 
 #[tokio::test]
@@ -647,7 +685,7 @@ async fn a_request_becomes_only_so_many_entries_whatever_the_tags_that_it_is_abo
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_batch_that_was_planned_ahead_falls_with_the_one_below_it() {
     for how in [NextCommit::IsRefused, NextCommit::FailsAfterStoring] {
-        let PlannedAhead { ledger, rows, first, second, arrived, let_through, before } = planned_ahead().await;
+        let PlannedAhead { ledger, rows, first, second, arrived, let_through, before, .. } = planned_ahead().await;
         let_through.send(how).expect("it waits");
         for append in [first, second] {
             let answer = append.await.expect("no panic");
@@ -673,7 +711,7 @@ async fn a_batch_that_was_planned_ahead_falls_with_the_one_below_it() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_batch_that_was_planned_ahead_knows_what_the_one_below_it_changed() {
-    let PlannedAhead { ledger, rows, first, second, arrived, let_through, before } = planned_ahead().await;
+    let PlannedAhead { ledger, rows, first, second, arrived, let_through, before, .. } = planned_ahead().await;
     let_through.send(NextCommit::Succeeds).expect("it waits");
     let first = first.await.expect("no panic").expect("recorded");
     assert_eq!(first.receipts[0].index, before);

@@ -46,7 +46,7 @@ enum Fault {
     FileSize(u64),
 }
 
-/// What of the database's is hit.
+/// What is hit, of the database's files mostly.
 #[derive(Clone, Copy, PartialEq)]
 enum On {
     /// Its log files.
@@ -57,6 +57,8 @@ enum On {
     Manifest,
     /// The leaves of the subject map on disk. The file has no name; nothing else is written to at an offset.
     Scratch,
+    /// A file beside it in the data directory.
+    Side(&'static str),
 }
 
 /// What the manifest is called while writing it fails. strace looks at names when a call is made; the server has the file open.
@@ -66,6 +68,24 @@ impl Server {
     fn start(data_dir: &Path, fault: &Fault) -> Self {
         let log = data_dir.with_extension("log");
         let stderr = std::fs::OpenOptions::new().create(true).append(true).open(&log).expect("a log");
+        let mut command = Self::command(data_dir, fault);
+        let mut child = command.stdout(Stdio::piped()).stderr(stderr).spawn().expect("bash and strace are installed");
+        let mut line = String::new();
+        BufReader::new(child.stdout.as_mut().expect("piped")).read_line(&mut line).expect("it greets");
+        let address = line.trim().rsplit(' ').next().expect("an address").to_owned();
+        assert!(address.starts_with("http://"), "greeted with {line:?}; {}", read(&log));
+        Self { child, address, log }
+    }
+
+    /// What it says when it does not start.
+    fn refusal(data_dir: &Path, fault: &Fault) -> String {
+        let printed = Self::command(data_dir, fault).output().expect("strace is installed");
+        let said = String::from_utf8_lossy(&printed.stderr).into_owned();
+        assert!(!printed.status.success() && printed.stdout.is_empty(), "it started: {said}");
+        said
+    }
+
+    fn command(data_dir: &Path, fault: &Fault) -> Command {
         let program = env!("CARGO_BIN_EXE_tagledgerd");
         let mut command = match fault {
             Fault::Nothing => Command::new(program),
@@ -80,6 +100,7 @@ impl Server {
                     On::Tables => numbered(data_dir, "sst"),
                     On::Manifest => vec![data_dir.join("db").join(ARMED)],
                     On::Scratch => Vec::new(),
+                    On::Side(name) => vec![data_dir.join(name)],
                 };
                 for file in files {
                     strace.arg("-P").arg(file);
@@ -95,12 +116,7 @@ impl Server {
             }
         };
         command.args(["serve", "--listen", "127.0.0.1:0", "--data-dir"]).arg(data_dir);
-        let mut child = command.stdout(Stdio::piped()).stderr(stderr).spawn().expect("bash and strace are installed");
-        let mut line = String::new();
-        BufReader::new(child.stdout.as_mut().expect("piped")).read_line(&mut line).expect("it greets");
-        let address = line.trim().rsplit(' ').next().expect("an address").to_owned();
-        assert!(address.starts_with("http://"), "greeted with {line:?}; {}", read(&log));
-        Self { child, address, log }
+        command
     }
 
     async fn channel(&self) -> Channel {
@@ -303,6 +319,186 @@ fn a_list_of_files_that_cant_be_written_stops_acknowledgement() {
 fn leaves_of_the_map_that_cant_be_written_stop_acknowledgement() {
     strikes(&Fault::Inject("pwrite64:error=EIO:when=20+", On::Scratch), "Input/output error");
     strikes(&Fault::Inject("pwrite64:error=ENOSPC:when=20+", On::Scratch), "No space left on device");
+}
+
+#[test]
+fn a_mark_that_cant_be_written_stops_acknowledgement() {
+    // The first is written before anybody is served.
+    strikes(&Fault::Inject("write:error=ENOSPC:when=3+", On::Side("high-water.new")), "No space left on device");
+    strikes(&Fault::Inject("fsync:error=EIO:when=3", On::Side("high-water.new")), "Input/output error");
+    strikes(&Fault::Inject("rename:error=EIO:when=3+", On::Side("high-water.new")), "Input/output error");
+}
+
+/// A ledger with some entries, which are returned: recorded one after the other, beside what else is given to do.
+fn recorded(server: &Server, data_dir: &Path, tags: std::ops::Range<usize>) -> BTreeMap<u64, Vec<u8>> {
+    let (runtime, token) = (tokio::runtime::Runtime::new().expect("a runtime"), token(data_dir));
+    runtime.block_on(async {
+        let (channel, mut acknowledged) = (server.channel().await, BTreeMap::new());
+        for number in tags {
+            let answer = append(&channel, &token, number).await.expect("recorded");
+            let entries = answer.evidence.expect("evidence").entries.into_iter();
+            acknowledged.extend(entries.map(|entry| (entry.index, entry.entry)));
+        }
+        acknowledged
+    })
+}
+
+/// Without the fault it goes on with everything that was acknowledged.
+fn goes_on(data_dir: &Path, acknowledged: &BTreeMap<u64, Vec<u8>>) {
+    let server = Server::start(data_dir, &Fault::Nothing);
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    runtime.block_on(async {
+        let mut log = LogServiceClient::new(server.channel().await);
+        for (index, bytes) in acknowledged {
+            let by = Some(proto::get_entry_request::By::Index(*index));
+            let evidence = log.get_entry(GetEntryRequest { by }).await.expect("there").into_inner().evidence;
+            let entries = evidence.expect("evidence").entries;
+            assert!(entries.iter().any(|entry| entry.entry == *bytes), "entry {index}");
+        }
+    });
+    recorded(&server, data_dir, 900..903);
+    assert!(server.http("/readyz").starts_with("HTTP/1.1 200"), "{}", server.http("/readyz"));
+    server.stop();
+    let fsck = Command::new(env!("CARGO_BIN_EXE_tagledgerd")).args(["fsck", "--data-dir"]).arg(data_dir).output();
+    assert!(fsck.expect("it runs").status.success());
+}
+
+#[test]
+fn a_start_that_cant_write_what_it_has_to_note_serves_nobody() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let data_dir = folder.path().join("ledger");
+    // That the log has begun.
+    let fault = |inject, name| Fault::Inject(inject, On::Side(name));
+    let told = Server::refusal(&data_dir, &fault("fsync:error=EIO:when=1+", "begun.new"));
+    assert!(told.contains("begun.new") && told.contains("Input/output error"), "{told}");
+    let told = Server::refusal(&data_dir, &fault("openat:error=ENOSPC:when=1+", "begun.new"));
+    assert!(told.contains("begun.new") && told.contains("No space left on device"), "{told}");
+    // How far it came.
+    let told = Server::refusal(&data_dir, &fault("write:error=ENOSPC:when=1+", "high-water.new"));
+    assert!(told.contains("the high-water mark") && told.contains("No space left on device"), "{told}");
+    let server = Server::start(&data_dir, &Fault::Nothing);
+    let acknowledged = recorded(&server, &data_dir, 0..5);
+    server.stop();
+    assert!(data_dir.join("high-water.closed").exists());
+    // That it goes on from where it was stopped in order.
+    let told = Server::refusal(&data_dir, &fault("unlink:error=EIO:when=1+", "high-water.closed"));
+    assert!(told.contains("the high-water mark") && told.contains("Input/output error"), "{told}");
+    goes_on(&data_dir, &acknowledged);
+}
+
+#[test]
+fn an_end_in_order_that_cant_be_noted_is_told_and_nothing_is_lost() {
+    for inject in ["write:error=ENOSPC:when=1+", "fsync:error=EIO:when=1+"] {
+        let folder = tempfile::tempdir().expect("a folder");
+        let data_dir = folder.path().join("ledger");
+        Server::start(&data_dir, &Fault::Nothing).stop();
+        let server = Server::start(&data_dir, &Fault::Inject(inject, On::Side("high-water.closed.new")));
+        let (acknowledged, log) = (recorded(&server, &data_dir, 0..5), server.log.clone());
+        server.stop();
+        assert!(read(&log).contains("it can't be noted that the ledger was stopped in order"), "{}", read(&log));
+        assert!(!data_dir.join("high-water.closed").exists(), "nobody believes that it was");
+        goes_on(&data_dir, &acknowledged);
+    }
+}
+
+/// Makes a key, and announces it.
+fn change_key(server: &Server, data_dir: &Path) {
+    use base64::Engine as _;
+    use prost::Message as _;
+    let prepared = Command::new(env!("CARGO_BIN_EXE_tagledgerd"))
+        .args(["key", "prepare", "--data-dir"])
+        .arg(data_dir)
+        .output()
+        .expect("it runs");
+    let printed = String::from_utf8(prepared.stdout).expect("text");
+    let change = printed.trim().rsplit(' ').next().expect("a change");
+    let change = base64::engine::general_purpose::STANDARD.decode(change).expect("base64");
+    let change = proto::KeyChange::decode(change.as_slice()).expect("a change");
+    let statement =
+        proto::Statement { kind: Some(proto::statement::Kind::KeyChange(change)), ..proto::Statement::default() };
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    runtime.block_on(async {
+        record(&server.channel().await, &token(data_dir), &statement).await.expect("recorded");
+    });
+}
+
+fn lines(data_dir: &Path, name: &str) -> usize {
+    std::fs::read_to_string(data_dir.join(name)).unwrap_or_default().lines().count()
+}
+
+/// Waits for what the server does by itself.
+fn soon(what: &str, mut is_so: impl FnMut() -> bool) {
+    let patience = std::time::Instant::now() + std::time::Duration::from_secs(30);
+    while !is_so() {
+        assert!(std::time::Instant::now() < patience, "{what}");
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+}
+
+/// The log says which key is in force, so nothing is refused over its files; but health and logs say what is wrong with them.
+#[test]
+fn files_of_keys_that_cant_be_written_are_told_and_put_in_place_after_the_restart() {
+    // A second change ends the time of the first key, whose private one is to go then.
+    for (inject, name, words, changes) in [
+        ("write:error=ENOSPC:when=1+", "earlier.vkeys.new", "No space left on device", 1),
+        ("fsync:error=EIO:when=1+", "ledger.vkey.new", "Input/output error", 1),
+        ("rename:error=EIO:when=1+", "ledger.key.new", "Input/output error", 2),
+    ] {
+        let folder = tempfile::tempdir().expect("a folder");
+        let data_dir = folder.path().join("ledger");
+        Server::start(&data_dir, &Fault::Nothing).stop();
+        let server = Server::start(&data_dir, &Fault::Inject(inject, On::Side(name)));
+        for change in 1..=changes {
+            change_key(&server, &data_dir);
+            soon("the files follow", || change == changes || lines(&data_dir, "earlier.vkeys") == change);
+        }
+        soon("health says so", || server.http("/readyz").starts_with("HTTP/1.1 503"));
+        let ready = server.http("/readyz");
+        assert!(ready.contains("the files of the ledger's keys") && ready.contains(words), "{name}: {ready}");
+        let log = read(&server.log);
+        assert!(log.contains("health is red until the files of the keys are in place"), "{log}");
+        assert!(log.contains(words), "{log}");
+        let acknowledged = recorded(&server, &data_dir, 0..5);
+        server.stop();
+        let server = Server::start(&data_dir, &Fault::Nothing);
+        soon("the files follow", || {
+            lines(&data_dir, "earlier.vkeys") == changes && lines(&data_dir, "ledger.key") == 2
+        });
+        server.stop();
+        goes_on(&data_dir, &acknowledged);
+    }
+}
+
+#[test]
+fn a_key_that_cant_be_written_is_not_prepared() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let data_dir = folder.path().join("ledger");
+    let server = Server::start(&data_dir, &Fault::Nothing);
+    let before = read(&data_dir.join("ledger.key"));
+    for (inject, words) in [
+        ("write:error=ENOSPC:when=1+", "No space left on device"),
+        ("fsync:error=EIO:when=1+", "Input/output error"),
+        ("rename:error=EIO:when=1+", "Input/output error"),
+    ] {
+        let printed = Command::new("strace")
+            .args(["-D", "-f", "-qq", "-o", "/dev/null", "-e"])
+            .arg(format!("trace={}", inject.split(':').next().expect("a call")))
+            .args(["-e", &format!("inject={inject}"), "-P"])
+            .arg(data_dir.join("ledger.key.new"))
+            .arg(env!("CARGO_BIN_EXE_tagledgerd"))
+            .args(["key", "prepare", "--data-dir"])
+            .arg(&data_dir)
+            .output()
+            .expect("strace is installed");
+        let told = String::from_utf8_lossy(&printed.stderr);
+        assert_eq!(printed.status.code(), Some(1), "{told}");
+        assert!(printed.stdout.is_empty() && told.contains("ledger.key") && told.contains(words), "{told}");
+        assert_eq!(read(&data_dir.join("ledger.key")), before);
+    }
+    change_key(&server, &data_dir);
+    let acknowledged = recorded(&server, &data_dir, 0..3);
+    server.stop();
+    goes_on(&data_dir, &acknowledged);
 }
 
 #[test]

@@ -3,6 +3,13 @@
 
 #![cfg(feature = "server")]
 
+#[path = "keys/copies.rs"]
+mod copies;
+#[path = "keys/files.rs"]
+mod files;
+#[path = "cli/proxy.rs"]
+mod proxy;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{BufRead as _, BufReader};

@@ -320,6 +320,47 @@ fn hung_up(mut stream: TcpStream) -> Duration {
 }
 
 #[test]
+fn a_probe_that_is_dribbled_is_answered_after_two_seconds_and_others_meanwhile() {
+    use tower::{Service as _, ServiceExt as _};
+    let server = Server::start("[limits]\nbody_seconds = 60\n");
+    let probe = async |body: tonic::body::Body| {
+        let begin = Instant::now();
+        let mut channel = server.channel().await;
+        let request = axum::http::Request::post(format!("http://{}/grpc.health.v1.Health/Check", server.address))
+            .header("content-type", "application/grpc")
+            .header("te", "trailers")
+            .body(body);
+        let ready = channel.ready().await.expect("it listens");
+        let response = ready.call(request.expect("a request")).await.expect("answered");
+        let status = response.headers().get("grpc-status").map(|code| code.to_str().expect("a number").to_owned());
+        (status, begin.elapsed())
+    };
+    // A message of 64 bytes is announced, and one of them comes every 200 ms.
+    let byte = |number: usize| {
+        let frame = if number == 0 { vec![0, 0, 0, 0, 64] } else { vec![0] };
+        Ok::<_, Status>(hyper::body::Frame::data(hyper::body::Bytes::from(frame)))
+    };
+    let dribbled = tokio_stream::iter(0..64).then(move |number| async move {
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        byte(number)
+    });
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    runtime.block_on(async {
+        let slow = probe(tonic::body::Body::new(http_body_util::StreamBody::new(dribbled)));
+        let quick = async {
+            tokio::time::sleep(Duration::from_millis(500)).await;
+            let whole = http_body_util::Full::new(hyper::body::Bytes::from_static(&[0; 5]));
+            probe(tonic::body::Body::new(whole)).await
+        };
+        let ((late, after), (in_time, quickly)) = tokio::join!(slow, quick);
+        let too_slow = i32::from(Code::DeadlineExceeded).to_string();
+        assert_eq!(late.as_ref(), Some(&too_slow));
+        assert!((Duration::from_millis(1900)..Duration::from_secs(6)).contains(&after), "after {after:?}");
+        assert!(in_time.is_none_or(|code| code == "0") && quickly < Duration::from_secs(1), "after {quickly:?}");
+    });
+}
+
+#[test]
 fn whoever_dribbles_or_falls_silent_is_dropped() {
     let server = Server::start(
         "[limits]\nhead_seconds = 1\nbody_seconds = 1\nsilent_seconds = 1\nunread_seconds = 2\nconnections_per_address = 200\n",

@@ -200,6 +200,21 @@ impl Log {
     }
 }
 
+#[test]
+fn what_a_full_batch_has_no_place_for_is_refused_and_recorded_when_it_comes_again() {
+    let mut log = Log::new();
+    let push = |request: usize, tag: usize| submission(&(happened(&format!("r{request}-{tag}"), &digest('a')), true));
+    let requests: Vec<Vec<_>> = (0..6).map(|request| (0..1000).map(|tag| push(request, tag)).collect()).collect();
+    let planned = log.plan(&requests);
+    // The fifth begins below 4,096 entries, and is not split.
+    assert!(planned.decisions[..5].iter().all(Result::is_ok));
+    assert!(matches!(planned.decisions[5], Err(Rejected::BatchIsFull)), "{:?}", planned.decisions[5].as_ref().err());
+    assert_eq!(planned.entries.len(), 5001, "nothing of what is refused, and the commitment");
+    log.commit(planned);
+    let again = log.plan(&requests[5..]);
+    assert!(again.decisions[0].is_ok() && again.entries.len() == 1001);
+}
+
 /// What the model remembers: the first entry and the bytes of each (principal, event id).
 #[derive(Default, Clone)]
 struct Known(HashMap<(String, String), (u64, Vec<u8>)>);

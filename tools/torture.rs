@@ -6,8 +6,12 @@
 //! - every acknowledged entry is at its index, byte for byte, and no index was acknowledged twice;
 //! - every checkpoint that anybody saw is consistent with the newest;
 //! - what was sent and not answered is sent again, and is in the log once, whichever of the two recorded it;
+//! - whoever knows no more than the first key is shown all later ones: those whose announcement was acknowledged, and perhaps one
+//!   that was under way;
 //! - now and then, and at the end, `tagledgerd fsck` finds the database whole, as the kill left it; and the real CLI audits the log,
 //!   which replays every entry and recomputes every map root, and verifies the evidence files that were saved so far.
+//!
+//! Now and then another key is made and announced while they write, so the kill comes before, in or after the change.
 //!
 //! With `--soak` nobody is killed: `soak` tells.
 
@@ -20,11 +24,14 @@ use std::process::{Child, Command, ExitCode, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
 use clap::Parser;
 use prost::Message as _;
 use tagledger::ledger::checkpoint::Checkpoint;
 use tagledger::ledger::entry::{Body, SignedEntry};
 use tagledger::ledger::evidence::{hashes, verify};
+use tagledger::ledger::keys::{Chain, Keys as _};
 use tagledger::ledger::merkle::proof::verify_consistency;
 use tagledger::ledger::note::Vkey;
 use tagledger::proto::append_service_client::AppendServiceClient;
@@ -90,6 +97,8 @@ struct Told {
     checkpoints: BTreeMap<u64, String>,
     /// Sent, and not answered: statements by event id.
     open: HashMap<String, Vec<u8>>,
+    /// Answered, and not looked at yet: the key may have changed since the writer came.
+    unverified: Vec<proto::Evidence>,
     /// Broken promises that a writer met.
     broken: Vec<String>,
     answers: u64,
@@ -100,10 +109,21 @@ impl Told {
         self.open.extend(statements.iter().cloned());
     }
 
-    fn answered(&mut self, ids: &[String], evidence: &proto::Evidence, vkey: &Vkey) {
+    fn answered(&mut self, ids: &[String], evidence: proto::Evidence) {
         self.answers += 1;
         ids.iter().for_each(|id| drop(self.open.remove(id)));
-        if let Err(error) = verify(evidence, vkey) {
+        self.unverified.push(evidence);
+    }
+
+    /// Looks at what was answered, under the keys that the ledger had by then.
+    fn look(&mut self, keys: &Chain) {
+        for evidence in std::mem::take(&mut self.unverified) {
+            self.look_at(&evidence, keys);
+        }
+    }
+
+    fn look_at(&mut self, evidence: &proto::Evidence, keys: &Chain) {
+        if let Err(error) = verify(evidence, keys) {
             self.broken.push(format!("a reply does not verify: {error}"));
         }
         for entry in &evidence.entries {
@@ -113,10 +133,10 @@ impl Told {
                 self.broken.push(format!("index {} was acknowledged twice, for different entries", entry.index));
             }
         }
-        match Checkpoint::open(&evidence.checkpoint, vkey) {
+        match Checkpoint::open(&evidence.checkpoint, keys) {
             Ok(checkpoint) => {
                 let earlier = self.checkpoints.insert(checkpoint.size, evidence.checkpoint.clone());
-                let earlier = earlier.and_then(|note| Checkpoint::open(&note, vkey).ok());
+                let earlier = earlier.and_then(|note| Checkpoint::open(&note, keys).ok());
                 if earlier.is_some_and(|earlier| earlier.root != checkpoint.root) {
                     self.broken.push(format!("two checkpoints over {} entries have different roots", checkpoint.size));
                 }
@@ -140,6 +160,16 @@ struct Torture {
     compared: u64,
     evidence: Vec<PathBuf>,
     starts_us: Vec<u128>,
+    /// From the first key on, which is all that is believed.
+    keys: Option<Chain>,
+    /// Keys whose announcement was acknowledged.
+    announced: Vec<Vkey>,
+}
+
+/// Another key, on its way.
+struct Announcing {
+    vkey: Vkey,
+    cli: Child,
 }
 
 fn main() -> ExitCode {
@@ -167,6 +197,8 @@ fn main() -> ExitCode {
         compared: 0,
         evidence: Vec::new(),
         starts_us: Vec::new(),
+        keys: None,
+        announced: Vec::new(),
     };
     match runtime.block_on(torture.run()) {
         Ok(()) => ExitCode::SUCCESS,
@@ -202,15 +234,21 @@ impl Torture {
             let mut server = self.start().await?;
             self.check(kill % self.arguments.audit_every == 0).await?;
             let writers = self.writers(kill).await?;
-            // Most of the time in the middle of the first batches, sometimes long after.
-            let moment_us = if self.random.below(4) == 0 { 400_000 } else { 60_000 };
+            let announcing = if self.random.below(5) == 0 { Some(self.announce()?) } else { None };
+            // Most of the time in the middle of the first batches, sometimes long after: the CLI takes a while until it announces.
+            let moment_us = if announcing.is_some() || self.random.below(4) == 0 { 600_000 } else { 60_000 };
             tokio::time::sleep(Duration::from_micros(self.random.below(moment_us))).await;
             server.kill()?;
             for writer in writers {
                 writer.await?;
             }
             server.wait()?;
-            self.report(kill + 1, started)?;
+            if let Some(mut announcing) = announcing
+                && announcing.cli.wait()?.success()
+            {
+                self.announced.push(announcing.vkey);
+            }
+            self.report(kill + 1, started);
             if (kill + 1).is_multiple_of(self.arguments.audit_every) {
                 self.fsck()?;
             }
@@ -224,28 +262,60 @@ impl Torture {
         self.starts_us.sort_unstable();
         println!(
             "torture: {} kills survived in {} s: {} entries acknowledged in {} answers, {} checkpoints seen, {} evidence \
-             files verified, nothing lost, nothing contradicted; a start took {} ms in the middle, {} ms at most",
+             files verified, {} changes of the key, {} of them acknowledged, nothing lost, nothing contradicted; a start \
+             took {} ms in the middle, {} ms at most",
             self.arguments.kills,
             started.elapsed().as_secs(),
             told.entries.len(),
             told.answers,
             told.checkpoints.len(),
             self.evidence.len(),
+            self.keys.as_ref().map_or(0, |keys| keys.later().len()),
+            self.announced.len(),
             self.starts_us[self.starts_us.len() / 2] / 1000,
             self.starts_us[self.starts_us.len() - 1] / 1000,
         );
         Ok(())
     }
 
-    fn report(&self, kills: u64, started: Instant) -> Result<(), Failure> {
+    fn report(&self, kills: u64, started: Instant) {
         let told = self.told.lock().expect("nobody panicked");
-        if let Some(broken) = told.broken.first() {
-            return Err(broken.clone().into());
-        }
         if kills.is_multiple_of(self.arguments.audit_every) {
             println!("torture: {kills} kills, {} entries, {} s", told.entries.len(), started.elapsed().as_secs());
         }
-        Ok(())
+    }
+
+    /// Makes another key, and announces it beside everything else. The next start lets the one before go at once, or lets it sign on.
+    fn announce(&mut self) -> Result<Announcing, Failure> {
+        let program = self.arguments.programs.join("tagledgerd");
+        let printed = Command::new(program).args(["key", "prepare", "--data-dir"]).arg(self.data_dir()).output()?;
+        let change = String::from_utf8(printed.stdout)?;
+        let Some(change) = change.trim().strip_prefix("tagledger key announce ") else {
+            return Err(format!("tagledgerd key prepare: {}", String::from_utf8_lossy(&printed.stderr)).into());
+        };
+        let vkey = proto::KeyChange::decode(&*BASE64.decode(change)?)?.vkey.parse()?;
+        std::fs::write(self.config(), format!("[keys]\noverlap_days = {}\n", 30 * self.random.below(2)))?;
+        let mut cli = self.tagledger(&["--token-file", &self.data_dir().join("token").display().to_string()]);
+        let cli = cli.args(["key", "announce", change]).stdout(Stdio::null()).stderr(Stdio::null()).spawn()?;
+        Ok(Announcing { vkey, cli })
+    }
+
+    /// The keys that the server shows to whoever knows no more than the first.
+    async fn keys(&mut self, log: &mut LogServiceClient<Channel>) -> Result<Chain, Failure> {
+        let known = match self.keys.take() {
+            Some(known) => known,
+            None => Chain::of(self.vkey()?),
+        };
+        let evidence = log.get_keys(proto::GetKeysRequest {}).await?.into_inner().evidence.ok_or("no evidence")?;
+        let keys = Chain::follow(&evidence, known.first())?;
+        if !keys.continues(&known) {
+            return Err("the keys that were shown before are not those that are shown now".into());
+        }
+        if let Some(lost) = self.announced.iter().find(|announced| !keys.all().any(|vkey| vkey == *announced)) {
+            return Err(format!("{lost} was announced and acknowledged, and the ledger does not know it").into());
+        }
+        self.keys = Some(keys.clone());
+        Ok(keys)
     }
 
     /// As it was left by the kill: every row is what follows from the entries.
@@ -310,12 +380,11 @@ impl Torture {
 
     /// Starts clients that write until the server is gone.
     async fn writers(&mut self, kill: u64) -> Result<Vec<tokio::task::JoinHandle<()>>, Failure> {
-        let (vkey, token) = (self.vkey()?, self.token()?);
+        let token = self.token()?;
         let mut writers = Vec::new();
         for number in 0..self.arguments.writers {
             let writer = Writer {
                 client: AppendServiceClient::new(self.channel().await?),
-                vkey: vkey.clone(),
                 token: token.clone(),
                 told: Arc::clone(&self.told),
                 random: Random(self.random.next()),
@@ -329,16 +398,20 @@ impl Torture {
 
     /// Holds the server against everything it said before.
     async fn check(&mut self, thoroughly: bool) -> Result<(), Failure> {
-        let (vkey, channel) = (self.vkey()?, self.channel().await?);
+        let channel = self.channel().await?;
         let mut log = LogServiceClient::new(channel.clone()).max_decoding_message_size(64 << 20);
+        // Nobody announces another one while this is going on.
+        let keys = self.keys(&mut log).await?;
+        self.look(&keys)?;
         let note = log.get_checkpoint(proto::GetCheckpointRequest {}).await?.into_inner().checkpoint;
-        let newest = Checkpoint::open(&note, &vkey)?;
+        let newest = Checkpoint::open(&note, &keys)?;
         self.entries(&mut log, newest.size).await?;
-        self.checkpoints(&mut log, &newest, thoroughly).await?;
-        self.send_again(channel, &vkey).await?;
+        self.checkpoints(&mut log, &newest, &keys, thoroughly).await?;
+        self.send_again(channel).await?;
+        self.look(&keys)?;
         // Who writes on from here is told about by the next check.
         let size = log.get_checkpoint(proto::GetCheckpointRequest {}).await?.into_inner().checkpoint;
-        self.entries(&mut log, Checkpoint::open(&size, &vkey)?.size).await?;
+        self.entries(&mut log, Checkpoint::open(&size, &keys)?.size).await?;
         self.save().await?;
         if thoroughly {
             self.cli(&["audit", "--from", "last"]).or_else(|_| self.cli(&["audit"]))?;
@@ -347,6 +420,13 @@ impl Torture {
             }
         }
         Ok(())
+    }
+
+    /// Everything that was answered verifies, and contradicts nothing that was answered before.
+    fn look(&self, keys: &Chain) -> Result<(), Failure> {
+        let mut told = self.told.lock().expect("nobody panicked");
+        told.look(keys);
+        told.broken.first().map_or(Ok(()), |broken| Err(broken.clone().into()))
     }
 
     /// Every acknowledged entry is in the log, and no event id is there twice.
@@ -397,13 +477,13 @@ impl Torture {
         &mut self,
         log: &mut LogServiceClient<Channel>,
         newest: &Checkpoint,
+        keys: &Chain,
         all: bool,
     ) -> Result<(), Failure> {
-        let vkey = self.vkey()?;
         let seen: Vec<String> = self.told.lock().expect("nobody panicked").checkpoints.values().cloned().collect();
         let step = if all { 1 } else { 1 + seen.len() / 40 };
         for note in seen.iter().rev().step_by(step) {
-            let old = Checkpoint::open(note, &vkey)?;
+            let old = Checkpoint::open(note, keys)?;
             if old.size > newest.size {
                 return Err(
                     format!("a checkpoint over {} entries was seen, now there are {}", old.size, newest.size).into()
@@ -421,7 +501,7 @@ impl Torture {
     }
 
     /// What was not answered is asked again: it is recorded now, or was then.
-    async fn send_again(&mut self, channel: Channel, vkey: &Vkey) -> Result<(), Failure> {
+    async fn send_again(&mut self, channel: Channel) -> Result<(), Failure> {
         let mut client = AppendServiceClient::new(channel).max_decoding_message_size(64 << 20);
         let open: Vec<(String, Vec<u8>)> =
             self.told.lock().expect("nobody panicked").open.clone().into_iter().collect();
@@ -440,7 +520,7 @@ impl Torture {
                 .into());
             }
             let evidence = answer.evidence.ok_or("an answer without evidence")?;
-            self.told.lock().expect("nobody panicked").answered(&[id], &evidence, vkey);
+            self.told.lock().expect("nobody panicked").answered(&[id], evidence);
         }
         Ok(())
     }
@@ -454,10 +534,15 @@ impl Torture {
         Ok(())
     }
 
-    fn cli(&self, arguments: &[&str]) -> Result<(), Failure> {
+    fn tagledger(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(self.arguments.programs.join("tagledger"));
         command.env("TAGLEDGER_TRUST", self.folder.join("trust")).arg("--server");
-        let printed = command.arg(format!("http://127.0.0.1:{}", self.port)).args(arguments).output()?;
+        command.arg(format!("http://127.0.0.1:{}", self.port)).args(arguments);
+        command
+    }
+
+    fn cli(&self, arguments: &[&str]) -> Result<(), Failure> {
+        let printed = self.tagledger(arguments).output()?;
         // 4: it is proven that the tag never was.
         match printed.status.code() {
             Some(0 | 4) => Ok(()),
@@ -475,7 +560,6 @@ impl Torture {
 /// One client.
 struct Writer {
     client: AppendServiceClient<Channel>,
-    vkey: Vkey,
     token: String,
     told: Arc<Mutex<Told>>,
     random: Random,
@@ -542,7 +626,7 @@ impl Writer {
     fn answered(&self, sent: &[(String, Vec<u8>)], evidence: Option<proto::Evidence>) -> bool {
         let Some(evidence) = evidence else { return false };
         let ids: Vec<String> = sent.iter().map(|(id, _)| id.clone()).collect();
-        self.told.lock().expect("nobody panicked").answered(&ids, &evidence, &self.vkey);
+        self.told.lock().expect("nobody panicked").answered(&ids, evidence);
         true
     }
 

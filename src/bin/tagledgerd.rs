@@ -13,7 +13,7 @@ use tagledger::server::copies::restore::{Anew, Restore};
 use tagledger::server::data_dir::DataDir;
 use tagledger::server::fsck::Fsck;
 use tagledger::server::gateway::{self, Settings};
-use tagledger::server::keys;
+use tagledger::server::keys::{self, Prepared};
 use tagledger::server::over_grpc::LedgerSettings;
 use tagledger::server::panics;
 use tagledger::server::scan::{self, Span};
@@ -383,7 +383,10 @@ fn run(command: Command) -> Result<ExitCode, ServeError> {
             Ok(ExitCode::SUCCESS)
         }
         Command::Key(KeyCommand::Prepare { data_dir }) => {
-            let (vkey, change) = keys::prepare(&data_dir)?;
+            let Prepared { vkey, change, before } = keys::prepare(&data_dir)?;
+            if let Some(before) = before {
+                eprintln!("{before} still signs checkpoints, and does not once this is announced");
+            }
             eprintln!("prepared {vkey}; back up {}/ledger.key, and then announce it, as an admin:", data_dir.display());
             println!("tagledger key announce {change}");
             Ok(ExitCode::SUCCESS)

@@ -43,6 +43,13 @@ pub enum Oddity {
     },
 }
 
+impl Oddity {
+    /// Whether it is beyond the bounds.
+    pub fn is_alarm(self) -> bool {
+        matches!(self, Self::StoodOrSteppedBack { alarm: true, .. } | Self::TooFarAhead { .. })
+    }
+}
+
 /// The time of the next entry after one at `last_us` (0: there is none yet), and what is odd about the clock.
 pub fn next_time(last_us: u64, reading_us: u64, bounds: Bounds) -> (u64, Option<Oddity>) {
     if reading_us > last_us {

@@ -243,9 +243,7 @@ impl Committer {
         if stands {
             tracing::error!(stood_us, "clock alarm: the clock stands still; check the time source");
         }
-        let is_off =
-            matches!(oddity, Some(Oddity::StoodOrSteppedBack { alarm: true, .. } | Oddity::TooFarAhead { .. }));
-        let alarm = is_off || stands;
+        let alarm = stands || oddity.is_some_and(Oddity::is_alarm);
         self.clock_alarm.store(alarm, Ordering::Relaxed);
     }
 }

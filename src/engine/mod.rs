@@ -100,13 +100,24 @@ struct Shared {
     stopped: watch::Receiver<Option<String>>,
     /// Why appends are refused for the time being.
     shortage: watch::Sender<Option<String>>,
-    /// What was found wrong with the service itself.
-    defect: watch::Sender<Option<String>>,
+    /// What was found wrong with the service itself, by who found it.
+    defects: watch::Sender<BTreeMap<Defect, String>>,
+    /// When the clock is an alarm.
+    clock_bounds: clock::Bounds,
     /// Set by the sequencer after each commit.
     clock_alarm: Arc<AtomicBool>,
     outcomes: Arc<Tally>,
     /// Since the last commitment of an idle ledger something was recorded, or evidence asked for.
     has_news: Arc<AtomicBool>,
+}
+
+/// What can be wrong with the service itself while it goes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Defect {
+    /// A bug was hit.
+    Bug,
+    /// The files of its keys are not what the log says, and can't be made so.
+    KeyFiles,
 }
 
 /// Counts by outcome.
@@ -213,7 +224,8 @@ impl Ledger {
             upper: UpperTiles::default(),
             stopped,
             shortage: watch::Sender::new(None),
-            defect: watch::Sender::new(None),
+            defects: watch::Sender::default(),
+            clock_bounds: options.clock_bounds,
             clock_alarm: Arc::clone(&clock_alarm),
             outcomes: Arc::clone(&outcomes),
             has_news: Arc::clone(&has_news),
@@ -278,6 +290,14 @@ impl Ledger {
         (self.shared.clock)()
     }
 
+    /// The same; none while the clock is not to be believed: by the last commit, or by what it shows now.
+    pub fn believed_now_us(&self) -> Option<u64> {
+        let (last_us, now_us) = (self.shared.newest.borrow().head.recorded_at_us, self.now_us());
+        let oddity = clock::next_time(last_us, now_us, self.shared.clock_bounds).1;
+        let is_off = self.clock_alarm() || oddity.is_some_and(clock::Oddity::is_alarm);
+        (!is_off).then_some(now_us)
+    }
+
     /// The newest commit, and notice of every one after it.
     pub fn newest(&self) -> watch::Receiver<Arc<Committed>> {
         self.shared.newest.clone()
@@ -291,7 +311,7 @@ impl Ledger {
     /// Why appends are refused, if they are, or what else is wrong.
     pub fn health(&self) -> Result<(), String> {
         let reason = self.shared.stopped.borrow().clone().or_else(|| self.shared.shortage.borrow().clone());
-        reason.or_else(|| self.shared.defect.borrow().clone()).map_or(Ok(()), Err)
+        reason.or_else(|| self.shared.defects.borrow().values().next().cloned()).map_or(Ok(()), Err)
     }
 
     /// Whether appends are accepted.
@@ -299,14 +319,20 @@ impl Ledger {
         self.shared.stopped.borrow().is_none() && self.shared.shortage.borrow().is_none()
     }
 
-    /// Something is wrong with the service, though it goes on: for health.
-    pub fn set_defect(&self, reason: String) {
-        self.shared.defect.send_replace(Some(reason));
+    /// Something is wrong with the service, though it goes on, or is well again: for health. Returns whether that is news.
+    pub fn set_defect(&self, defect: Defect, reason: Option<String>) -> bool {
+        self.shared.defects.send_if_modified(|defects| {
+            let before = match &reason {
+                Some(reason) => defects.insert(defect, reason.clone()),
+                None => defects.remove(&defect),
+            };
+            before != reason
+        })
     }
 
     /// Notice of that.
-    pub fn defect(&self) -> watch::Receiver<Option<String>> {
-        self.shared.defect.subscribe()
+    pub fn defects(&self) -> watch::Receiver<BTreeMap<Defect, String>> {
+        self.shared.defects.subscribe()
     }
 
     /// Refuses appends for a reason, or accepts them again. What is queued is still recorded.

@@ -11,7 +11,7 @@ use std::time::Instant;
 
 use tokio::sync::mpsc;
 
-use super::clock::{Bounds, ReadClock, Standstill};
+use super::clock::{Bounds, Oddity, ReadClock, Standstill, next_time};
 use super::committer::{Answers, BUG, Desk, Order};
 use super::known::Known;
 use super::plan::{Base, Plan, Submission, plan, plan_idle};
@@ -74,7 +74,10 @@ impl Sequencer {
                 let reading_us = (self.clock)();
                 let stood_us = self.standstill.see(reading_us, Instant::now());
                 // What it panics over may be half changed, and is never looked at again.
-                let planned = catch_unwind(AssertUnwindSafe(|| self.plan(reading_us, &requests, commits)));
+                let planned = catch_unwind(AssertUnwindSafe(|| {
+                    self.retire(reading_us, stood_us);
+                    self.plan(reading_us, &requests, commits)
+                }));
                 let order = match planned.unwrap_or_else(|_| Err(BUG.to_owned())) {
                     Ok(plan) => Order::Commit { first, plan: Box::new(plan), stood_us, answers },
                     Err(reason) => Order::Fail { reason, answers },
@@ -97,8 +100,15 @@ impl Sequencer {
         }
     }
 
+    /// Lets go of a key that was replaced, once its time is over. A clock that is not to be believed does not say so.
+    fn retire(&mut self, reading_us: u64, stood_us: u64) {
+        let oddity = next_time(self.last_time_us, reading_us, self.bounds).1;
+        if stood_us <= self.bounds.behind_us && !oddity.is_some_and(Oddity::is_alarm) {
+            self.signer.at(reading_us);
+        }
+    }
+
     fn plan(&mut self, reading_us: u64, requests: &[Vec<Submission>], commits: bool) -> Result<Plan, String> {
-        self.signer.at(reading_us);
         if let Some(Kind::KeyChange { change }) = requests.last().and_then(|last| Some(&last.first()?.statement.kind)) {
             self.signer.prepare(change.vkey(), &self.read_keys);
         }

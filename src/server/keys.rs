@@ -21,7 +21,7 @@ use zeroize::Zeroizing;
 
 use super::data_dir::{DataDirError, io, is_there, read_origin, shown, sync, write_synced};
 use super::secrets;
-use crate::engine::Ledger;
+use crate::engine::{Defect, Ledger};
 use crate::ledger::keys::{Chain, KeyChange, Keys as _};
 use crate::ledger::note::{Origin, Skey, Vkey};
 
@@ -30,6 +30,8 @@ const PUBLIC: &str = "ledger.vkey";
 const EARLIER: &str = "earlier.vkeys";
 /// How often it is looked at whether the time of a key that was replaced is over.
 const LOOK_EVERY: Duration = Duration::from_secs(60);
+/// How soon what failed is tried again.
+const TRY_AGAIN_AFTER: Duration = Duration::from_secs(2);
 
 /// The public keys that a directory knows of, all of one ledger.
 #[derive(Debug, Clone)]
@@ -69,6 +71,21 @@ impl PublicKeys {
         }
         let path = shown(&directory.join(PRIVATE));
         Err(DataDirError::NotInForce { path, in_force: self.vkey.to_string() })
+    }
+
+    /// With those before, as far as changes of the key lead back to them. The key in force consented to follow the one before it,
+    /// and that to follow its own: so nobody but the ledger is believed.
+    pub(super) fn led_back(&self, changes: &[KeyChange]) -> Self {
+        let mut earlier = Vec::new();
+        let mut at = &self.vkey;
+        while let Some(change) = changes.iter().find(|change| change.vkey() == at)
+            && !earlier.contains(change.replaces())
+        {
+            at = change.replaces();
+            earlier.insert(0, at.clone());
+        }
+        let is_more = earlier.len() > self.earlier.len();
+        Self { earlier: if is_more { earlier } else { self.earlier.clone() }, ..self.clone() }
     }
 
     /// How many changes of the key the files know of.
@@ -144,24 +161,32 @@ fn write_private(directory: &Path, keys: &[Skey]) -> Result<(), DataDirError> {
         text.push_str(&skey.to_text());
         text.push('\n');
     }
-    write_synced(&directory.join(PRIVATE), text.as_bytes(), 0o600)?;
-    sync(directory)
+    replace(&directory.join(PRIVATE), text.as_bytes(), 0o600)
 }
 
-/// Held while the private keys are changed: the service does so, and whoever prepares one beside it.
-fn held(directory: &Path) -> Result<File, DataDirError> {
+/// Replaces a file as a whole, durably. Of a link what it leads to: private keys stay on the disk where somebody put them.
+fn replace(path: &Path, content: &[u8], mode: u32) -> Result<(), DataDirError> {
+    let place = if path.is_symlink() { fs::canonicalize(path).map_err(io(path))? } else { path.to_owned() };
+    write_synced(&place, content, mode)?;
+    sync(place.parent().expect("a file is in a folder"))
+}
+
+/// Held while the files are changed, or copied: by the service, and by whoever prepares a key or makes a backup beside it.
+pub(super) fn held(directory: &Path) -> Result<File, DataDirError> {
     let path = directory.join("ledger.key.lock");
-    let lock = File::options().create(true).append(true).open(&path).map_err(io(&path))?;
+    // Who may only read the directory can wait for those who change it, too.
+    let lock = File::open(&path).or_else(|_| File::options().create(true).append(true).open(&path));
+    let lock = lock.map_err(io(&path))?;
     lock.lock().map_err(io(&path))?;
     Ok(lock)
 }
 
 /// Makes a key to follow the one in force, unless one is prepared already, and returns the change to it, for
 /// `tagledger key announce`. The service may run.
-pub fn prepare(directory: &Path) -> Result<(Vkey, String), DataDirError> {
+pub fn prepare(directory: &Path) -> Result<Prepared, DataDirError> {
+    let _held = held(directory)?;
     let public = PublicKeys::read(directory)?;
     public.demand_private(directory)?;
-    let _held = held(directory)?;
     let mut keys = read_private(directory, public.origin())?;
     let is_prepared = |skey: &Skey| skey.vkey() != public.vkey && !public.earlier.contains(&skey.vkey());
     if !keys.iter().any(is_prepared) {
@@ -171,48 +196,69 @@ pub fn prepare(directory: &Path) -> Result<(Vkey, String), DataDirError> {
         write_private(directory, &keys)?;
     }
     let next = keys.iter().find(|skey| is_prepared(skey)).expect("it was there, or made");
-    Ok((next.vkey(), BASE64.encode(KeyChange::to_next(&public.vkey, next).encode_to_vec())))
+    let change = BASE64.encode(KeyChange::to_next(&public.vkey, next).encode_to_vec());
+    let before = public.earlier.last().filter(|before| public.private.contains(before)).cloned();
+    Ok(Prepared { vkey: next.vkey(), change, before })
+}
+
+/// A key that is to follow the one in force.
+pub struct Prepared {
+    /// It.
+    pub vkey: Vkey,
+    /// What announces it.
+    pub change: String,
+    /// The one before that in force, where its time is not over yet: this change ends it.
+    pub before: Option<Vkey>,
 }
 
 /// Brings the files up to what the log says. A key that was replaced goes once its time is over.
 fn settle(directory: &Path, keys: &Chain, is_over: bool) -> Result<(), DataDirError> {
+    let _held = held(directory)?;
     let public = PublicKeys::read(directory)?;
     let earlier: Vec<&Vkey> = keys.all().filter(|vkey| *vkey != keys.newest()).collect();
     if !public.earlier.iter().eq(earlier.iter().copied()) {
         let text: String = earlier.iter().map(|vkey| format!("{vkey}\n")).collect();
-        write_synced(&directory.join(EARLIER), text.as_bytes(), 0o644)?;
-        sync(directory)?;
+        replace(&directory.join(EARLIER), text.as_bytes(), 0o644)?;
     }
     if public.vkey != *keys.newest() {
-        write_synced(&directory.join(PUBLIC), format!("{}\n", keys.newest()).as_bytes(), 0o644)?;
-        sync(directory)?;
+        replace(&directory.join(PUBLIC), format!("{}\n", keys.newest()).as_bytes(), 0o644)?;
     }
     // The one before signs checkpoints until its time is over; those before it never will.
     let signs = |vkey: &Vkey| !earlier.contains(&vkey) || (!is_over && earlier.last() == Some(&vkey));
     if public.private.iter().all(signs) {
         return Ok(());
     }
-    let _held = held(directory)?;
     let mut private = read_private(directory, keys.first().origin())?;
     private.retain(|skey| signs(&skey.vkey()));
     write_private(directory, &private)
 }
 
-/// Keeps the files up with a ledger until it ends.
+/// Keeps the files up with a ledger until it ends. Where it can't, health says why, until it can.
 pub async fn follow(directory: PathBuf, ledger: Ledger, overlap: Duration) {
     let (mut changes, mut stopped) = (ledger.keys(), ledger.stopped());
     let overlap_us = u64::try_from(overlap.as_micros()).unwrap_or(u64::MAX);
     loop {
         let keys = changes.borrow_and_update().clone();
-        let is_over = ledger.key_changed_at_us().is_ok_and(|at_us| at_us.saturating_add(overlap_us) <= ledger.now_us());
+        // What is removed does not come back, so a clock that is not to be believed removes nothing.
+        let is_over = ledger.believed_now_us().is_some_and(|now_us| {
+            ledger.key_changed_at_us().is_ok_and(|at_us| at_us.saturating_add(overlap_us) <= now_us)
+        });
         let folder = directory.clone();
-        if let Ok(Err(error)) = tokio::task::spawn_blocking(move || settle(&folder, &keys, is_over)).await {
-            tracing::error!(%error, "the files of the ledger's keys can't be brought up to date");
+        let settled = tokio::task::spawn_blocking(move || settle(&folder, &keys, is_over)).await;
+        // A panic has made health red already.
+        let reason = settled.ok().and_then(Result::err).map(|error| {
+            format!("the files of the ledger's keys can't be brought up to date: {error}; it is tried again and again")
+        });
+        let look_after = if reason.is_some() { TRY_AGAIN_AFTER } else { LOOK_EVERY };
+        match (ledger.set_defect(Defect::KeyFiles, reason.clone()), reason) {
+            (true, Some(reason)) => tracing::error!(reason, "health is red until the files of the keys are in place"),
+            (true, None) => tracing::info!("the files of the ledger's keys are up to date again"),
+            (false, _) => {}
         }
         tokio::select! {
             changed = changes.changed() => if changed.is_err() { return },
             _ = stopped.wait_for(Option::is_some) => return,
-            () = tokio::time::sleep(LOOK_EVERY) => {}
+            () = tokio::time::sleep(look_after) => {}
         }
     }
 }

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use tokio::sync::watch;
 
-use crate::engine::Ledger;
+use crate::engine::{Defect, Ledger};
 
 static COUNT: AtomicU64 = AtomicU64::new(0);
 /// Where the first one was.
@@ -38,7 +38,7 @@ pub async fn tell(ledger: Ledger) {
     tokio::select! {
         found = first.wait_for(Option::is_some) => {
             if let Some(place) = found.ok().and_then(|place| place.clone()) {
-                ledger.set_defect(place);
+                ledger.set_defect(Defect::Bug, Some(place));
             }
         }
         _ = stopped.wait_for(Option::is_some) => {}

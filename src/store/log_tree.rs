@@ -335,6 +335,28 @@ mod tests {
     }
 
     #[test]
+    fn only_so_many_tiles_are_kept_and_what_was_let_go_is_read_again() {
+        let store = MemoryStore::default();
+        let mut batch = Batch::default();
+        for number in [7, 9] {
+            batch.put(Table::Nodes, key(HEIGHT, number), [[u8::try_from(number).expect("small"); 32]; STORED].concat());
+        }
+        store.commit(0, batch).expect("stored");
+        let upper = UpperTiles::default();
+        let kept = || upper.0.read().expect("whole").len();
+        let nodes = StoredNodes::with(&store, &upper);
+        assert_eq!(nodes.node(HEIGHT, 7 * WIDTH), Ok([7; 32]));
+        assert_eq!(kept(), 1);
+        // As many as there may be; all of them are the same one.
+        let one = Arc::clone(&upper.0.read().expect("whole")[&(HEIGHT, 7)]);
+        let others = (0..).map(|number| ((2 * HEIGHT, number), Arc::clone(&one))).take(KEPT - 1);
+        upper.0.write().expect("whole").extend(others);
+        assert_eq!((nodes.node(HEIGHT, 7 * WIDTH), kept()), (Ok([7; 32]), KEPT), "one that is kept makes no more");
+        assert_eq!((nodes.node(HEIGHT, 9 * WIDTH), kept()), (Ok([9; 32]), 1), "one more than there may be");
+        assert_eq!((nodes.node(HEIGHT, 7 * WIDTH), kept()), (Ok([7; 32]), 2), "read again");
+    }
+
+    #[test]
     fn a_tile_that_is_none_is_damage() {
         let store = MemoryStore::default();
         let mut batch = Batch::default();

@@ -56,7 +56,7 @@ pub fn routes(ledger: &Ledger, access: Arc<Access>) -> Routes {
 }
 
 /// `grpc.health.v1`: reading serves as long as the process does; appending, until the sequencer stops; the whole server, until
-/// that or a bug was hit.
+/// that, and while anything is wrong with it (`Defect`).
 fn health(
     ledger: &Ledger,
 ) -> tonic_health::pb::health_server::HealthServer<impl tonic_health::pb::health_server::Health> {
@@ -66,16 +66,18 @@ fn health(
         reporter.set_serving::<LogServiceServer<log::Log>>().await;
         reporter.set_serving::<QueryServiceServer<query::Query>>().await;
         reporter.set_serving::<AppendServiceServer<append::Append>>().await;
-        let (mut shortage, mut defect) = (ledger.shortage(), ledger.defect());
+        let (mut shortage, mut defects) = (ledger.shortage(), ledger.defects());
         loop {
             tokio::select! {
                 _ = stopped.wait_for(Option::is_some) => break,
                 changed = shortage.changed() => if changed.is_err() { break },
-                changed = defect.changed() => if changed.is_err() { break },
+                changed = defects.changed() => if changed.is_err() { break },
             }
-            if defect.borrow_and_update().is_some() {
-                reporter.set_service_status("", tonic_health::ServingStatus::NotServing).await;
-            }
+            let whole = match defects.borrow_and_update().is_empty() {
+                true => tonic_health::ServingStatus::Serving,
+                false => tonic_health::ServingStatus::NotServing,
+            };
+            reporter.set_service_status("", whole).await;
             if shortage.borrow_and_update().is_some() {
                 reporter.set_not_serving::<AppendServiceServer<append::Append>>().await;
             } else {

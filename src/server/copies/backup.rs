@@ -11,7 +11,7 @@ use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::{CHECKPOINT, Copy, derive, in_force, same_root};
+use super::{CHECKPOINT, Copy, derive, entries_of, in_force, led_back, opened, same_root};
 use crate::engine::check::Tell;
 use crate::engine::derive::{Derivation, Sealing};
 use crate::ledger::checkpoint::Checkpoint;
@@ -91,13 +91,14 @@ impl Backup {
             DataDirError::InUse { path, holder } => CareError::BackupInUse { path, holder },
             error => error.into(),
         })?;
+        let notes = tempfile::tempdir().map_err(CareError::io(&std::env::temp_dir()))?;
+        let store = open_beside(&self.data_dir.join("db"), notes.path())?;
+        let keys = led_back(&keys, &|range| entries_of(&store, range));
         let earlier = earlier(&self.to, &keys)?;
         let before = earlier.map_or(0, |earlier| earlier.size);
         if before > mark.size {
             return Err(CareError::Behind { to: self.to.display().to_string(), before, size: mark.size });
         }
-        let notes = tempfile::tempdir().map_err(CareError::io(&std::env::temp_dir()))?;
-        let store = open_beside(&self.data_dir.join("db"), notes.path())?;
         let found = rows::tree_size(&store).map_err(CareError::Read)?;
         if found < mark.size {
             return Err(CareError::Short { found, known: mark.size });
@@ -162,6 +163,8 @@ impl Backup {
     }
 
     fn keys(&self) -> Result<(), CareError> {
+        // All of them are of one moment, also where the key is changed meanwhile.
+        let _held = keys::held(&self.data_dir)?;
         let token = (!self.without_key).then_some(("token", 0o600));
         for (name, mode) in keys::files(!self.without_key).chain([("origin", 0o644)]).chain(token) {
             copy_file(&self.data_dir.join(name), &self.to.join(name), mode)?;
@@ -220,11 +223,7 @@ fn earlier(folder: &Path, keys: &PublicKeys) -> Result<Option<Checkpoint>, CareE
     match fs::read_to_string(&path) {
         Ok(note) => {
             let copy = folder.display().to_string();
-            Ok(Some(
-                Checkpoint::open_by(&note, keys.all())
-                    .map(|(checkpoint, _)| checkpoint)
-                    .map_err(|error| super::CopyError::Other { copy, error })?,
-            ))
+            Ok(Some(opened(&copy, &note, keys)?))
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(CareError::io(&path)(error)),

@@ -20,10 +20,12 @@ use crate::client::saved;
 use crate::engine::check::Tell;
 use crate::engine::derive::{Derivation, DeriveError, Fit, Signers, examined};
 use crate::ledger::checkpoint::{Checkpoint, CheckpointError};
-use crate::ledger::entry::{SignedEntry, entry_hash};
-use crate::ledger::keys::Chain;
+use crate::ledger::entry::{Body, SignedEntry, entry_hash};
+use crate::ledger::keys::{Chain, KeyChange};
 use crate::ledger::merkle::Tree;
 use crate::ledger::merkle::tile::{TILE_WIDTH, Tile, TilePath, split_bundle};
+use crate::ledger::statement;
+use crate::server::data_dir::is_there;
 use crate::server::fsck::CareError;
 use crate::server::keys::PublicKeys;
 use crate::store::rocks::RocksStore;
@@ -57,12 +59,12 @@ pub enum CopyError {
         /// What is wrong with it.
         error: CheckpointError,
     },
-    /// Evidence of this ledger, by none of its keys.
+    /// Of this ledger by its name, and by none of its keys.
     #[error(
-        "{copy} is evidence of this ledger, and no key that is known here opens its checkpoint: {error}; give a copy with newer keys first, or take the file away"
+        "{copy} is of this ledger by its name, and no key that is known here opens its checkpoint: {error}; if a later key signed it, give a copy with newer keys first; if an earlier one did, earlier.vkeys is missing beside ledger.vkey, or too short: put it back from a backup, or write the public keys before the one in force into it, one a line, the first one first, as tagledger key show prints them; otherwise leave it out"
     )]
     Unopened {
-        /// Which file.
+        /// Which copy, or file.
         copy: String,
         /// What is wrong with it.
         error: CheckpointError,
@@ -134,29 +136,9 @@ enum Kind {
 impl Copy {
     /// The copy at an address or in a folder. Its checkpoint must be of the ledger with this key.
     pub fn open(at: &str, keys: &PublicKeys) -> Result<Self, CopyError> {
-        let name = at.to_owned();
-        let unreadable = |reason: String| CopyError::Unreadable { copy: name.clone(), reason };
-        let other = |error| CopyError::Other { copy: name.clone(), error };
-        if at.starts_with("http://") || at.starts_with("https://") {
-            let mirror = http::Mirror::new(at).map_err(&unreadable)?;
-            let note = mirror.get(CHECKPOINT, MAX_CHECKPOINT).map_err(&unreadable)?;
-            let note = note.ok_or_else(|| unreadable("it serves no /checkpoint".to_owned()))?;
-            let note = String::from_utf8(note).map_err(|_| unreadable("its checkpoint is not text".to_owned()))?;
-            let checkpoint = Checkpoint::open_by(&note, keys.all()).map(|(checkpoint, _)| checkpoint).map_err(other)?;
-            let kind = Kind::Mirror { mirror, size: checkpoint.size };
-            return Ok(Self { name: at.to_owned(), kind, checkpoints: vec![(note, checkpoint)] });
-        }
-        let folder = PathBuf::from(at);
-        match fs::read_to_string(folder.join(CHECKPOINT)) {
-            Ok(note) => {
-                let checkpoint =
-                    Checkpoint::open_by(&note, keys.all()).map(|(checkpoint, _)| checkpoint).map_err(other)?;
-                let kind = Kind::Folder { folder, size: checkpoint.size };
-                Ok(Self { name: at.to_owned(), kind, checkpoints: vec![(note, checkpoint)] })
-            }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => evidence(&folder, keys),
-            Err(error) => Err(unreadable(error.to_string())),
-        }
+        let Some((kind, note)) = Kind::find(at)? else { return evidence(Path::new(at), keys) };
+        let checkpoint = opened(at, &note, keys)?;
+        Ok(Self { name: at.to_owned(), kind, checkpoints: vec![(note, checkpoint)] })
     }
 
     /// The copy in a database that nobody writes to.
@@ -213,6 +195,32 @@ impl Copy {
     /// What it has of a range that lies within one bundle.
     fn entries(&self, range: Range<u64>) -> Result<BTreeMap<u64, Vec<u8>>, CopyError> {
         let unreadable = |reason: String| CopyError::Unreadable { copy: self.name.clone(), reason };
+        self.kind.entries(range).map_err(unreadable)
+    }
+}
+
+impl Kind {
+    /// What is at an address or in a folder, and the note of its checkpoint, which nobody has opened yet; nothing where it has none.
+    fn find(at: &str) -> Result<Option<(Self, String)>, CopyError> {
+        let unreadable = |reason: String| CopyError::Unreadable { copy: at.to_owned(), reason };
+        // It says how much is there. Whether that is so, and the ledger's, is looked at by whoever uses it.
+        let size = |note: &str| note.lines().nth(1).and_then(|line| line.parse().ok()).unwrap_or(0);
+        if at.starts_with("http://") || at.starts_with("https://") {
+            let mirror = http::Mirror::new(at).map_err(&unreadable)?;
+            let note = mirror.get(CHECKPOINT, MAX_CHECKPOINT).map_err(&unreadable)?;
+            let note = note.ok_or_else(|| unreadable("it serves no /checkpoint".to_owned()))?;
+            let note = String::from_utf8(note).map_err(|_| unreadable("its checkpoint is not text".to_owned()))?;
+            return Ok(Some((Self::Mirror { mirror, size: size(&note) }, note)));
+        }
+        let folder = PathBuf::from(at);
+        match fs::read_to_string(folder.join(CHECKPOINT)) {
+            Ok(note) => Ok(Some((Self::Folder { folder, size: size(&note) }, note))),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(unreadable(error.to_string())),
+        }
+    }
+
+    fn entries(&self, range: Range<u64>) -> Result<BTreeMap<u64, Vec<u8>>, String> {
         let bundle = |size: u64, get: &Get<'_>| {
             let index = range.start / TILE_WIDTH;
             let width = TILE_WIDTH.min(size.saturating_sub(index * TILE_WIDTH));
@@ -220,25 +228,83 @@ impl Copy {
                 return Ok(BTreeMap::new());
             }
             let path = format!("tile/{}", TilePath::Entries(Tile { index, width }));
-            let Some(bytes) = get(&path).map_err(&unreadable)? else { return Ok(BTreeMap::new()) };
+            let Some(bytes) = get(&path)? else { return Ok(BTreeMap::new()) };
             // One that is cut short is as good as none; what is in another copy may be whole.
             let entries = split_bundle(&bytes).unwrap_or_default();
             let all = (index * TILE_WIDTH..).zip(entries).map(|(index, entry)| (index, entry.to_vec()));
             Ok(all.filter(|(index, _)| range.contains(index)).collect())
         };
-        match &self.kind {
-            // What is missing or can't be read is not there.
-            Kind::Database(store) => {
-                Ok(range.clone().filter_map(|index| Some((index, rows::entry(store, index).ok()?))).collect())
-            }
-            Kind::Folder { folder, size } => bundle(*size, &|path| match fs::read(folder.join(path)) {
+        match self {
+            Self::Database(store) => Ok(entries_of(store, range)),
+            Self::Folder { folder, size } => bundle(*size, &|path| match fs::read(folder.join(path)) {
                 Ok(bytes) => Ok(Some(bytes)),
                 Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
                 Err(error) => Err(format!("{path}: {error}")),
             }),
-            Kind::Mirror { mirror, size } => bundle(*size, &|path| mirror.get(path, http::MAX_BUNDLE)),
-            Kind::Evidence(entries) => Ok(entries.range(range).map(|(index, entry)| (*index, entry.clone())).collect()),
+            Self::Mirror { mirror, size } => bundle(*size, &|path| mirror.get(path, http::MAX_BUNDLE)),
+            Self::Evidence(entries) => Ok(entries.range(range).map(|(index, entry)| (*index, entry.clone())).collect()),
         }
+    }
+}
+
+/// What is missing in a database or can't be read is not there.
+fn entries_of(store: &RocksStore, range: Range<u64>) -> BTreeMap<u64, Vec<u8>> {
+    range.filter_map(|index| Some((index, rows::entry(store, index).ok()?))).collect()
+}
+
+/// The checkpoint in a note of a copy. Of this ledger's name, and by no key that is known, it may be by a key that should be.
+fn opened(copy: &str, note: &str, keys: &PublicKeys) -> Result<Checkpoint, CopyError> {
+    let (name, copy) = (keys.origin().as_str(), copy.to_owned());
+    match Checkpoint::open_by(note, keys.all()) {
+        Ok((checkpoint, _)) => Ok(checkpoint),
+        Err(error) if note.lines().next() == Some(name) => Err(CopyError::Unopened { copy, error }),
+        Err(error) => Err(CopyError::Other { copy, error }),
+    }
+}
+
+/// The keys of a ledger, also where `earlier.vkeys` is missing: then the log seems to begin with somebody else's entries, and the
+/// changes of the key in what is left of its database, in a backup's folder, or in copies lead back to the first key.
+pub fn keys_of(directory: &Path, files: &PublicKeys, from: &[String]) -> PublicKeys {
+    let found = |at: &str| Kind::find(at).ok().flatten().map(|(kind, _)| kind);
+    let database = || {
+        // With this file RocksDB begins a database.
+        let path = directory.join("db");
+        let notes = tempfile::tempdir().ok().filter(|_| is_there(&path.join("CURRENT")))?;
+        RocksStore::open_read_only(&path, notes.path()).ok().map(Kind::Database)
+    };
+    let copies = std::iter::once(directory.display().to_string()).chain(from.iter().cloned());
+    let places = std::iter::once_with(database).chain(copies.map(|at| found(&at)));
+    let mut keys = files.clone();
+    for place in places.flatten() {
+        keys = led_back(&keys, &|range| place.entries(range).unwrap_or_default());
+        if keys.changes() > files.changes() {
+            eprintln!("tagledgerd: earlier.vkeys is missing or too short; the log leads back to {}", keys.first());
+            break;
+        }
+    }
+    keys
+}
+
+/// The same, from entries that are read bundle by bundle; only where the first of them is not by the first key.
+fn led_back(keys: &PublicKeys, read: &dyn Fn(Range<u64>) -> BTreeMap<u64, Vec<u8>>) -> PublicKeys {
+    let is_by_first =
+        |bytes: &Vec<u8>| SignedEntry::decode(bytes).is_ok_and(|entry| entry.verify(keys.first()).is_ok());
+    if read(0..1).get(&0).is_none_or(is_by_first) {
+        return keys.clone();
+    }
+    let bundles = (0..).step_by(BUNDLE).map(|begin| read(begin..begin + TILE_WIDTH));
+    let entries = bundles.take_while(|entries| !entries.is_empty()).flat_map(BTreeMap::into_values);
+    let changes: Vec<KeyChange> = entries.filter_map(|bytes| change_in(&bytes)).collect();
+    keys.led_back(&changes)
+}
+
+fn change_in(bytes: &[u8]) -> Option<KeyChange> {
+    match SignedEntry::decode(bytes).ok()?.body {
+        Body::Record(_, statement) => match statement.kind {
+            statement::Kind::KeyChange { change } => Some(*change),
+            _ => None,
+        },
+        Body::Commitment(_) => None,
     }
 }
 
@@ -253,13 +319,11 @@ fn evidence(folder: &Path, keys: &PublicKeys) -> Result<Copy, CopyError> {
         // Whatever else lies there is none of ours.
         let Ok(claimed) = saved::load(&path) else { continue };
         for page in claimed.pages {
-            let checkpoint = match Checkpoint::open_by(&page.checkpoint, keys.all()) {
-                Ok((checkpoint, _)) => checkpoint,
+            let checkpoint = match opened(&path.display().to_string(), &page.checkpoint, keys) {
+                Ok(checkpoint) => checkpoint,
+                Err(CopyError::Other { .. }) => continue,
                 // Perhaps the newest, by a key that is not known here.
-                Err(error) if page.checkpoint.lines().next() == Some(keys.origin().as_str()) => {
-                    return Err(CopyError::Unopened { copy: path.display().to_string(), error });
-                }
-                Err(_) => continue,
+                Err(error) => return Err(error),
             };
             if checkpoints.iter().all(|(_, known)| *known != checkpoint) {
                 checkpoints.push((page.checkpoint, checkpoint));

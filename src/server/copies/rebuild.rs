@@ -12,6 +12,7 @@ use std::os::unix::fs::DirBuilderExt as _;
 use std::path::PathBuf;
 
 use super::backup::copy_file;
+use super::keys_of;
 use super::restore::note_begun;
 use crate::engine::check::Tell;
 use crate::engine::derive::{Derivation, DeriveError, EXAMINED_AT_ONCE, Sealing, Signers, examined};
@@ -82,7 +83,7 @@ impl Rebuild {
             return Err(CareError::InTheWay(self.into.display().to_string()));
         }
         let directory = Existing::open(&self.data_dir)?;
-        let keys = directory.keys().clone();
+        let keys = keys_of(directory.path(), directory.keys(), &[]);
         let notes = tempfile::tempdir().map_err(CareError::io(&std::env::temp_dir()))?;
         let found = RocksStore::open_read_only(&directory.database(), notes.path())?;
         let make = DirBuilder::new().recursive(true).mode(0o700).create(&self.into);
@@ -100,9 +101,11 @@ impl Rebuild {
         let is_derived = |note: &String| Checkpoint::open(note, derivation.keys()) == Ok(derived);
         let recorded = head.map(|(note, _)| note).filter(is_derived);
         note_begun(&self.into)?;
+        let held = keys::held(&self.data_dir)?;
         for (name, mode) in keys::files(true).chain([("token", 0o600)]) {
             copy_file(&self.data_dir.join(name), &self.into.join(name), mode)?;
         }
+        drop(held);
         let mark = HighWater::new(self.into.join("high-water"));
         let newest_unknown = || {
             format!(
@@ -128,12 +131,14 @@ impl Rebuild {
         let note = match recorded {
             Some(note) => Some(note),
             None if is_there(&self.into.join("ledger.key")) => {
-                not_derived.push(format!(
-                    "signatures of others below the checkpoint over {} entries, if there were any; the ledger's own is the same again",
-                    derived.size
-                ));
                 let private = read_private(&self.into, keys.origin())?;
                 let in_force = private.iter().find(|skey| skey.vkey() == *derivation.keys().newest());
+                if in_force.is_some() {
+                    not_derived.push(format!(
+                        "signatures of others below the checkpoint over {} entries, if there were any; the ledger's own is the same again",
+                        derived.size
+                    ));
+                }
                 in_force.map(|skey| derived.sign(skey))
             }
             None => None,

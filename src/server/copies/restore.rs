@@ -17,7 +17,7 @@ use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
 use super::backup::copy_file;
-use super::{CHECKPOINT, Copy, CopyError, Known, derive, in_force, without_retired};
+use super::{CHECKPOINT, Copy, Known, derive, in_force, keys_of, opened, without_retired};
 use crate::engine::check::Tell;
 use crate::engine::derive::{Derivation, Sealing};
 use crate::ledger::checkpoint::Checkpoint;
@@ -72,7 +72,7 @@ impl Restore {
     /// Restores under the same name; what was done, in words.
     pub fn make(&self, tell: &mut Tell<'_>) -> Result<String, CareError> {
         let directory = self.directory()?;
-        let keys = directory.keys();
+        let keys = &keys_of(directory.path(), directory.keys(), &self.from);
         keys.demand_private(directory.path())?;
         let database = real_place(&directory.database())?;
         let copies = self.copies(&database, keys)?;
@@ -130,7 +130,7 @@ impl Restore {
     /// Goes on as another log; what that means, in words.
     pub fn make_anew(&self, anew: &Anew, tell: &mut Tell<'_>) -> Result<String, CareError> {
         let directory = Existing::open(&self.data_dir)?;
-        let keys = directory.keys();
+        let keys = &keys_of(directory.path(), directory.keys(), &self.from);
         if &anew.origin == keys.origin() {
             return Err(CareError::SameOrigin(anew.origin.to_string()));
         }
@@ -229,8 +229,7 @@ impl Restore {
             marks.push((path.display().to_string(), fs::read_to_string(path).map_err(CareError::io(path))?));
         }
         let open = |(by, note): (String, String)| {
-            let checkpoint = Checkpoint::open_by(&note, keys.all()).map(|(checkpoint, _)| checkpoint);
-            let checkpoint = checkpoint.map_err(|error| CopyError::Other { copy: by.clone(), error })?;
+            let checkpoint = opened(&by, &note, keys)?;
             Ok((by, note, checkpoint))
         };
         marks.into_iter().map(open).collect()

@@ -8,7 +8,7 @@ mod show;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::copies::{CHECKPOINT, CopyError, backup};
+use super::copies::{CHECKPOINT, CopyError, backup, keys_of};
 use super::data_dir::{DataDirError, Existing, is_there};
 use super::high_water::{HighWater, HighWaterError};
 use super::keys::PublicKeys;
@@ -178,10 +178,11 @@ pub fn checked(
     scratch: &Path,
     tell: &mut Tell<'_>,
 ) -> Result<Findings, CareError> {
+    let keys = keys_of(directory.path(), directory.keys(), &[]);
     // With this file RocksDB begins a database.
     if !is_there(&directory.database().join("CURRENT")) {
         if is_there(&directory.path().join(CHECKPOINT)) {
-            return checked_backup(directory, scratch, tell);
+            return checked_backup(directory.path(), &keys, scratch, tell);
         }
         if !directory.has_begun() {
             // It was made, and never served.
@@ -190,22 +191,27 @@ pub fn checked(
     }
     let mut outside = Findings::default();
     let mark = match mark.read(directory.has_begun()) {
-        Ok(note) => note.and_then(|note| marked(&note, directory.keys(), &mut outside)),
+        Ok(note) => note.and_then(|note| marked(&note, &keys, &mut outside)),
         Err(error) => {
             let expected = "the newest checkpoint that the ledger signed";
             outside.tell(around("high-water", error.to_string(), expected));
             None
         }
     };
-    let mut findings = checked_database(&directory.database(), directory.keys(), mark.as_ref(), scratch, tell)?;
+    let mut findings = checked_database(&directory.database(), &keys, mark.as_ref(), scratch, tell)?;
     outside.damages.into_iter().for_each(|damage| findings.tell(damage));
     Ok(findings)
 }
 
 /// Checks a backup, which has no rows but the entries. The first damage ends it: what comes after can't be told any more.
-fn checked_backup(directory: &Existing, scratch: &Path, tell: &mut Tell<'_>) -> Result<Findings, CareError> {
+fn checked_backup(
+    folder: &Path,
+    keys: &PublicKeys,
+    scratch: &Path,
+    tell: &mut Tell<'_>,
+) -> Result<Findings, CareError> {
     let mut findings = Findings::default();
-    match backup::verify(directory.path(), directory.keys(), scratch, tell) {
+    match backup::verify(folder, keys, scratch, tell) {
         Ok(checkpoint) => (findings.entries, findings.derived) = (checkpoint.size, checkpoint.size),
         Err(CareError::Copy(damage)) => {
             let (place, expected) = ("the entries".to_owned(), "what the checkpoint was signed over".to_owned());
