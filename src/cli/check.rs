@@ -11,7 +11,7 @@ use crate::client::trust::TrustFolder;
 use crate::ledger::answer::{AnswerError, Claimed, Proven};
 use crate::ledger::checkpoint::CheckpointError;
 use crate::ledger::evidence::{EvidenceError, VerifiedEntries, check_same_log};
-use crate::ledger::keys::{Chain, Keys as _};
+use crate::ledger::keys::{Chain, ChainError, Keys as _};
 use crate::ledger::note::{NoteError, Vkey};
 
 /// Check a saved answer, without any server
@@ -148,12 +148,19 @@ impl Loaded {
 /// The keys of the log, as far as the file, or what was kept before, shows how they follow from the trusted one.
 fn keys_of(path: &Path, claimed: &Claimed, trusted: Vkey, trust: Option<&TrustFolder>) -> Result<Chain, Failure> {
     let wrong = |error: String| Failure::Verification(format!("{}: the keys in it: {error}", path.display()));
-    let shown = claimed.keys.as_ref().map(|evidence| Chain::follow(evidence, &trusted));
-    let shown = shown.transpose().map_err(|error| wrong(error.to_string()))?;
     let kept = trust.map_or(Ok(None), |trust| trust.keys(&trusted)).map_err(ClientError::from)?;
+    let kept = kept.map(|(kept, _)| kept);
+    let shown = claimed.keys.as_ref().map(|evidence| {
+        // What was saved before the trusted key's time does not show it; what was kept leads from one to the other.
+        Chain::follow(evidence, &trusted).or_else(|error| match (error, &kept) {
+            (ChainError::Elsewhere(_), Some(kept)) => Chain::follow(evidence, kept.first()),
+            (error, _) => Err(error),
+        })
+    });
+    let shown = shown.transpose().map_err(|error| wrong(error.to_string()))?;
     match (shown, kept) {
-        (Some(shown), Some((kept, _))) => shown.longer(kept).map_err(|error| wrong(error.to_string())),
-        (Some(keys), None) | (None, Some((keys, _))) => Ok(keys),
+        (Some(shown), Some(kept)) => shown.longer(kept).map_err(|error| wrong(error.to_string())),
+        (Some(keys), None) | (None, Some(keys)) => Ok(keys),
         (None, None) => Ok(Chain::of(trusted)),
     }
 }

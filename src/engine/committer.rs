@@ -12,6 +12,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::thread::JoinHandle;
 
 use tokio::sync::watch;
 
@@ -64,6 +65,7 @@ impl Order {
 pub(super) struct Desk {
     committer: Arc<Committer>,
     orders: SyncSender<Order>,
+    thread: JoinHandle<()>,
     /// Orders that the thread has, or is about to be given.
     given: Arc<AtomicUsize>,
 }
@@ -76,8 +78,8 @@ impl Desk {
         let (orders, taken) = sync_channel(0);
         let (of_thread, of_thread_given) = (Arc::clone(&committer), Arc::clone(&given));
         let run = move || of_thread.run(&taken, &of_thread_given);
-        std::thread::Builder::new().name("committer".into()).spawn(run)?;
-        Ok(Self { committer, orders, given })
+        let thread = std::thread::Builder::new().name("committer".into()).spawn(run)?;
+        Ok(Self { committer, orders, thread, given })
     }
 
     /// Gives an order. Where nothing else is to be done meanwhile, and nothing is being written, it is carried out at once. Returns
@@ -99,10 +101,18 @@ impl Desk {
 
     /// Nothing comes any more.
     pub(super) fn close(self) {
-        let Self { committer, orders, .. } = self;
+        let Self { committer, orders, thread, .. } = self;
         // Whoever waits for the end may open the store again.
         drop(committer);
         let _ = orders.send(Order::Close);
+        let _ = thread.join();
+    }
+
+    /// Nothing is taken any more. Returns when everybody can know why.
+    pub(super) fn abandon(self) {
+        let Self { orders, thread, .. } = self;
+        drop(orders);
+        let _ = thread.join();
     }
 }
 

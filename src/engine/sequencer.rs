@@ -65,7 +65,7 @@ pub(super) struct Sequencer {
 impl Sequencer {
     /// Runs until it is told to end, nobody can append any more, or nothing can be written any more.
     pub(super) fn run(mut self, mut commands: mpsc::Receiver<Command>) {
-        let reason = loop {
+        let ends = loop {
             let NextBatch { requests, commits, ends } = next_batch(&mut commands);
             let (requests, answers): (Vec<_>, Answers) =
                 requests.into_iter().map(|waiting| (waiting.submissions, waiting.reply)).unzip();
@@ -84,19 +84,24 @@ impl Sequencer {
                 };
                 let is_lone = ends.is_none() && commands.is_empty();
                 if !self.desk.give(order, is_lone) {
-                    return;
+                    break None;
                 }
             }
-            if let Some(reason) = ends {
-                break reason;
+            if ends.is_some() {
+                break ends;
             }
         };
         let Self { store, desk, .. } = self;
         // Whoever waits for the end may open the store again.
         drop(store);
-        match reason {
-            Order::Close => desk.close(),
-            fails => _ = desk.give(fails, false),
+        // Whoever finds the queue closed asks why it is: that is known before.
+        match ends {
+            Some(Order::Close) => desk.close(),
+            Some(fails) => {
+                desk.give(fails, false);
+                desk.abandon();
+            }
+            None => desk.abandon(),
         }
     }
 

@@ -38,6 +38,7 @@ use crate::api::{grpc, guard, http};
 use crate::edge::aside::Limits;
 use crate::edge::confirm::Pace;
 use crate::edge::metrics::Metrics;
+use crate::edge::source::SourceConfig;
 use crate::edge::webhook::{WebhookConfig, WebhookError, webhook};
 use crate::engine::{self, Ledger, clock};
 use crate::ledger::note::Vkey;
@@ -124,14 +125,16 @@ pub async fn serve(
     started: impl FnOnce(&Running),
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> Result<(), ServeError> {
-    let first_token = data_dir.first_token()?;
-    let tls = config.tls_files().map(|files| tls::Tls::load(files, tls::Speaks::Http2Too)).transpose()?;
-    let sources = config.sources()?;
+    let needs = Needs {
+        first_token: data_dir.first_token()?,
+        tls: config.tls_files().map(|files| tls::Tls::load(files, tls::Speaks::Http2Too)).transpose()?,
+        sources: config.sources()?,
+        mark: HighWater::new(config.high_water(&data_dir.high_water())),
+    };
     let store = Arc::new(RocksStore::open(&data_dir.database())?);
     let in_use = store.in_use();
-    let mark = HighWater::new(config.high_water(&data_dir.high_water()));
     let ledger = Ledger::open(engine::Options {
-        high_water: mark.read(data_dir.has_begun())?,
+        high_water: needs.mark.read(data_dir.has_begun())?,
         store,
         keys: data_dir.read_keys(),
         key_overlap_us: config.keys.overlap_us(),
@@ -139,6 +142,31 @@ pub async fn serve(
         clock: Arc::new(clock::system_clock),
         clock_bounds: config.clock.bounds(),
     })?;
+    let served = serve_ledger(config, &data_dir, needs, ledger.clone(), started, shutdown).await;
+    // Also where it could not begin: RocksDB aborts a process that ends while a database is open.
+    ledger.close().await;
+    drop(ledger);
+    closed(&in_use).await;
+    served
+}
+
+/// What is read before anything is opened.
+struct Needs {
+    first_token: Option<[u8; 32]>,
+    tls: Option<tls::Tls>,
+    sources: Vec<SourceConfig>,
+    mark: HighWater,
+}
+
+/// Serves a ledger, and stops it in order.
+async fn serve_ledger(
+    config: Config,
+    data_dir: &DataDir,
+    Needs { first_token, tls, sources, mark }: Needs,
+    ledger: Ledger,
+    started: impl FnOnce(&Running),
+    shutdown: impl Future<Output = ()> + Send + 'static,
+) -> Result<(), ServeError> {
     let checkpoint = ledger.newest().borrow().head.checkpoint.clone();
     mark.reopen()?;
     // Also where the mark was before another place was configured.
@@ -228,8 +256,6 @@ pub async fn serve(
     if let Some(idle) = idle {
         let _ = idle.await;
     }
-    drop(ledger);
-    closed(&in_use).await;
     Ok(())
 }
 
