@@ -28,9 +28,20 @@ use world::{World, digest, happened, submission};
 /// What everything of the server but requests takes: the program, RocksDB's buffers, threads and their caches, in MiB.
 const OWN_MIB: u64 = 250;
 
+/// A process that does not outlive its test.
+struct Process(Child);
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // It may have ended.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 /// The real program.
 struct Server {
-    child: Child,
+    process: Process,
     address: String,
     data_dir: PathBuf,
     folder: tempfile::TempDir,
@@ -55,7 +66,7 @@ impl Server {
         BufReader::new(child.stdout.as_mut().expect("piped")).read_line(&mut line).expect("it greets");
         let address = line.trim().rsplit("http://").next().expect("an address").to_owned();
         assert!(address.starts_with("127.0.0.1:"), "greeted with {line:?}");
-        Self { child, address, data_dir, folder }
+        Self { process: Process(child), address, data_dir, folder }
     }
 
     async fn channel(&self) -> Channel {
@@ -78,7 +89,7 @@ impl Server {
 
     /// The most memory that it ever had, in MiB.
     fn peak_mib(&self) -> u64 {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("it runs");
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.process.0.id())).expect("it runs");
         let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("a peak");
         line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number") / 1024
     }
@@ -90,8 +101,8 @@ impl Server {
     /// By SIGTERM; how long it took to end, and that it ended well.
     fn stop(mut self) -> (Duration, tempfile::TempDir) {
         let begin = Instant::now();
-        assert!(Command::new("kill").arg(self.child.id().to_string()).status().expect("kill is there").success());
-        let status = self.child.wait().expect("it ends");
+        assert!(Command::new("kill").arg(self.process.0.id().to_string()).status().expect("kill is there").success());
+        let status = self.process.0.wait().expect("it ends");
         assert!(status.success(), "{status}: {}", self.log());
         (begin.elapsed(), self.folder)
     }

@@ -44,27 +44,40 @@ where
     let mut connection = pin!(over(Gathered(Arc::clone(&outbound))));
     let others = Arc::new(Others::default());
     let after_others = Waker::from(Arc::clone(&others));
-    let mut yields = false;
-    std::future::poll_fn(|context| {
+    let mut turn = Turn::Begins;
+    let ended = std::future::poll_fn(|context| {
         if let Poll::Ready(ended) = connection.as_mut().poll(context) {
             return Poll::Ready(ended);
         }
-        if lock(&outbound).waiting.is_empty() {
-            return Poll::Pending;
-        }
-        if !yields && is_due() {
-            // Woken when the others have run, and by nobody before.
-            yields = true;
-            others.have_run.store(false, Ordering::Relaxed);
-            others.task.register(context.waker());
-            let _ = pin!(tokio::task::yield_now()).poll(&mut Context::from_waker(&after_others));
-        } else if !yields || others.have_run.load(Ordering::Acquire) {
+        let mut outbound = lock(&outbound);
+        turn = match turn {
+            _ if outbound.waiting.is_empty() => Turn::Begins,
+            Turn::Begins if is_due() => {
+                // Woken when the others have run, and by nobody before.
+                others.have_run.store(false, Ordering::Relaxed);
+                others.task.register(context.waker());
+                let _ = pin!(tokio::task::yield_now()).poll(&mut Context::from_waker(&after_others));
+                Turn::WaitsForOthers
+            }
+            Turn::WaitsForOthers if !others.have_run.load(Ordering::Acquire) => Turn::WaitsForOthers,
             // An error is told to the connection when it writes again, or reads. What can't be sent yet wakes this when it can.
-            yields = lock(&outbound).send(context).is_pending();
-        }
+            Turn::Begins | Turn::WaitsForOthers | Turn::Ends if outbound.send(context).is_pending() => Turn::Ends,
+            Turn::Begins | Turn::WaitsForOthers | Turn::Ends => Turn::Begins,
+        };
         Poll::Pending
     })
-    .await
+    .await;
+    // What it wrote last. Where that can't be sent, nobody is there to be told.
+    let _ = std::future::poll_fn(|context| lock(&outbound).send(context)).await;
+    ended
+}
+
+/// How far what is written is on its way out.
+enum Turn {
+    Begins,
+    WaitsForOthers,
+    /// It goes out as far as there is room.
+    Ends,
 }
 
 /// Whether everybody who was ready has run since.
@@ -155,6 +168,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Gathered<S> {
 #[cfg(test)]
 mod tests {
     use std::sync::atomic::AtomicUsize;
+    use std::time::Duration;
 
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex};
 
@@ -245,19 +259,40 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_waits_for_others_goes_out_though_the_connection_rests() {
-        let (server, mut client) = duplex(1000);
+    async fn what_is_written_last_goes_out_though_the_connection_ends_with_it() {
+        let (server, mut client) = duplex(10);
         let serving = tokio::spawn(in_turns(
             server,
             || true,
             |mut stream| async move {
-                stream.write_all(b"answer").await.expect("written");
-                stream.read_u8().await.expect("the client's word")
+                stream.write_all(b"no, and that was all").await.expect("written");
             },
         ));
-        let mut answer = [0; 6];
-        client.read_exact(&mut answer).await.expect("it came");
-        client.write_u8(7).await.expect("written");
-        assert_eq!((&answer, serving.await.expect("no panic")), (b"answer", 7));
+        let mut answer = String::new();
+        client.read_to_string(&mut answer).await.expect("it came");
+        serving.await.expect("no panic");
+        assert_eq!(answer, "no, and that was all");
+    }
+
+    #[tokio::test]
+    async fn what_waits_goes_out_though_the_connection_rests() {
+        for (room, is_due) in [(1000, true), (1000, false), (4, true), (4, false)] {
+            let (server, mut client) = duplex(room);
+            let serving = tokio::spawn(in_turns(
+                server,
+                move || is_due,
+                |mut stream| async move {
+                    stream.write_all(b"answer").await.expect("written");
+                    stream.read_u8().await.expect("the client's word")
+                },
+            ));
+            // The server runs first, and may find no room for all of it.
+            tokio::time::sleep(Duration::from_millis(5)).await;
+            let mut answer = [0; 6];
+            let read = tokio::time::timeout(Duration::from_secs(10), client.read_exact(&mut answer)).await;
+            assert!(read.is_ok_and(|read| read.is_ok()), "{room} {is_due}");
+            client.write_u8(7).await.expect("written");
+            assert_eq!((&answer, serving.await.expect("no panic")), (b"answer", 7));
+        }
     }
 }

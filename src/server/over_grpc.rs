@@ -156,7 +156,12 @@ fn port_error(error: &ClientError) -> PortError {
         // The ledger may well be there: no reason to let anything pass without it.
         _ => return PortError::Invalid(error.to_string()),
     };
-    match status.code() {
+    let code = match std::error::Error::source(status.as_ref()) {
+        None => status.code(),
+        // Nobody's answer: made of what became of the connection.
+        Some(_) => Code::Unavailable,
+    };
+    match code {
         Code::Aborted => held(status).unwrap_or(PortError::Changed),
         Code::AlreadyExists => PortError::Conflict { event_id: String::new(), index: 0 },
         Code::InvalidArgument
@@ -187,6 +192,10 @@ mod tests {
         let of = |code| port_error(&ClientError::Call(Box::new(tonic::Status::new(code, "x"))));
         assert!(matches!(of(Code::ResourceExhausted), PortError::Overloaded(_)));
         assert_eq!(of(Code::Unavailable).to_string(), "the ledger is unavailable: x; try again later");
+        // Somebody between the two had enough of the connection: what the ledger did is not known.
+        let mut calm = tonic::Status::new(Code::ResourceExhausted, "x");
+        calm.set_source(std::sync::Arc::new(std::io::Error::other("reset, enhance your calm")));
+        assert!(matches!(port_error(&ClientError::Call(Box::new(calm))), PortError::Unavailable(_)));
     }
 
     #[test]

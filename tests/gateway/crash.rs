@@ -145,6 +145,7 @@ async fn what_the_registry_carries_out_after_its_gateway_was_killed_keeps_its_ta
     let answer = stage.client.put(url(&again)).body("another").send().await.expect("answered");
     assert_eq!(answer.status(), StatusCode::SERVICE_UNAVAILABLE, "it may come yet");
     assert_eq!(stage.registry.digest_of("team/app", "v1"), None, "it was too early to tell");
+    stage.registry.do_what_is_late();
     stage
         .until("it came", async |stage| stage.log().await.last().is_some_and(|last| last == "v1 observe: APPLIED"))
         .await;
