@@ -17,7 +17,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 /// So much waits on one connection before it goes out in any case, in bytes.
 const MOST: usize = 32 << 10;
-/// What is longer doesn't wait, if nothing waits before it.
+/// What is longer doesn't wait.
 const LONG: usize = 8 << 10;
 
 /// A connection whose writes wait; [`in_turns`] sends them.
@@ -114,10 +114,10 @@ impl<S: AsyncWrite + Unpin> Outbound<S> {
 
     fn write(&mut self, context: &mut Context<'_>, slices: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
         let length = slices.iter().map(|slice| slice.len()).sum();
-        if self.waiting.len() >= MOST {
+        if self.waiting.len() >= MOST || length >= LONG {
             ready!(self.send(context))?;
         }
-        if self.waiting.is_empty() && length >= LONG {
+        if length >= LONG {
             return Pin::new(&mut self.stream).poll_write_vectored(context, slices);
         }
         slices.iter().for_each(|slice| self.waiting.extend_from_slice(slice));

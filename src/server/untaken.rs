@@ -216,6 +216,7 @@ impl AsyncWrite for Watched {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(context)
+        let done = Pin::new(&mut self.stream).poll_shutdown(context);
+        self.note(done)
     }
 }

@@ -67,6 +67,9 @@ fn health(
         reporter.set_serving::<QueryServiceServer<query::Query>>().await;
         reporter.set_serving::<AppendServiceServer<append::Append>>().await;
         let (mut shortage, mut defects) = (ledger.shortage(), ledger.defects());
+        // What was so before counts as well.
+        shortage.mark_changed();
+        defects.mark_changed();
         loop {
             tokio::select! {
                 _ = stopped.wait_for(Option::is_some) => break,

@@ -265,7 +265,9 @@ fn opened(copy: &str, note: &str, keys: &PublicKeys) -> Result<Checkpoint, CopyE
 /// The keys of a ledger, also where `earlier.vkeys` is missing: then the log seems to begin with somebody else's entries, and the
 /// changes of the key in what is left of its database, in a backup's folder, or in copies lead back to the first key.
 pub fn keys_of(directory: &Path, files: &PublicKeys, from: &[String]) -> PublicKeys {
-    let found = |at: &str| Kind::find(at).ok().flatten().map(|(kind, _)| kind);
+    // Of another log nothing is read but this.
+    let is_of_ledger = |note: &str| Checkpoint::open_by(note, files.all()).is_ok();
+    let found = |at: &str| Kind::find(at).ok().flatten().filter(|(_, note)| is_of_ledger(note)).map(|(kind, _)| kind);
     let database = || {
         // With this file RocksDB begins a database.
         let path = directory.join("db");
