@@ -1,7 +1,7 @@
 //! Answers that go out together.
 //!
-//! HTTP/2 hands each answer to the system by itself, and what that costs, with the packet that follows from it, is half of what a small
-//! question costs. So while more requests of a connection are being answered, what is written to it waits until everybody who was
+//! HTTP/2 hands each answer to the system by itself, and what that costs, with the packet that follows from it, is a quarter of what a
+//! small question costs. So while more requests of a connection are being answered, what is written to it waits until everybody who was
 //! ready to run has run: the answers to all entries of a batch, or to questions that came in one packet, go out in one piece.
 //! There is no timer: where nobody else is ready, an answer goes out, and one that nothing else is asked beside goes out at once.
 
