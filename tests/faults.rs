@@ -588,6 +588,32 @@ fn a_disk_that_is_nearly_full_refuses_appends_until_there_is_room() {
     });
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_start_on_a_disk_that_is_nearly_full_is_told_by_health() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let data_dir = folder.path().join("ledger");
+    World::open(&data_dir).await.stop().await;
+    let world = World::open_with(&data_dir, Config { keep_free_mib: 1 << 40, ..Config::default() }).await;
+    let mut health = HealthClient::new(world.channel.clone());
+    let mut serving = async |service: &str| {
+        let request = HealthCheckRequest { service: service.into() };
+        // Right after the start it may not be registered yet.
+        health.check(request).await.map(|answer| answer.into_inner().status()).ok()
+    };
+    let began = std::time::Instant::now();
+    while serving("tagledger.v1.AppendService").await != Some(ServingStatus::NotServing) {
+        assert!(
+            began.elapsed() < std::time::Duration::from_secs(10),
+            "appends are refused, and health does not say so"
+        );
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    assert_eq!(serving("tagledger.v1.QueryService").await, Some(ServingStatus::Serving));
+    let refused = world.record(&happened("v1", &digest('a'))).await.expect_err("refused");
+    assert_eq!(refused.code(), tonic::Code::ResourceExhausted, "{refused:?}");
+    world.stop().await;
+}
+
 /// Appends until the answer is as wished, for some seconds.
 async fn until(
     world: &World,
