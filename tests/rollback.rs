@@ -119,7 +119,9 @@ fn without_a_mark_of_its_own_a_ledger_that_has_begun_does_not_start() {
     let refused = refusal(&data_dir);
     assert!(refused.contains("high-water is missing") && refused.contains("put the newest checkpoint"), "{refused}");
     let other = Skey::from_seed("other.example/ledger".parse().expect("an origin"), &[1; 32]);
-    for wrong in [String::new(), "not a note".into(), known.sign(&other), note.replace('A', "B")] {
+    let resized = note.replacen(&format!("\n{}\n", known.size), &format!("\n{}\n", known.size - 1), 1);
+    assert_ne!(resized, note);
+    for wrong in [String::new(), "not a note".into(), known.sign(&other), resized] {
         fs::write(&path, &wrong).expect("written");
         let refused = refusal(&data_dir);
         assert!(refused.contains("the high-water mark: "), "{wrong:?}: {refused}");
