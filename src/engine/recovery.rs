@@ -23,7 +23,7 @@ use crate::ledger::transition::Binding;
 use crate::proto::{self, Outcome};
 use crate::store::leaf_pages::{LeafPages, ScratchError};
 use crate::store::log_tree::{LogTree, StoredNodes};
-use crate::store::rows::{self, FORMAT, OlderFormat, StoredLeaves};
+use crate::store::rows::{self, FORMAT, OtherFormat, StoredLeaves};
 use crate::store::{CommitError, Read, ReadError, Store};
 
 /// Leaves that are put into their pages at a time while the map is read.
@@ -34,15 +34,9 @@ const PART_BITS: usize = 4;
 /// Why a ledger is not opened.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum OpenError {
-    /// Written by newer software.
-    #[error("the database has format {found}, this version knows up to {FORMAT}; use a newer tagledgerd")]
-    NewerFormat {
-        /// Its format.
-        found: u32,
-    },
-    /// Written by older software.
+    /// Written by other software.
     #[error("the database {0}")]
-    OlderFormat(OlderFormat),
+    OtherFormat(OtherFormat),
     /// Another ledger's database.
     #[error("the database belongs to origin {found:?}, not {expected:?}; point --data-dir at the right directory")]
     OtherOrigin {
@@ -141,8 +135,7 @@ pub(super) fn recover(options: &Options) -> Result<Recovered, OpenError> {
     match rows::identity(store)? {
         None if options.has_begun => return Err(OpenError::Lost),
         None => begin(options, &available[0])?,
-        Some((found, _)) if found > FORMAT => return Err(OpenError::NewerFormat { found }),
-        Some((found, _)) if found < FORMAT => return Err(OpenError::OlderFormat(OlderFormat { found })),
+        Some((found, _)) if found != FORMAT => return Err(OpenError::OtherFormat(OtherFormat { found })),
         Some((_, found)) if found != origin.as_str() => {
             return Err(OpenError::OtherOrigin { found, expected: origin.to_string() });
         }

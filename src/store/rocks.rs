@@ -1,5 +1,7 @@
 //! The embedded store: RocksDB, one column family a table, every commit synced.
 
+mod logs;
+
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
@@ -10,7 +12,8 @@ use rocksdb::{
     WriteOptions,
 };
 
-use super::rows::{self, FORMAT, OlderFormat};
+use self::logs::refuse_endless;
+use super::rows::{self, FORMAT, OtherFormat};
 use super::{Batch, Change, CommitError, Cursor, Read, ReadError, Row, Store, Table};
 
 /// Memory for blocks read from disk, shared by all tables, in bytes.
@@ -54,13 +57,13 @@ pub enum OpenError {
         /// Its words.
         reason: String,
     },
-    /// Written by older software. Nothing in it was changed.
+    /// Written by other software. Nothing in it was changed.
     #[error("the database in {path} {error}")]
-    OlderFormat {
+    OtherFormat {
         /// Where.
         path: String,
         /// Which.
-        error: OlderFormat,
+        error: OtherFormat,
     },
 }
 
@@ -102,7 +105,7 @@ impl RocksStore {
         options.set_max_open_files(512);
         // The column families share one log; without a bound an idle family would keep old log files for ever.
         options.set_max_total_wal_size(128 << 20);
-        refuse_older(path, &Options::default())?;
+        check(path, &Options::default())?;
         let db = DB::open_cf_descriptors(&options, path, families()).map_err(|error| refused(path, error))?;
         Ok(Self::of(db, Writes::Synced))
     }
@@ -111,7 +114,7 @@ impl RocksStore {
     pub fn open_read_only(path: &Path, notes: &Path) -> Result<Self, OpenError> {
         let mut options = existing(notes);
         options.set_max_open_files(512);
-        refuse_older(path, &options)?;
+        check(path, &options)?;
         let db = DB::open_cf_descriptors_read_only(&options, path, families(), false);
         db.map(|db| Self::of(db, Writes::None)).map_err(|error| refused(path, error))
     }
@@ -159,9 +162,16 @@ impl RocksStore {
     }
 }
 
-/// A database that lacks a table is one whose making was cut short, or one of an older format; one that has a table more is of
+/// What is known before a database is opened.
+fn check(path: &Path, options: &Options) -> Result<(), OpenError> {
+    refuse_endless(path)
+        .map_err(|error| OpenError::Refused { path: path.display().to_string(), reason: error.to_string() })?;
+    refuse_other(path, options)
+}
+
+/// A database that lacks a table is one whose making was cut short, or one of another format; one that has a table more is of
 /// another format. Those stay as they are: once it had the new tables, the software that wrote it could not open it any more.
-fn refuse_older(path: &Path, options: &Options) -> Result<(), OpenError> {
+fn refuse_other(path: &Path, options: &Options) -> Result<(), OpenError> {
     let Ok(tables) = DB::list_cf(options, path) else { return Ok(()) };
     let has = |table: &Table| tables.iter().any(|name| name == table.name());
     let others = tables.iter().filter(|name| Table::ALL.iter().all(|table| table.name() != *name));
@@ -173,8 +183,8 @@ fn refuse_older(path: &Path, options: &Options) -> Result<(), OpenError> {
     let meta = DB::open_cf_for_read_only(options, path, [Table::Meta.name()], false);
     let identity = rows::identity(&RocksStore::of(meta.map_err(|error| refused(path, error))?, Writes::None));
     match identity {
-        Ok(Some((found, _))) if found < FORMAT => {
-            Err(OpenError::OlderFormat { path: path.display().to_string(), error: OlderFormat { found } })
+        Ok(Some((found, _))) if found != FORMAT => {
+            Err(OpenError::OtherFormat { path: path.display().to_string(), error: OtherFormat { found } })
         }
         _ => Ok(()),
     }
@@ -332,23 +342,66 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_database_of_an_older_format_is_refused_and_left_as_it_is() {
+    fn a_database_of_another_format_is_refused_and_left_as_it_is() {
+        let folder = tempfile::tempdir().expect("a folder");
+        // Those of format 4, which had one more than there are, and some of a later one that has one fewer.
+        let older = ["meta", "entries", "leaves", "nodes", "subjects", "histories", "history_nodes", "bound", "events"];
+        let newer = ["meta", "entries", "leaves", "nodes", "subjects", "histories", "bound"];
+        for (format, tables) in [(4, older.as_slice()), (FORMAT + 1, &newer)] {
+            let path = folder.path().join(format.to_string());
+            let mut options = Options::default();
+            options.create_if_missing(true);
+            options.create_missing_column_families(true);
+            let other = DB::open_cf(&options, &path, tables).expect("made");
+            other.put_cf(other.cf_handle("meta").expect("a table"), "format", format.to_be_bytes()).expect("written");
+            other.put_cf(other.cf_handle("meta").expect("a table"), "origin", "old.example").expect("written");
+            drop(other);
+            let notes = folder.path().join("notes");
+            for refused in [RocksStore::open(&path), RocksStore::open_read_only(&path, &notes)] {
+                let error = refused.err().expect("refused");
+                assert!(
+                    matches!(error, OpenError::OtherFormat { error: OtherFormat { found }, .. } if found == format)
+                );
+            }
+            // Who wrote it opens it still.
+            DB::open_cf(&Options::default(), &path, tables).expect("no table was added");
+        }
+    }
+
+    #[test]
+    fn no_flipped_bit_of_its_logs_makes_rocksdb_read_for_ever() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("db");
-        let mut options = Options::default();
-        options.create_if_missing(true);
-        options.create_missing_column_families(true);
-        // Those of format 4, which had one more than there are.
-        let tables =
-            ["meta", "entries", "leaves", "nodes", "subjects", "histories", "history_nodes", "bound", "events"];
-        let older = DB::open_cf(&options, &path, tables).expect("made");
-        older.put_cf(older.cf_handle("meta").expect("a table"), "format", 4u32.to_be_bytes()).expect("written");
-        older.put_cf(older.cf_handle("meta").expect("a table"), "origin", "old.example").expect("written");
-        drop(older);
-        let error = RocksStore::open(&path).err().expect("refused");
-        assert!(matches!(error, OpenError::OlderFormat { error: OlderFormat { found: 4 }, .. }), "{error}");
-        // Who wrote it opens it still.
-        DB::open_cf(&Options::default(), &path, tables).expect("no table was added");
+        let store = RocksStore::open(&path).expect("new");
+        for number in 0..3u8 {
+            let mut batch = Batch::default();
+            batch.put(Table::Entries, [number; 8], vec![number; 20_000]);
+            batch.put(Table::Events, [number], [number]);
+            store.commit(0, batch).expect("stored");
+        }
+        drop(store);
+        let current = std::fs::read_to_string(path.join("CURRENT")).expect("a name");
+        let files = std::fs::read_dir(&path).expect("listed").map(|file| file.expect("a file").path());
+        let logs: Vec<_> = files
+            .filter(|file| file.extension().is_some_and(|end| end == "log") || file.ends_with(current.trim_end()))
+            .collect();
+        assert_eq!(logs.len(), 2, "{logs:?}");
+        let (mut refused, mut tried) = (0, 0);
+        for log in &logs {
+            let whole = std::fs::read(log).expect("read");
+            // Not in the middle of a long row of equal bytes, which is what was stored.
+            let around = |at: usize| &whole[at.saturating_sub(8)..(at + 8).min(whole.len())];
+            for at in (0..whole.len()).filter(|at| around(*at).iter().any(|byte| *byte != whole[*at])) {
+                let mut damaged = whole.clone();
+                damaged[at] ^= 1 << 2;
+                std::fs::write(log, &damaged).expect("written");
+                tried += 1;
+                refused += u32::from(RocksStore::open_read_only(&path, &folder.path().join("notes")).is_err());
+            }
+            std::fs::write(log, &whole).expect("written");
+            RocksStore::open_read_only(&path, &folder.path().join("notes")).expect("whole");
+        }
+        assert!(refused > 100, "{refused} of {tried}");
     }
 
     #[test]

@@ -24,12 +24,12 @@ use crate::ledger::transition::{Binding, SubjectState};
 /// The version of everything below. A store with another one is refused.
 pub const FORMAT: u32 = 5;
 
-/// A store was written by older software. There is no conversion: what it lacks was never signed.
+/// A store was written by other software. There is no conversion: what an older one lacks was never signed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error(
     "has format {found}, and this version reads format {FORMAT} only: go on with the tagledgerd that wrote it, or begin a new ledger in another directory"
 )]
-pub struct OlderFormat {
+pub struct OtherFormat {
     /// Its format.
     pub found: u32,
 }
@@ -589,6 +589,22 @@ mod tests {
                 batch.put(Table::Subjects, key.0, broken);
                 store.commit(0, batch).expect("stored");
                 assert!(matches!(subject(&store, &key), Err(ReadError::Damaged { .. })), "{length} bytes");
+            }
+        }
+    }
+
+    #[test]
+    fn an_entry_of_a_history_has_the_subtrees_it_completes_and_no_others() {
+        let (key, row) = (SubjectKey([1; 32]), Version { index: 300, recorded_at_us: 1 << 50, effective: 7 });
+        // 7 completes three: pairs of two, four and eight.
+        for (number, expected) in [(6, 0), (7, 3)] {
+            for count in 0..5usize {
+                let (store, mut batch) = (MemoryStore::default(), Batch::default());
+                put_version(&mut batch, &key, number, &row, &vec![[9; 32]; count]);
+                store.commit(0, batch).expect("stored");
+                let found = version(&store, &key, number);
+                assert_eq!(found.is_ok(), count == expected, "{number} with {count}: {found:?}");
+                assert_eq!(versions(&store, &key, number..number + 1).is_ok(), count == expected);
             }
         }
     }

@@ -16,7 +16,6 @@ use crate::engine::check::{Damage, Findings, Tell, check};
 use crate::engine::derive::DeriveError;
 use crate::ledger::checkpoint::{Checkpoint, CheckpointError};
 use crate::store::rocks::{OpenError, RocksStore};
-use crate::store::rows::{self, FORMAT, OlderFormat};
 use crate::store::{CommitError, Read as _, ReadError, Table};
 pub use show::Progress;
 
@@ -235,20 +234,13 @@ pub fn checked_database(
     let notes = room.path().join("notes");
     let found = match RocksStore::open_read_only(path, &notes) {
         Ok(found) => found,
-        Err(error @ OpenError::OlderFormat { .. }) => return Err(error.into()),
+        Err(error @ OpenError::OtherFormat { .. }) => return Err(error.into()),
         Err(error) => {
             let mut findings = Findings::default();
             findings.tell(around("database", error.to_string(), "a database that RocksDB can open"));
             return Ok(findings);
         }
     };
-    // A flipped bit of this format's number makes no number of an older one.
-    if let Ok(Some((number, _))) = rows::identity(&found)
-        && (1..FORMAT).contains(&number)
-    {
-        let (path, error) = (path.display().to_string(), OlderFormat { found: number });
-        return Err(OpenError::OlderFormat { path, error }.into());
-    }
     if mark.is_none() && is_empty(&found) {
         return Ok(Findings::default());
     }
