@@ -159,7 +159,7 @@ impl Stage {
         };
         let (webhooks, _) = webhook(config, Arc::new(BuggyPort), metrics).expect("a receiver");
         let http = http::routes(Arc::new(EngineSource::new(ledger.clone())), Arc::new(registry)).merge(webhooks);
-        let grpc = guarded(grpc::routes(&ledger, Arc::clone(&access)).into_axum_router(), Arc::clone(&access));
+        let grpc = guarded(grpc::routes(&ledger, Arc::clone(&access)).await.into_axum_router(), Arc::clone(&access));
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("bound");
         tokio::spawn(async move {

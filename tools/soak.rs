@@ -1,7 +1,7 @@
 //! A soak: clients that write as fast as they are answered, for as long as told. Each minute says how much memory the server has
 //! and how long an answer took; at the end everything acknowledged must be in the log, and the minutes must be alike.
 //!
-//! The first minute is for warming up. Of the others, the second half is held against the first.
+//! The first minute is for warming up. Of the others, the second half is held against the first; and none may be without answers.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -29,6 +29,8 @@ const VERIFY_EVERY: u64 = 50;
 const MORE_MIB: u64 = 48;
 const MORE_US: u64 = 5_000;
 const MORE_PERCENT: u64 = 25;
+/// Longest wait for an answer.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// What clients were told.
 #[derive(Default)]
@@ -97,6 +99,9 @@ pub(super) async fn run(torture: &mut Torture, minutes: u64) -> Result<(), Failu
             ms(minute.p50_us),
             ms(minute.p99_us)
         );
+        if entries == 0 {
+            return Err("a minute without an answer".into());
+        }
         seen.push(minute);
     }
     stop.store(true, Ordering::Relaxed);
@@ -157,6 +162,12 @@ fn judge(minutes: &[Minute]) -> Result<(), Failure> {
             return Err(format!("{name} is not flat: {before} {unit}, then {after} {unit}").into());
         }
     }
+    let entries: Figure = |minute| minute.entries as u64;
+    let (before, after) = (middle(first, entries), middle(second, entries));
+    println!("soak: entries a minute: {before} in the first half, {after} in the second");
+    if after * 100 < before * (100 - MORE_PERCENT) {
+        return Err(format!("it became slower: {before} entries a minute, then {after}").into());
+    }
     println!("soak: flat");
     Ok(())
 }
@@ -205,7 +216,12 @@ impl Writer {
         let statement = proto::Statement { kind: Some(kind(&mut self.random)), event_id, ..Default::default() };
         let submission = Some(proto::Submission { statement: statement.encode_to_vec(), ..Default::default() });
         let request = with_token(&self.token, proto::AppendRequest { submission });
-        let evidence = self.client.append(request).await?.into_inner().evidence.ok_or("an answer without evidence")?;
+        let answer = tokio::time::timeout(PATIENCE, self.client.append(request)).await;
+        let evidence = answer
+            .map_err(|_| "no answer for half a minute")??
+            .into_inner()
+            .evidence
+            .ok_or("an answer without evidence")?;
         if number.is_multiple_of(VERIFY_EVERY) {
             verify(&evidence, &self.vkey)?;
         }

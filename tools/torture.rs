@@ -3,8 +3,10 @@
 //! Writers append over gRPC, alone, in batches and in streams, and remember every entry, checkpoint and piece of evidence they
 //! were given. Then the server is killed: while they write, while it starts, or while it recovers. After the next start:
 //!
-//! - every acknowledged entry is at its index, byte for byte, and no index was acknowledged twice;
-//! - every checkpoint that anybody saw is consistent with the newest;
+//! - every entry acknowledged since the last check is at its index, byte for byte, and no index was acknowledged twice; now and
+//!   then, and at the end, so is every one from the first on;
+//! - every checkpoint that was seen since the last check, by a writer or by a reader who asked for nothing else, is consistent with the
+//!   newest, and so is the newest of that check; now and then, and at the end, so is every one ever seen;
 //! - what was sent and not answered is sent again, and is in the log once, whichever of the two recorded it;
 //! - whoever knows no more than the first key is shown all later ones: those whose announcement was acknowledged, and perhaps one
 //!   that was under way;
@@ -95,6 +97,10 @@ struct Told {
     entries: BTreeMap<u64, Vec<u8>>,
     /// Seen, by size.
     checkpoints: BTreeMap<u64, String>,
+    /// Those of them that were not held against a newer one yet.
+    unproven: BTreeMap<u64, String>,
+    /// Shown to readers, and not looked at yet.
+    shown: Vec<String>,
     /// Sent, and not answered: statements by event id.
     open: HashMap<String, Vec<u8>>,
     /// Answered, and not looked at yet: the key may have changed since the writer came.
@@ -120,6 +126,9 @@ impl Told {
         for evidence in std::mem::take(&mut self.unverified) {
             self.look_at(&evidence, keys);
         }
+        for note in std::mem::take(&mut self.shown) {
+            self.saw(&note, keys);
+        }
     }
 
     fn look_at(&mut self, evidence: &proto::Evidence, keys: &Chain) {
@@ -133,15 +142,20 @@ impl Told {
                 self.broken.push(format!("index {} was acknowledged twice, for different entries", entry.index));
             }
         }
-        match Checkpoint::open(&evidence.checkpoint, keys) {
+        self.saw(&evidence.checkpoint, keys);
+    }
+
+    fn saw(&mut self, note: &str, keys: &Chain) {
+        match Checkpoint::open(note, keys) {
             Ok(checkpoint) => {
-                let earlier = self.checkpoints.insert(checkpoint.size, evidence.checkpoint.clone());
+                let earlier = self.checkpoints.insert(checkpoint.size, note.to_owned());
                 let earlier = earlier.and_then(|note| Checkpoint::open(&note, keys).ok());
                 if earlier.is_some_and(|earlier| earlier.root != checkpoint.root) {
                     self.broken.push(format!("two checkpoints over {} entries have different roots", checkpoint.size));
                 }
+                self.unproven.insert(checkpoint.size, note.to_owned());
             }
-            Err(error) => self.broken.push(format!("a reply's checkpoint: {error}")),
+            Err(error) => self.broken.push(format!("a checkpoint that was shown: {error}")),
         }
     }
 }
@@ -159,6 +173,8 @@ struct Torture {
     /// Entries compared with the log so far: those below this index.
     compared: u64,
     evidence: Vec<PathBuf>,
+    /// The CLI has audited before, and goes on from there.
+    is_audited: bool,
     starts_us: Vec<u128>,
     /// From the first key on, which is all that is believed.
     keys: Option<Chain>,
@@ -196,6 +212,7 @@ fn main() -> ExitCode {
         recorded: HashMap::new(),
         compared: 0,
         evidence: Vec::new(),
+        is_audited: false,
         starts_us: Vec::new(),
         keys: None,
         announced: Vec::new(),
@@ -222,7 +239,11 @@ impl Torture {
             return soak::run(&mut self, minutes).await;
         }
         let started = Instant::now();
+        // Where that round does not even come up, the next one is held against everything.
+        let (mut is_audit_due, mut is_fsck_due) = (true, false);
         for kill in 0..self.arguments.kills {
+            is_audit_due |= kill % self.arguments.audit_every == 0;
+            is_fsck_due |= (kill + 1) % self.arguments.audit_every == 0;
             // Now and then it does not even come up.
             if self.random.below(10) == 0 {
                 let mut child = self.spawn()?;
@@ -232,15 +253,16 @@ impl Torture {
                 continue;
             }
             let mut server = self.start().await?;
-            self.check(kill % self.arguments.audit_every == 0).await?;
-            let writers = self.writers(kill).await?;
+            self.check(std::mem::take(&mut is_audit_due)).await?;
+            let mut clients = self.writers(kill).await?;
+            clients.push(self.reader().await?);
             let announcing = if self.random.below(5) == 0 { Some(self.announce()?) } else { None };
             // Most of the time in the middle of the first batches, sometimes long after: the CLI takes a while until it announces.
             let moment_us = if announcing.is_some() || self.random.below(4) == 0 { 600_000 } else { 60_000 };
             tokio::time::sleep(Duration::from_micros(self.random.below(moment_us))).await;
             server.kill()?;
-            for writer in writers {
-                writer.await?;
+            for client in clients {
+                client.await?;
             }
             server.wait()?;
             if let Some(mut announcing) = announcing
@@ -249,7 +271,7 @@ impl Torture {
                 self.announced.push(announcing.vkey);
             }
             self.report(kill + 1, started);
-            if (kill + 1).is_multiple_of(self.arguments.audit_every) {
+            if std::mem::take(&mut is_fsck_due) {
                 self.fsck()?;
             }
         }
@@ -396,6 +418,20 @@ impl Torture {
         Ok(writers)
     }
 
+    /// Starts a client that wants to know how far the log is until the server is gone, and nothing else.
+    async fn reader(&self) -> Result<tokio::task::JoinHandle<()>, Failure> {
+        let (mut log, told) = (LogServiceClient::new(self.channel().await?), Arc::clone(&self.told));
+        Ok(tokio::spawn(async move {
+            while let Ok(answer) = log.get_checkpoint(proto::GetCheckpointRequest {}).await {
+                let note = answer.into_inner().checkpoint;
+                let mut told = told.lock().expect("nobody panicked");
+                if told.shown.last() != Some(&note) {
+                    told.shown.push(note);
+                }
+            }
+        }))
+    }
+
     /// Holds the server against everything it said before.
     async fn check(&mut self, thoroughly: bool) -> Result<(), Failure> {
         let channel = self.channel().await?;
@@ -405,8 +441,13 @@ impl Torture {
         self.look(&keys)?;
         let note = log.get_checkpoint(proto::GetCheckpointRequest {}).await?.into_inner().checkpoint;
         let newest = Checkpoint::open(&note, &keys)?;
+        if thoroughly {
+            self.compared = 0;
+            self.recorded.clear();
+        }
         self.entries(&mut log, newest.size).await?;
         self.checkpoints(&mut log, &newest, &keys, thoroughly).await?;
+        self.told.lock().expect("nobody panicked").shown.push(note);
         self.send_again(channel).await?;
         self.look(&keys)?;
         // Who writes on from here is told about by the next check.
@@ -414,7 +455,9 @@ impl Torture {
         self.entries(&mut log, Checkpoint::open(&size, &keys)?.size).await?;
         self.save().await?;
         if thoroughly {
-            self.cli(&["audit", "--from", "last"]).or_else(|_| self.cli(&["audit"]))?;
+            // Whatever the last audit came to has to hold still.
+            self.cli(if self.is_audited { &["audit", "--from", "last"] } else { &["audit"] })?;
+            self.is_audited = true;
             for file in &self.evidence {
                 self.cli(&["verify", &file.display().to_string()])?;
             }
@@ -472,7 +515,7 @@ impl Torture {
         Ok(())
     }
 
-    /// Every checkpoint ever seen is of the log that is there: the new ones and some of the old, or all.
+    /// Every checkpoint seen since the last time is of the log that is there, or every one ever seen.
     async fn checkpoints(
         &mut self,
         log: &mut LogServiceClient<Channel>,
@@ -480,9 +523,12 @@ impl Torture {
         keys: &Chain,
         all: bool,
     ) -> Result<(), Failure> {
-        let seen: Vec<String> = self.told.lock().expect("nobody panicked").checkpoints.values().cloned().collect();
-        let step = if all { 1 } else { 1 + seen.len() / 40 };
-        for note in seen.iter().rev().step_by(step) {
+        let seen: Vec<String> = {
+            let mut told = self.told.lock().expect("nobody panicked");
+            let unproven = std::mem::take(&mut told.unproven);
+            if all { told.checkpoints.values().cloned().collect() } else { unproven.into_values().collect() }
+        };
+        for note in &seen {
             let old = Checkpoint::open(note, keys)?;
             if old.size > newest.size {
                 return Err(

@@ -222,7 +222,7 @@ async fn serve_ledger(
     });
     let source = Arc::new(in_process::EngineSource::new(ledger.clone()));
     let http = guard::guarded(http::routes(source, Arc::new(registry)).merge(webhooks), Arc::clone(&access));
-    let grpc = guard::guarded(grpc::routes(&ledger, Arc::clone(&access)).into_axum_router(), access);
+    let grpc = guard::guarded(grpc::routes(&ledger, Arc::clone(&access)).await.into_axum_router(), access);
     let has_tls = tls.is_some();
     let secured = tls.map(listen::secured);
 

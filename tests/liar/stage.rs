@@ -97,7 +97,8 @@ impl Stage {
             let failures = Failures::register(&mut prometheus_client::registry::Registry::default());
             let limits = Limits::new(LimitSettings::default());
             let access = Arc::new(Access::new(ledger.principals(), Reads::Open, false, limits, failures));
-            let grpc = guarded(grpc::routes(&ledger, Arc::clone(&access)).into_axum_router(), Arc::clone(&access));
+            let grpc =
+                guarded(grpc::routes(&ledger, Arc::clone(&access)).await.into_axum_router(), Arc::clone(&access));
             let source = Arc::new(EngineSource::new(ledger.clone()));
             let http = http::routes(source, Arc::new(prometheus_client::registry::Registry::default()));
             tokio::spawn(async move {

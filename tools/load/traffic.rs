@@ -18,6 +18,8 @@ const ENVIRONMENTS: [&str; 4] = ["prod", "staging", "qa", "dev"];
 const MEDIA_TYPE: &str = "application/vnd.oci.image.manifest.v1+json";
 /// Every such statement names a new tag.
 const NEW_TAG_EVERY: u64 = 10;
+/// Of the newest tags, this many may not be recorded yet: many clients at once have their first pushes under way.
+const UNDER_WAY: u64 = 1_000;
 /// 2026-01-01.
 const EPOCH_US: i64 = 1_767_225_600_000_000;
 
@@ -143,9 +145,10 @@ impl Traffic {
             0..10 => (name, is, Sort::Push),
             10..15 => (name, is, Sort::Deployment),
             15..18 => {
-                // Some release, if there is one yet.
+                // Some release, if there is one that is surely recorded.
                 let first = name.0 - name.0 % 4;
-                let kept = (first..self.tags()).map(TagName).take(64).find(|name| name.is_kept());
+                let kept =
+                    (first..self.tags().saturating_sub(UNDER_WAY)).map(TagName).take(64).find(|name| name.is_kept());
                 match kept {
                     Some(kept) => (kept, u32::MAX - self.digests, Sort::Denied),
                     None => (name, is, Sort::Push),

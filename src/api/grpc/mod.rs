@@ -34,7 +34,7 @@ pub const MAX_QUESTION: usize = 64 << 10;
 const MAX_PROBE: usize = 1 << 10;
 
 /// Everything gRPC, as routes for the one server, which has to guard them ([`super::guard`]).
-pub fn routes(ledger: &Ledger, access: Arc<Access>) -> Routes {
+pub async fn routes(ledger: &Ledger, access: Arc<Access>) -> Routes {
     let append = Arc::new(append::Append { ledger: ledger.clone(), access: Arc::clone(&access) });
     // What is announced as longer is refused before it is read: of a stream nothing is counted until a message of it is whole.
     let stream = AppendServiceServer::from_arc(Arc::clone(&append)).max_decoding_message_size(MAX_STREAMED_MESSAGE);
@@ -50,48 +50,48 @@ pub fn routes(ledger: &Ledger, access: Arc<Access>) -> Routes {
         .add_service(LogServiceServer::new(log).max_decoding_message_size(MAX_QUESTION))
         .add_service(QueryServiceServer::new(query).max_decoding_message_size(MAX_QUESTION))
         .add_service(reflection)
-        .add_service(health(ledger).max_decoding_message_size(MAX_PROBE));
+        .add_service(health(ledger).await.max_decoding_message_size(MAX_PROBE));
     let routes = routes.routes().into_axum_router();
     Routes::from(routes.route_service("/tagledger.v1.AppendService/AppendStream", stream))
 }
 
 /// `grpc.health.v1`: reading serves as long as the process does; appending, until the sequencer stops; the whole server, until
 /// that, and while anything is wrong with it (`Defect`).
-fn health(
+async fn health(
     ledger: &Ledger,
 ) -> tonic_health::pb::health_server::HealthServer<impl tonic_health::pb::health_server::Health> {
     let (reporter, service) = tonic_health::server::health_reporter();
-    let (ledger, mut stopped) = (ledger.clone(), ledger.stopped());
+    let mut stopped = ledger.stopped();
+    let (mut shortage, mut defects) = (ledger.shortage(), ledger.defects());
+    reporter.set_serving::<LogServiceServer<log::Log>>().await;
+    reporter.set_serving::<QueryServiceServer<query::Query>>().await;
+    // Whoever asks first hears what is so.
+    let (is_well, appends) = (defects.borrow_and_update().is_empty(), shortage.borrow_and_update().is_none());
+    tell(&reporter, is_well, appends).await;
+    let ledger = ledger.clone();
     tokio::spawn(async move {
-        reporter.set_serving::<LogServiceServer<log::Log>>().await;
-        reporter.set_serving::<QueryServiceServer<query::Query>>().await;
-        reporter.set_serving::<AppendServiceServer<append::Append>>().await;
-        let (mut shortage, mut defects) = (ledger.shortage(), ledger.defects());
-        // What was so before counts as well.
-        shortage.mark_changed();
-        defects.mark_changed();
         loop {
             tokio::select! {
                 _ = stopped.wait_for(Option::is_some) => break,
                 changed = shortage.changed() => if changed.is_err() { break },
                 changed = defects.changed() => if changed.is_err() { break },
             }
-            let whole = match defects.borrow_and_update().is_empty() {
-                true => tonic_health::ServingStatus::Serving,
-                false => tonic_health::ServingStatus::NotServing,
-            };
-            reporter.set_service_status("", whole).await;
-            if shortage.borrow_and_update().is_some() {
-                reporter.set_not_serving::<AppendServiceServer<append::Append>>().await;
-            } else {
-                reporter.set_serving::<AppendServiceServer<append::Append>>().await;
-            }
+            let (is_well, appends) = (defects.borrow_and_update().is_empty(), shortage.borrow_and_update().is_none());
+            tell(&reporter, is_well, appends).await;
         }
         drop(ledger);
-        reporter.set_not_serving::<AppendServiceServer<append::Append>>().await;
-        reporter.set_service_status("", tonic_health::ServingStatus::NotServing).await;
+        tell(&reporter, false, false).await;
     });
     service
+}
+
+async fn tell(reporter: &tonic_health::server::HealthReporter, is_well: bool, appends: bool) {
+    let status = |serves| match serves {
+        true => tonic_health::ServingStatus::Serving,
+        false => tonic_health::ServingStatus::NotServing,
+    };
+    reporter.set_service_status("", status(is_well)).await;
+    reporter.set_service_status(crate::proto::append_service_server::SERVICE_NAME, status(appends)).await;
 }
 
 /// A stream whose messages a task of its own makes, at most `window` of them ahead of whoever takes them. If the task hits a bug,
