@@ -194,7 +194,7 @@ async fn measure(
             for inner in ["append-1", "append-64", "stream"] {
                 let mut line = scenario(arguments, programs, ledger, inner, Some(SLOW_SYNC)).await?;
                 line.insert("scenario".into(), format!("slow-disk {inner}").into());
-                line.insert("model".into(), "strace delays the return of every fdatasync and fsync by 1 ms".into());
+                line.insert("model".into(), "every fdatasync and fsync returns 1 ms later (LD_PRELOAD)".into());
                 lines.push(line);
             }
             Ok(lines)

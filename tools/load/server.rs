@@ -1,6 +1,6 @@
 //! A real server in a process of its own, and what the system knows of it.
 
-use std::io::{BufRead as _, BufReader};
+use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -15,8 +15,6 @@ const SETTINGS: &str = "[limits]\nmemory_mib = 0\nconcurrent = 0\nconnections_pe
 /// A running `tagledgerd serve`.
 pub(crate) struct Server {
     child: Child,
-    /// The server itself, where `child` is what traces it.
-    pid: u32,
     pub(crate) address: String,
     pub(crate) data_dir: PathBuf,
     /// From its start until it answered.
@@ -30,17 +28,10 @@ impl Server {
         std::fs::write(&config, SETTINGS)?;
         let log = std::fs::File::create(data_dir.with_extension("log"))?;
         let program = programs.join("tagledgerd");
-        let mut command = match sync_delay {
-            None => Command::new(&program),
-            Some(delay) => {
-                let mut command = Command::new("strace");
-                let delay_us = delay.as_micros();
-                command.args(["--follow-forks", "--seccomp-bpf", "--quiet=all", "--output=/dev/null"]);
-                command.args(["--trace=fdatasync,fsync", &format!("--inject=fdatasync,fsync:delay_exit={delay_us}")]);
-                command.arg(&program);
-                command
-            }
-        };
+        let mut command = Command::new(&program);
+        if let Some(delay) = sync_delay {
+            command.env("LD_PRELOAD", slow_sync(data_dir.with_extension("so"), delay)?);
+        }
         command.args(["serve", "--listen", "127.0.0.1:0", "--config"]).arg(&config).arg("--data-dir").arg(data_dir);
         let begun = Instant::now();
         let child =
@@ -54,8 +45,7 @@ impl Server {
             return Err(format!("the server did not come up; see {}", data_dir.with_extension("log").display()).into());
         };
         let address = address.split_whitespace().next().unwrap_or_default().to_owned();
-        let pid = if sync_delay.is_some() { only_child_of(child.id())? } else { child.id() };
-        Ok(Self { child, pid, address, data_dir: data_dir.to_owned(), start })
+        Ok(Self { child, address, data_dir: data_dir.to_owned(), start })
     }
 
     pub(crate) fn token(&self) -> Result<String, Failure> {
@@ -75,12 +65,12 @@ impl Server {
 
     /// Processor time used so far.
     pub(crate) fn cpu(&self) -> Result<Duration, Failure> {
-        cpu_of(self.pid)
+        cpu_of(self.child.id())
     }
 
     /// A figure of `/proc/PID/status` in KiB.
     pub(crate) fn memory_kib(&self, name: &str) -> Result<u64, Failure> {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid))?;
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
         let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
         let value = line.and_then(|line| line.split_whitespace().next()).ok_or("no such figure")?;
         Ok(value.parse()?)
@@ -88,14 +78,14 @@ impl Server {
 
     /// Ends it as an operator would.
     pub(crate) fn stop(mut self) -> Result<(), Failure> {
-        signal(self.pid, "-TERM")?;
+        signal(self.child.id(), "-TERM")?;
         self.child.wait()?;
         Ok(())
     }
 
     /// Ends it as a failing machine would.
     pub(crate) fn kill(mut self) -> Result<(), Failure> {
-        signal(self.pid, "-KILL")?;
+        signal(self.child.id(), "-KILL")?;
         self.child.wait()?;
         Ok(())
     }
@@ -104,7 +94,7 @@ impl Server {
 impl Drop for Server {
     fn drop(&mut self) {
         if matches!(self.child.try_wait(), Ok(None)) {
-            let _ = signal(self.pid, "-KILL");
+            let _ = signal(self.child.id(), "-KILL");
             let _ = self.child.wait();
         }
     }
@@ -115,9 +105,16 @@ fn signal(pid: u32, signal: &str) -> Result<(), Failure> {
     Ok(())
 }
 
-fn only_child_of(pid: u32) -> Result<u32, Failure> {
-    let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"))?;
-    Ok(children.split_whitespace().next().ok_or("the server is not there")?.parse()?)
+/// Compiles the model of a slow disk.
+fn slow_sync(library: PathBuf, delay: Duration) -> Result<PathBuf, Failure> {
+    let mut compiler = Command::new("cc");
+    compiler.args(["-O2", "-shared", "-fPIC", &format!("-DSYNC_DELAY_US={}", delay.as_micros()), "-x", "c", "-o"]);
+    let mut running = compiler.arg(&library).arg("-").stdin(Stdio::piped()).spawn()?;
+    running.stdin.take().expect("piped").write_all(include_bytes!("slow_sync.c"))?;
+    match running.wait()?.success() {
+        true => Ok(library),
+        false => Err("cc does not compile tools/load/slow_sync.c".into()),
+    }
 }
 
 /// Processor time of a process, of all its threads, those that ended too.
