@@ -400,23 +400,41 @@ fn statement(tag: &TagRef, to: Option<char>, disposition: Disposition) -> Statem
     Statement::parse(&bytes).expect("valid")
 }
 
-/// `tools/micro/policy.rs` measures it, where 5 us are aimed at; this is what an unoptimised build beside others stays well below, and
-/// going through the rules one by one does not.
+/// `tools/micro/policy.rs` measures it in an optimised build. Here the best fifty in a row count, so that what else the machine does does
+/// not.
 #[test]
-fn a_thousand_ordinary_rules_are_not_gone_through_one_by_one() {
-    let rule = |n: usize| format!("[[rule]]\nid = 'r{n}'\nrepositories = ['team-{n}/**']\n");
-    let policy = Policy::parse(&(0..1000).map(rule).collect::<String>()).expect("a policy");
-    let tags: Vec<TagRef> = (0..2000).map(|n| format!("r/team-{n}/app:v{n}").parse().expect("a reference")).collect();
-    let decide = |tag| policy.forbids(tag, Change::Overwrite, || Ok::<Vec<Tag>, Infallible>(Vec::new()));
-    let Ok(_) = decide(&tags[0]);
-    let begun = Instant::now();
-    for (n, tag) in tags.iter().enumerate() {
-        let Ok(found) = decide(tag);
-        assert_eq!(found.is_some(), n < 1000, "{tag}");
+fn a_thousand_rules_decide_within_five_microseconds() {
+    let shapes: [(&str, fn(usize) -> String); 6] = [
+        ("teams", |n| format!("repositories=['team-{n}/**']")),
+        ("repositories", |n| format!("repositories=['team-{n}/app']\ntags=['v*']")),
+        ("patterns", |n| format!("repositories=['team-{n}/a*p']")),
+        ("endings", |n| format!("repositories=['**/app-{n}']")),
+        ("tags", |n| format!("tags=['v{n}.*']")),
+        ("expressions", |n| format!("tags_regex=['^v{}[.]']", n % 250)),
+    ];
+    let name = |n: usize| match n % 2 {
+        0 => format!("r/team-{n}/app:v{n}.1"),
+        _ => format!("r/group/app-{n}:v{n}.1"),
+    };
+    let tags: Vec<TagRef> = (0..2000).map(|n| name(n).parse().expect("a reference")).collect();
+    for (shape, rule) in shapes {
+        let rules: String = (0..1000).map(|n| format!("[[rule]]\nid='{n}'\n{}\n", rule(n))).collect();
+        let policy = Policy::parse(&rules).expect("a policy");
+        let decide = |tag| policy.forbids(tag, Change::Overwrite, || Ok::<Vec<Tag>, Infallible>(Vec::new()));
+        let Ok(_) = decide(&tags[0]);
+        let (mut best, mut forbidden) = (Duration::MAX, 0);
+        for fifty in tags.chunks(50) {
+            let begun = Instant::now();
+            for tag in fifty {
+                let Ok(found) = decide(tag);
+                forbidden += u32::from(found.is_some());
+            }
+            best = best.min(begun.elapsed() / 50);
+        }
+        println!("a thousand rules, {shape}: {best:?} a decision, {forbidden} of 2000 forbidden");
+        assert!((100..=1000).contains(&forbidden), "{shape}: {forbidden}");
+        assert!(best < Duration::from_micros(5), "{shape}: {best:?} a decision");
     }
-    let each = begun.elapsed() / u32::try_from(tags.len()).expect("few");
-    println!("a thousand rules: {each:?} a decision");
-    assert!(each < Duration::from_micros(20), "{each:?} a decision");
 }
 
 #[test]

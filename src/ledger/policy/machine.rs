@@ -14,6 +14,8 @@ pub(super) struct Machine {
     names: HashMap<Vec<u8>, Vec<usize>>,
     /// Those of the form `name/**`, by the name.
     folders: HashMap<Vec<u8>, Vec<usize>>,
+    /// Those of the form `**/name`, likewise.
+    endings: HashMap<Vec<u8>, Vec<usize>>,
     /// Where the others are before the first character.
     begin: Vec<u64>,
     words: Vec<Word>,
@@ -39,12 +41,12 @@ impl Machine {
         let mut begins = Vec::new();
         for (number, glob) in globs.into_iter().enumerate() {
             for steps in glob.written_out() {
-                let (folder, is_folder) = match steps.as_slice() {
-                    [folder @ .., slash, Step::Rest] if *slash == Step::One(1 << b'/') => (folder, true),
-                    all => (all, false),
+                let (name, known) = match steps.as_slice() {
+                    [name @ .., slash, Step::Rest] if *slash == Step::One(1 << b'/') => (name, &mut machine.folders),
+                    [Step::Components, name @ ..] => (name, &mut machine.endings),
+                    all => (all, &mut machine.names),
                 };
-                if let Some(name) = literal(folder) {
-                    let known = if is_folder { &mut machine.folders } else { &mut machine.names };
+                if let Some(name) = literal(name) {
                     known.entry(name).or_default().push(number);
                     continue;
                 }
@@ -80,9 +82,12 @@ impl Machine {
     pub(super) fn matches(&self, name: &str) -> Vec<usize> {
         let name = name.as_bytes();
         let mut found: Vec<usize> = self.names.get(name).into_iter().flatten().copied().collect();
-        if !self.folders.is_empty() {
-            let slashes = name.iter().enumerate().filter(|(_, character)| **character == b'/');
-            found.extend(slashes.filter_map(|(at, _)| self.folders.get(&name[..at])).flatten());
+        if !self.folders.is_empty() || !self.endings.is_empty() {
+            found.extend(self.endings.get(name).into_iter().flatten());
+            for (at, _) in name.iter().enumerate().filter(|(_, character)| **character == b'/') {
+                found.extend(self.folders.get(&name[..at]).into_iter().flatten());
+                found.extend(self.endings.get(&name[at + 1..]).into_iter().flatten());
+            }
         }
         let mut places = self.begin.clone();
         for character in name {
