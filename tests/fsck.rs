@@ -402,13 +402,24 @@ fn a_ledger_that_was_only_made_has_nothing_to_check() {
 }
 
 #[test]
-fn a_database_of_an_older_format_is_named_and_not_called_damaged() {
+fn a_database_of_another_format_is_named_and_not_called_damaged() {
     let (_folder, data_dir) = place();
-    let store = RocksStore::open(&data_dir.join("db")).expect("opened");
-    let mut batch = Batch::default();
-    batch.put(Table::Meta, b"format".as_slice(), (rows::FORMAT - 1).to_be_bytes());
-    store.commit(rows::tree_size(&store).expect("read"), batch).expect("written");
-    drop(store);
+    let with_number = |number: u32| {
+        let store = RocksStore::open(&data_dir.join("db")).expect("opened");
+        let mut batch = Batch::default();
+        batch.put(Table::Meta, b"format".as_slice(), number.to_be_bytes());
+        store.commit(rows::tree_size(&store).expect("read"), batch).expect("written");
+    };
+    // All tables are those of this format: it is the number that is wrong.
+    with_number(rows::FORMAT - 1);
+    let printed = program(&data_dir, &[]);
+    assert_eq!(printed.status.code(), Some(3), "{}", text(&printed.stderr));
+    assert!(text(&printed.stdout).contains("meta: the format"), "{}", text(&printed.stdout));
+    // One of them was another one's.
+    let mut options = rocksdb::Options::default();
+    options.create_missing_column_families(true);
+    let tables = Table::ALL.map(Table::name).into_iter().chain(["history_nodes"]);
+    drop(rocksdb::DB::open_cf(&options, data_dir.join("db"), tables).expect("opened"));
     let printed = program(&data_dir, &[]);
     assert_eq!(printed.status.code(), Some(1), "{}", text(&printed.stdout));
     let said = text(&printed.stderr);
