@@ -115,6 +115,8 @@ pub(super) struct Open {
     pub(super) intent: proto::Statement,
     /// Its entry, once that is known.
     pub(super) index: Option<u64>,
+    /// The ledger was not asked about it.
+    pub(super) is_unasked: bool,
     /// It holds its tags.
     pub(super) holds: bool,
     /// Not later than its tags were held, where this process took the hold.
@@ -128,6 +130,21 @@ pub(super) struct Open {
 }
 
 impl Open {
+    fn new(id: String, aim: Aim, intent: proto::Statement, authorization: Option<HeaderValue>) -> Self {
+        Self {
+            id,
+            aim,
+            intent,
+            index: None,
+            is_unasked: false,
+            holds: false,
+            since: None,
+            known: None,
+            abandoned: None,
+            authorization,
+        }
+    }
+
     /// What a journal kept of a gateway that is gone, and with it its connections; whatever it had sent by then, if anything.
     pub(super) fn read(id: &str, left: &Left) -> Option<Self> {
         let statement = Statement::parse(&left.statement).ok()?;
@@ -142,7 +159,7 @@ impl Open {
         let (id, intent) = (id.to_owned(), statement.message);
         let known = left.is_refused.then_some(Disposition::Refused);
         let abandoned = (!left.is_refused).then(Instant::now);
-        Some(Self { id, aim, intent, index: None, holds: false, since: None, known, abandoned, authorization: None })
+        Some(Self { known, abandoned, ..Self::new(id, aim, intent, None) })
     }
 
     /// What became of it, as a statement.
@@ -384,7 +401,7 @@ impl<P: GatewayPort> Gateway<P> {
                 let statement = proto::Statement { kind, event_id, ..client.statement.clone() };
                 // Void if the tag has new entries since before the look.
                 let recorded = match standing {
-                    Ok(standing) => self.port.record_if_at(statement, standing.view.version).await,
+                    Ok(standing) => self.record_if_at(statement, standing.view.version).await,
                     Err(error) => Err(error),
                 };
                 if let Taken::Go(open) | Taken::Same(open) = taken {
@@ -408,37 +425,37 @@ impl<P: GatewayPort> Gateway<P> {
     }
 
     async fn intend(self: &Arc<Self>, aim: &Aim, client: &Client) -> Result<Taken, Refusal> {
-        // What the ledger may have recorded is never forgotten: where there is no room to remember it, the ledger is not even asked.
-        if !self.journal.has_room_to_refuse() && !self.config.when_unreachable.lets_pass(&self.protection, aim.tag()) {
-            self.figures.forgotten.inc();
-            return Err(Refusal::later(
-                "too many changes that were refused wait until the ledger that is to record them can be reached; try again later",
-            ));
-        }
+        // What the ledger may have recorded is never forgotten: where there is no room to remember it, a ledger that takes nothing is
+        // not even asked.
+        let untaken = if self.journal.has_room_to_refuse() { None } else { self.untaken() };
+        let passes = || self.config.when_unreachable.lets_pass(&self.protection, aim.tag());
+        let passing = match untaken {
+            None => None,
+            Some(PortError::Unavailable(reason)) if passes() => Some(reason),
+            Some(_) => {
+                self.figures.forgotten.inc();
+                return Err(Refusal::later(
+                    "too many changes that were refused wait until the ledger that is to record them can be reached; try again later",
+                ));
+            }
+        };
         let id = random_id();
         let kind = Some(aim.kind(Disposition::Intended, None));
         let intent = proto::Statement { kind, event_id: format!("gateway/{id}/intent"), ..client.statement.clone() };
-        let mut open = Open {
-            id,
-            aim: aim.clone(),
-            intent,
-            index: None,
-            holds: false,
-            since: None,
-            known: None,
-            abandoned: None,
-            authorization: client.authorization.clone(),
-        };
+        let mut open = Open::new(id, aim.clone(), intent, client.authorization.clone());
         match self.journal.begin(&open.id, &open.intent.encode_to_vec()) {
             Ok(true) => {}
             Ok(false) => return Err(Refusal::later("too many changes wait until the ledger and the registry agree")),
             Err(error) => return Err(Refusal::later(format!("the gateway can't write its journal: {error}"))),
         }
+        if let Some(reason) = passing {
+            return self.without_ledger(Open { is_unasked: true, ..open }, &reason);
+        }
         let deadline = Instant::now() + self.config.hold_wait;
         let mut pause = FIRST_PAUSE;
         loop {
             let asked = Instant::now();
-            match self.port.record(open.intent.clone()).await {
+            match self.record(open.intent.clone()).await {
                 Ok(recorded) if recorded.outcome == Outcome::Noted => {
                     open.since = Some(asked);
                     (open.index, open.holds) = (Some(recorded.index), true);

@@ -6,6 +6,7 @@
 //!
 //! Listening is left to the server.
 
+mod appends;
 mod change;
 mod errors;
 pub mod figures;
@@ -41,7 +42,7 @@ use self::locks::Locks;
 use self::protection::{Protection, Unreachable};
 use self::target::{Reference, Target, tags_of};
 use self::upstream::{Caller, Outgoing, Upstream};
-use super::port::GatewayPort;
+use super::port::{GatewayPort, PortError};
 use super::source::{BaseUrl, Credentials, RegistryAccess};
 use crate::ledger::names::{Digest, Registry, Repository, TagRef};
 
@@ -149,6 +150,8 @@ pub struct Gateway<P> {
     changing: Arc<RwLock<()>>,
     /// Why the ledger could not be reached the last time.
     ledger_trouble: std::sync::Mutex<Option<String>>,
+    /// Why it did not take what was to be recorded the last time.
+    untaken: std::sync::Mutex<Option<PortError>>,
     figures: Figures,
 }
 
@@ -182,6 +185,7 @@ impl<P: GatewayPort> Gateway<P> {
             settling: Arc::new(Semaphore::new(SETTLING)),
             changing: Arc::default(),
             ledger_trouble: std::sync::Mutex::new(Some("it was not asked yet".to_owned())),
+            untaken: std::sync::Mutex::default(),
             figures,
             config,
         });
