@@ -192,7 +192,10 @@ async fn who_is_refused_again_and_again_while_the_ledger_is_gone_keeps_nobody_fr
 
 #[tokio::test(flavor = "multi_thread")]
 async fn who_is_refused_by_the_registry_again_and_again_while_the_ledger_is_gone_keeps_nobody_either() {
-    let (stage, door) = stage_with(Unreachable::Protect, true, |settings| settings.changes_per_second = 0).await;
+    let (stage, door) = stage_with(Unreachable::Protect, true, |settings| {
+        (settings.changes_per_second, settings.idle_timeout_ms) = (0, 10_000);
+    })
+    .await;
     ready(&stage).await;
     door.shut();
     stage.registry.set(Mode::Answers(400));
@@ -202,7 +205,6 @@ async fn who_is_refused_by_the_registry_again_and_again_while_the_ledger_is_gone
     assert_eq!(stage.push("latest", "one").await.0, StatusCode::CREATED);
     door.open();
     stage.until("one is recorded", async |stage| stage.push("v1", "one").await.0 == StatusCode::CREATED).await;
-    stage.until("what passed is", async |stage| stage.bound("latest").await == digest("one")).await;
     stage.world.check_ledger().await;
 }
 
@@ -215,7 +217,10 @@ async fn a_ledger_that_answers_and_takes_nothing_is_as_good_as_gone() {
     let world = World::open_with(&folder.path().join("ledger"), config).await;
     world.recorded(&crate::world::policy(&[RULE])).await;
     let ledger = format!("http://{}", world.address);
-    let stage = Stage::before(world, &ledger, |settings| settings.changes_per_second = 0).await;
+    let stage = Stage::before(world, &ledger, |settings| {
+        (settings.changes_per_second, settings.idle_timeout_ms) = (0, 10_000);
+    })
+    .await;
     ready(&stage).await;
     // Without its high-water mark the sequencer stops; reads go on.
     std::fs::remove_dir_all(&elsewhere).expect("gone");
