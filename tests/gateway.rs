@@ -242,8 +242,10 @@ async fn a_registry_that_is_not_there_is_told_and_nobody_is_judged() {
 async fn a_client_that_hangs_up_leaves_nothing_half_done() {
     let stage = Stage::new().await;
     stage.registry.set(Mode::DoesSlowly);
-    let push = stage.push("latest", "one");
-    assert!(tokio::time::timeout(std::time::Duration::from_millis(150), push).await.is_err(), "still at it");
+    tokio::select! {
+        answer = stage.push("latest", "one") => panic!("still at it: {answer:?}"),
+        () = stage.until("it is under way", async |stage| stage.registry.changes().len() == 1) => {}
+    }
     stage
         .until("it is recorded", async |stage| {
             stage.log().await.last().is_some_and(|last| last == "latest push HAPPENED: APPLIED")
@@ -397,6 +399,40 @@ async fn a_tag_that_somebody_holds_is_answered_with_later() {
     let body: Value = json(&answer.text().await.expect("text"));
     assert!(body["errors"][0]["message"].as_str().expect("text").contains(&format!("entry {holder}")), "{body}");
     assert!(stage.registry.changes().is_empty());
+}
+
+#[tokio::test]
+async fn however_many_wait_for_a_tag_each_waits_only_for_so_long() {
+    let stage = Stage::with(|settings| settings.hold_wait_ms = 1_000).await;
+    stage.intend("latest", "theirs").await;
+    let begun = std::time::Instant::now();
+    let waiting = (0..5).map(async |_| {
+        let answer = stage.send("PUT", "/v2/team/app/manifests/latest", "mine").await;
+        (answer.status(), answer.headers().contains_key("retry-after"))
+    });
+    let answers = futures_util::future::join_all(waiting).await;
+    assert_eq!(answers, [(StatusCode::SERVICE_UNAVAILABLE, true); 5]);
+    assert!(begun.elapsed() < std::time::Duration::from_secs(2), "{:?}", begun.elapsed());
+    assert!(stage.registry.changes().is_empty());
+}
+
+#[tokio::test]
+async fn who_gives_up_waiting_for_a_turn_changes_nothing_afterwards() {
+    let stage = Stage::new().await;
+    let holder = stage.intend("latest", "theirs").await;
+    let give_up = async {
+        stage.until("the first waits", async |stage| stage.open().await == 1).await;
+        let second = stage.client.put(stage.url("/v2/team/app/manifests/latest")).body("second");
+        let given_up = second.timeout(std::time::Duration::from_millis(500)).send().await;
+        assert!(given_up.is_err_and(|error| error.is_timeout()), "it waits for its turn");
+        stage.refuse("latest", "theirs", holder).await;
+    };
+    let (first, ()) = tokio::join!(stage.push("latest", "first"), give_up);
+    assert_eq!(first.0, StatusCode::CREATED);
+    // It comes after everybody who waited.
+    assert_eq!(stage.push("latest", "third").await.0, StatusCode::CREATED);
+    assert_eq!(stage.registry.changes().len(), 2, "{:#?}", stage.log().await);
+    stage.agrees().await;
 }
 
 #[tokio::test]

@@ -1,6 +1,6 @@
 //! Changes of tags: the intent before, the outcome after.
 //!
-//! A change goes through these steps, in a task of its own, which a client that hangs up does not end:
+//! A change goes through these steps. From the second on it is in a task of its own, which a client that hangs up does not end:
 //!
 //! 1. nobody else in this process changes the tag ([`super::locks`]);
 //! 2. the intent stands in the journal, then in the ledger: DENIED ends here, and NOTED holds the tag against every other
@@ -21,7 +21,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use prost::Message as _;
 use serde_json::json;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep_until};
 
 use super::Gateway;
 use super::errors::{Code, Refusal};
@@ -272,12 +272,11 @@ enum Taken {
 }
 
 impl<P: GatewayPort> Gateway<P> {
-    /// Carries out a change, to the end.
-    pub(super) async fn carry_out(self: Arc<Self>, change: Change) -> Response<Body> {
-        let _guard = self.alone(&change).await;
+    /// Carries out a change of what is [alone](Self::alone), to the end. Somebody else's hold is waited for until the deadline.
+    pub(super) async fn carry_out(self: Arc<Self>, change: Change, deadline: Instant) -> Response<Body> {
         let mut taken = Vec::with_capacity(change.aims.len());
         for aim in &change.aims {
-            match self.take(aim, &change.client).await {
+            match self.take(aim, &change.client, deadline).await {
                 Ok(Taken::Denied(denied)) => {
                     self.release(taken).await;
                     self.figures.change("denied");
@@ -351,7 +350,8 @@ impl<P: GatewayPort> Gateway<P> {
         open.since.is_some_and(|since| since.elapsed() + needed >= config.hold_bound)
     }
 
-    async fn alone(&self, change: &Change) -> Guard {
+    /// Waits until nobody else in this process changes the same.
+    pub(super) async fn alone(&self, change: &Change) -> Guard {
         let repository = change.repository.as_str();
         let tags: Option<Vec<String>> =
             change.aims.iter().map(|aim| aim.tag().map(|tag| tag.tag.to_string())).collect();
@@ -369,8 +369,8 @@ impl<P: GatewayPort> Gateway<P> {
     }
 
     /// Takes the tag, unless it may not change.
-    async fn take(self: &Arc<Self>, aim: &Aim, client: &Client) -> Result<Taken, Refusal> {
-        let taken = self.intend(aim, client).await?;
+    async fn take(self: &Arc<Self>, aim: &Aim, client: &Client, deadline: Instant) -> Result<Taken, Refusal> {
+        let taken = self.intend(aim, client, deadline).await?;
         let Some(tag) = aim.tag() else { return Ok(taken) };
         let index = match &taken {
             Taken::Go(open) => open.index,
@@ -412,7 +412,7 @@ impl<P: GatewayPort> Gateway<P> {
                     }
                 }
                 recorded.map_err(|error| Refusal::later(error.to_string()))?;
-                self.intend(aim, client).await
+                self.intend(aim, client, deadline).await
             }
             Err(error) => {
                 if let Taken::Go(open) | Taken::Same(open) = taken {
@@ -424,7 +424,7 @@ impl<P: GatewayPort> Gateway<P> {
         }
     }
 
-    async fn intend(self: &Arc<Self>, aim: &Aim, client: &Client) -> Result<Taken, Refusal> {
+    async fn intend(self: &Arc<Self>, aim: &Aim, client: &Client, deadline: Instant) -> Result<Taken, Refusal> {
         // What the ledger may have recorded is never forgotten: where there is no room to remember it, a ledger that takes nothing is
         // not even asked.
         let untaken = if self.journal.has_room_to_refuse() { None } else { self.untaken() };
@@ -451,7 +451,6 @@ impl<P: GatewayPort> Gateway<P> {
         if let Some(reason) = passing {
             return self.without_ledger(Open { is_unasked: true, ..open }, &reason);
         }
-        let deadline = Instant::now() + self.config.hold_wait;
         let mut pause = FIRST_PAUSE;
         loop {
             let asked = Instant::now();
@@ -482,7 +481,7 @@ impl<P: GatewayPort> Gateway<P> {
                         );
                         return Err(Refusal::later(message));
                     }
-                    sleep(pause).await;
+                    sleep_until(deadline.min(Instant::now() + pause)).await;
                     pause = (pause * 2).min(LONGEST_PAUSE);
                 }
                 Err(PortError::Unavailable(reason)) => return self.without_ledger(open, &reason),

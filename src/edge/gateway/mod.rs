@@ -33,6 +33,7 @@ use axum::response::IntoResponse as _;
 use http_body_util::BodyExt as _;
 use sha2::{Digest as _, Sha256, Sha512};
 use tokio::sync::{Notify, RwLock, Semaphore};
+use tokio::time::{Instant, timeout_at};
 
 use self::change::{Aim, Change, Client};
 use self::errors::{Code, Refusal};
@@ -80,7 +81,7 @@ pub struct GatewayConfig {
     pub manifest_memory: usize,
     /// What passes while the ledger can't be reached.
     pub when_unreachable: Unreachable,
-    /// How long a client waits for a tag that somebody else holds.
+    /// How long a client waits for a tag that somebody else changes or holds.
     pub hold_wait: Duration,
     /// How old an intent has to be for its gateway to be gone.
     pub hold_bound: Duration,
@@ -358,11 +359,17 @@ impl<P: GatewayPort> Gateway<P> {
         }
         let outgoing = Outgoing { method: parts.method, path_and_query, headers };
         let change = Change { repository, aims, named, outgoing, body: body_bytes, client };
+        // Whoever hangs up while they wait for their turn leave nothing behind.
+        let deadline = Instant::now() + self.config.hold_wait;
+        let guard = timeout_at(deadline, self.alone(&change)).await.map_err(|_| {
+            self.figures.change("refused");
+            Refusal::later("other changes of the same tag are under way for too long; try again later")
+        })?;
         let under_way = Arc::clone(&self.changing).read_owned().await;
         // In a task of its own: a client that hangs up must not leave it half done.
         let carried_out = tokio::spawn(async move {
-            let response = self.carry_out(change).await;
-            drop((under_way, memory));
+            let response = self.carry_out(change, deadline).await;
+            drop((guard, under_way, memory));
             response
         });
         carried_out.await.map_err(|error| {
@@ -392,10 +399,10 @@ impl<P: GatewayPort> Gateway<P> {
         let mut bytes = Vec::with_capacity(length.unwrap_or(4096).min(4096));
         let mut held = self.memory.begin(from);
         let broken = |status, message: &str| Refusal::new(status, Code::ManifestInvalid, message);
-        let deadline = tokio::time::Instant::now() + self.config.manifest_timeout;
+        let deadline = Instant::now() + self.config.manifest_timeout;
         loop {
-            let until = deadline.min(tokio::time::Instant::now() + self.config.idle_timeout);
-            let frame = tokio::time::timeout_at(until, body.frame()).await;
+            let until = deadline.min(Instant::now() + self.config.idle_timeout);
+            let frame = timeout_at(until, body.frame()).await;
             let frame = frame.map_err(|_| broken(StatusCode::REQUEST_TIMEOUT, "the manifest did not come in time"))?;
             let Some(frame) = frame else { break };
             let frame = frame.map_err(|_| broken(StatusCode::BAD_REQUEST, "the manifest broke off before its end"))?;
