@@ -30,6 +30,8 @@ mod passing;
 mod stage;
 #[path = "gateway/strangers.rs"]
 mod strangers;
+#[path = "gateway/unknown.rs"]
+mod unknown;
 #[path = "gateway/unreachable.rs"]
 mod unreachable;
 #[path = "gateway/wire.rs"]

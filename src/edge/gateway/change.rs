@@ -27,6 +27,7 @@ use super::Gateway;
 use super::errors::{Code, Refusal};
 use super::journal::Left;
 use super::locks::Guard;
+use super::unknown::Manifest;
 use super::upstream::{Outgoing, Unanswered};
 use crate::edge::port::{GatewayPort, PortError, Recorded};
 use crate::ledger::names::{Digest, Registry, Repository, TagRef};
@@ -220,6 +221,12 @@ impl Client {
         Self { authorization, statement }
     }
 
+    /// That something was seen of a tag on its way, for the record; of which entry it checks the claim.
+    pub(super) fn saw(&self, tag: &TagRef, digest: &Digest, checks: Option<u64>) -> proto::Statement {
+        let event_id = format!("gateway/{}/before", random_id());
+        proto::Statement { kind: Some(observed(tag, Some(digest), checks)), event_id, ..self.statement.clone() }
+    }
+
     /// Whether it gives a name.
     pub(super) fn names_somebody(&self) -> bool {
         !self.statement.actor.is_empty()
@@ -370,8 +377,8 @@ impl<P: GatewayPort> Gateway<P> {
 
     /// Takes the tag, unless it may not change.
     async fn take(self: &Arc<Self>, aim: &Aim, client: &Client, deadline: Instant) -> Result<Taken, Refusal> {
+        let Some(tag) = aim.tag() else { return self.take_manifest(aim, client, deadline).await };
         let taken = self.intend(aim, client, deadline).await?;
-        let Some(tag) = aim.tag() else { return Ok(taken) };
         let index = match &taken {
             Taken::Go(open) => open.index,
             // A delete of what the ledger calls absent leaves no hold. It must not be under way while others push the tag.
@@ -396,9 +403,7 @@ impl<P: GatewayPort> Gateway<P> {
             },
             Ok(Some(digest)) if Some(&digest) == aim.digest() => Ok(taken),
             Ok(Some(digest)) => {
-                let event_id = format!("gateway/{}/before", random_id());
-                let kind = Some(observed(tag, Some(&digest), index));
-                let statement = proto::Statement { kind, event_id, ..client.statement.clone() };
+                let statement = client.saw(tag, &digest, index);
                 // Void if the tag has new entries since before the look.
                 let recorded = match standing {
                     Ok(standing) => self.record_if_at(statement, standing.view.version).await,
@@ -421,6 +426,22 @@ impl<P: GatewayPort> Gateway<P> {
                 let message = format!("can't tell what tag {} is in the registry: {error}", tag.tag);
                 Err(Refusal::upstream(StatusCode::BAD_GATEWAY, message))
             }
+        }
+    }
+
+    /// The same for a manifest with all its tags, also those that only the registry knows.
+    async fn take_manifest(self: &Arc<Self>, aim: &Aim, client: &Client, deadline: Instant) -> Result<Taken, Refusal> {
+        let Aim::DeleteManifest { registry, repository, digest } = aim else {
+            return self.intend(aim, client, deadline).await;
+        };
+        let was_asked = self.meet_tags(&Manifest { registry, repository, digest }, client).await?;
+        match self.intend(aim, client, deadline).await? {
+            // It is back in between.
+            Taken::Go(open) | Taken::Same(open) if !was_asked => {
+                self.settle_first(Open { known: Some(Disposition::Refused), ..open }).await;
+                Err(Refusal::later("the ledger could not be reached a moment ago; try again"))
+            }
+            taken => Ok(taken),
         }
     }
 

@@ -17,6 +17,7 @@ mod memory;
 pub mod protection;
 mod settle;
 mod target;
+mod unknown;
 mod upstream;
 
 use std::net::IpAddr;
