@@ -30,6 +30,8 @@ mod passing;
 mod stage;
 #[path = "gateway/strangers.rs"]
 mod strangers;
+#[path = "gateway/unknown.rs"]
+mod unknown;
 #[path = "gateway/unreachable.rs"]
 mod unreachable;
 #[path = "gateway/wire.rs"]
@@ -242,8 +244,10 @@ async fn a_registry_that_is_not_there_is_told_and_nobody_is_judged() {
 async fn a_client_that_hangs_up_leaves_nothing_half_done() {
     let stage = Stage::new().await;
     stage.registry.set(Mode::DoesSlowly);
-    let push = stage.push("latest", "one");
-    assert!(tokio::time::timeout(std::time::Duration::from_millis(150), push).await.is_err(), "still at it");
+    tokio::select! {
+        answer = stage.push("latest", "one") => panic!("still at it: {answer:?}"),
+        () = stage.until("it is under way", async |stage| stage.registry.changes().len() == 1) => {}
+    }
     stage
         .until("it is recorded", async |stage| {
             stage.log().await.last().is_some_and(|last| last == "latest push HAPPENED: APPLIED")
@@ -388,6 +392,26 @@ async fn what_changes_nothing_races_nobody() {
 }
 
 #[tokio::test]
+async fn a_push_to_a_manifest_that_another_gateway_is_about_to_delete_waits_for_that() {
+    let stage = Stage::with(|settings| settings.idle_timeout_ms = 10_000).await;
+    let other = stage.another_gateway().await;
+    stage.push("latest", "one").await;
+    stage.registry.set(Mode::DoesSlowly);
+    let url = format!("http://{}/v2/team/app/manifests/v1", other.address);
+    let push = async {
+        stage.until("the deletion is there", async |stage| stage.registry.changes().len() == 2).await;
+        stage.registry.set(Mode::Works);
+        stage.client.put(&url).body("one").send().await.expect("answered").status()
+    };
+    let manifest = stage::digest("one");
+    let (deleted, pushed) = tokio::join!(stage.delete(&manifest), push);
+    assert_eq!((deleted.0, pushed), (StatusCode::ACCEPTED, StatusCode::CREATED));
+    stage.settled().await;
+    assert_eq!(stage.registry.digest_of("team/app", "v1"), Some(manifest), "it was not taken away again");
+    stage.agrees().await;
+}
+
+#[tokio::test]
 async fn a_tag_that_somebody_holds_is_answered_with_later() {
     let stage = Stage::with(|settings| settings.hold_wait_ms = 200).await;
     let holder = stage.intend("latest", "theirs").await;
@@ -397,6 +421,40 @@ async fn a_tag_that_somebody_holds_is_answered_with_later() {
     let body: Value = json(&answer.text().await.expect("text"));
     assert!(body["errors"][0]["message"].as_str().expect("text").contains(&format!("entry {holder}")), "{body}");
     assert!(stage.registry.changes().is_empty());
+}
+
+#[tokio::test]
+async fn however_many_wait_for_a_tag_each_waits_only_for_so_long() {
+    let stage = Stage::with(|settings| settings.hold_wait_ms = 1_000).await;
+    stage.intend("latest", "theirs").await;
+    let begun = std::time::Instant::now();
+    let waiting = (0..5).map(async |_| {
+        let answer = stage.send("PUT", "/v2/team/app/manifests/latest", "mine").await;
+        (answer.status(), answer.headers().contains_key("retry-after"))
+    });
+    let answers = futures_util::future::join_all(waiting).await;
+    assert_eq!(answers, [(StatusCode::SERVICE_UNAVAILABLE, true); 5]);
+    assert!(begun.elapsed() < std::time::Duration::from_secs(2), "{:?}", begun.elapsed());
+    assert!(stage.registry.changes().is_empty());
+}
+
+#[tokio::test]
+async fn who_gives_up_waiting_for_a_turn_changes_nothing_afterwards() {
+    let stage = Stage::new().await;
+    let holder = stage.intend("latest", "theirs").await;
+    let give_up = async {
+        stage.until("the first waits", async |stage| stage.open().await == 1).await;
+        let second = stage.client.put(stage.url("/v2/team/app/manifests/latest")).body("second");
+        let given_up = second.timeout(std::time::Duration::from_millis(500)).send().await;
+        assert!(given_up.is_err_and(|error| error.is_timeout()), "it waits for its turn");
+        stage.refuse("latest", "theirs", holder).await;
+    };
+    let (first, ()) = tokio::join!(stage.push("latest", "first"), give_up);
+    assert_eq!(first.0, StatusCode::CREATED);
+    // It comes after everybody who waited.
+    assert_eq!(stage.push("latest", "third").await.0, StatusCode::CREATED);
+    assert_eq!(stage.registry.changes().len(), 2, "{:#?}", stage.log().await);
+    stage.agrees().await;
 }
 
 #[tokio::test]

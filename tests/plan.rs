@@ -22,11 +22,13 @@ use tagledger::ledger::merkle::multi::{multi_proof, verify_multi};
 use tagledger::ledger::merkle::{Nodes as _, Tree};
 use tagledger::ledger::note::Skey;
 use tagledger::ledger::policy::Policy;
+use tagledger::ledger::principals::ChangeError;
+use tagledger::ledger::principals::authority::Shown;
 use tagledger::ledger::statement::Kind as Parsed;
 use tagledger::ledger::statement::Statement;
-use tagledger::proto;
 use tagledger::proto::Disposition::{Happened, Intended};
 use tagledger::proto::statement::Kind;
+use tagledger::proto::{self, Credential, Role, principal_change};
 use tagledger::store::leaf_pages::LeafPages;
 use tagledger::store::log_tree::LogTree;
 use tagledger::store::memory::MemoryStore;
@@ -163,6 +165,7 @@ impl Log {
             (self.tree, self.top, self.last_time_us) = (plan.tree, plan.top, head.recorded_at_us);
         }
         self.policy = plan.policy.unwrap_or_else(|| self.policy.clone());
+        self.principals = plan.principals;
     }
 
     /// Brings the last batch into the store.
@@ -197,6 +200,46 @@ impl Log {
                 assert_eq!(verify_multi(&[(version, hash)], leaf.count, &proof, &leaf.root), Ok(()));
             }
         }
+    }
+}
+
+/// A change of a principal that has one token, by an admin whose token that is, where no certificate can be shown.
+fn admin(name: &str, byte: u8, requires: Credential) -> Submission {
+    let principal = proto::Principal {
+        roles: vec![Role::Admin.into()],
+        requires: vec![requires.into()],
+        certificate_names: vec![format!("{name}.example")],
+        token_sha256: vec![vec![byte; 32]],
+        ..proto::Principal::default()
+    };
+    let change = principal_change::Change::Principal(principal);
+    let change = proto::PrincipalChange { name: name.to_owned(), change: Some(change) };
+    let statement = proto::Statement { kind: Some(Kind::PrincipalChange(change)), ..proto::Statement::default() };
+    let shown = Some(Shown { token: Some([byte; 32]), ..Shown::default() });
+    Submission { principal: name.to_owned(), shown, ..submission(&(statement, true)) }
+}
+
+#[test]
+fn of_two_admins_who_lock_themselves_out_in_one_batch_the_second_is_refused() {
+    for takes_certificates in [false, true] {
+        let mut log = Log::new();
+        let first = Submission { shown: None, ..admin("one", 1, Credential::Token) };
+        log.commit(log.plan(&[vec![first]]));
+        let second = Submission { principal: "one".into(), shown: None, ..admin("two", 2, Credential::Token) };
+        log.commit(log.plan(&[vec![second]]));
+        let lock_out = [("one", 1), ("two", 2)].map(|(name, byte)| {
+            let submission = admin(name, byte, Credential::Certificate);
+            let shown = submission.shown.map(|shown| Shown { takes_certificates, ..shown });
+            vec![Submission { shown, ..submission }]
+        });
+        let planned = log.plan(&lock_out);
+        assert!(planned.decisions[0].is_ok(), "the other can still come in");
+        if takes_certificates {
+            assert!(planned.decisions[1].is_ok());
+            continue;
+        }
+        let refused = planned.decisions[1].as_ref().expect_err("nobody could");
+        assert!(matches!(refused, Rejected::Principals { error: ChangeError::NoWayIn(name), .. } if name == "two"));
     }
 }
 

@@ -190,10 +190,14 @@ async fn reads(channel: &Channel, token: &str) -> BTreeMap<&'static str, Code> {
 const FOR_ALL_PRINCIPALS: [&str; 4] = ["get_ledger", "get_keys", "get_checkpoint", "get_consistency_proof"];
 
 async fn http(address: SocketAddr, path: &str, token: &str) -> u16 {
+    http_as("GET", address, path, token).await
+}
+
+async fn http_as(method: &str, address: SocketAddr, path: &str, token: &str) -> u16 {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     let mut stream = tokio::net::TcpStream::connect(address).await.expect("connected");
     let authorization = if token.is_empty() { String::new() } else { format!("Authorization: Bearer {token}\r\n") };
-    let request = format!("GET {path} HTTP/1.1\r\nHost: ledger\r\nConnection: close\r\n{authorization}\r\n");
+    let request = format!("{method} {path} HTTP/1.1\r\nHost: ledger\r\nConnection: close\r\n{authorization}\r\n");
     stream.write_all(request.as_bytes()).await.expect("sent");
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer).await.expect("answered");
@@ -931,7 +935,12 @@ fn failures_are_counted_and_logged_without_a_secret() {
     // Threads of a runtime each need it; only this test of the process sets one.
     tracing::subscriber::set_global_default(subscriber).expect("the only one");
     runtime().block_on(async {
-        let world = World::new().await;
+        let folder = tempfile::tempdir().expect("a folder");
+        write_private(&folder.path().join("secret"), "a-secret-of-the-lab");
+        let text = "[webhooks.lab]\nregistry = \"registry.example\"\nsecret_file = \"secret\"\n";
+        std::fs::write(folder.path().join("ledger.toml"), text).expect("written");
+        let config = Config::read(&folder.path().join("ledger.toml")).expect("a configuration");
+        let world = World::open_with(&folder.path().join("ledger"), config).await;
         let ci = "a-secret-token-of-ci";
         world.recorded(&change("ci", Some(principal(ci, &[Role::Reader], &[], &[])))).await;
         let push = happened("v1", &digest('a'));
@@ -942,19 +951,23 @@ fn failures_are_counted_and_logged_without_a_secret() {
         }
         let bad = signed(&push, &producer(2), b"");
         assert_eq!(code(&send(&world.channel, &world.token, bad).await), Code::InvalidArgument);
+        assert_eq!(http_as("POST", world.address, "/webhooks/distribution/lab", "a-guessed-secret").await, 401);
         let metrics = metrics(world.address).await;
-        for reason in ["missing", "token", "role", "signature"] {
+        for reason in ["missing", "token", "role", "signature", "secret"] {
             let line = format!("tagledger_authentication_failures_total{{reason=\"{reason}\"}} 1");
             assert!(metrics.lines().any(|found| found == line), "{line} in {metrics}");
         }
         // Whoever goes on guessing does not fill the log.
         for _ in 0..100 {
             let _ = say(&world.channel, "a-guessed-token", &push).await;
+            http_as("POST", world.address, "/webhooks/distribution/lab", "a-guessed-secret").await;
         }
         let text = String::from_utf8(logged.0.lock().expect("no panic").clone()).expect("UTF-8");
         let refusals = text.lines().filter(|line| line.contains("refused")).count();
-        assert!((4..=20).contains(&refusals), "{refusals} lines");
-        for secret in [ci, "a-guessed-token", world.token.as_str()] {
+        assert!((5..=20).contains(&refusals), "{refusals} lines");
+        let of_webhook = text.lines().find(|line| line.contains("/webhooks/distribution/lab")).expect("a line");
+        assert!(of_webhook.contains("address=127.0.0.1"), "{of_webhook}");
+        for secret in [ci, "a-guessed-token", "a-guessed-secret", "a-secret-of-the-lab", world.token.as_str()] {
             assert!(!text.contains(secret), "{secret} is in the log");
         }
         world.stop().await;

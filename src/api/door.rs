@@ -5,16 +5,15 @@
 //! word, by those of then.
 
 use std::net::IpAddr;
-use std::sync::Arc;
 
 use super::failures::Reason;
 use super::principals::{Access, Caller, check_signature};
 use crate::engine::plan::Submission;
+use crate::ledger::principals::Principals;
 use crate::ledger::principals::authority::Unauthorized;
-use crate::ledger::principals::{Change, Principals};
-use crate::ledger::statement::{Kind, Statement, Violation};
+use crate::ledger::statement::{Statement, Violation};
 use crate::ledger::subject::tag_of;
-use crate::proto::{self, Credential, Role};
+use crate::proto;
 
 /// Most statements of one request.
 pub const MAX_STATEMENTS: usize = 1000;
@@ -28,8 +27,6 @@ pub enum Refused {
     Invalid(Vec<Violation>),
     /// Whoever sends them may not.
     Unauthorized(Unauthorized),
-    /// Nobody could change anything any more, on this server.
-    LockOut(String),
 }
 
 /// Admits the statements of a request, or says everything that is wrong with them.
@@ -50,12 +47,10 @@ pub fn admit(
         return Err(Refused::Invalid(vec![Violation::new("submissions", "TOO_LONG", message)]));
     }
     let principals = access.principals();
-    // As the changes of this very request leave them.
-    let mut coming = Arc::clone(&principals);
     let mut admitted = Vec::with_capacity(count);
     let mut violations = Vec::new();
     for (position, submission) in submissions.into_iter().enumerate() {
-        match admit_one(access, &principals, &mut coming, caller, submission) {
+        match admit_one(&principals, caller, submission) {
             Ok(submission) => admitted.push(submission),
             Err(Refused::Invalid(found)) => {
                 if let Some(signature) = found.iter().find(|violation| violation.field.starts_with("producer")) {
@@ -74,13 +69,7 @@ pub fn admit(
     if violations.is_empty() { Ok(admitted) } else { Err(Refused::Invalid(violations)) }
 }
 
-fn admit_one(
-    access: &Access,
-    principals: &Principals,
-    coming: &mut Arc<Principals>,
-    caller: &Caller,
-    submission: proto::Submission,
-) -> Result<Submission, Refused> {
+fn admit_one(principals: &Principals, caller: &Caller, submission: proto::Submission) -> Result<Submission, Refused> {
     let statement = Statement::parse(&submission.statement).map_err(Refused::Invalid)?;
     if submission.only_at_version.is_some() && tag_of(&statement).is_none() {
         let message = "is for statements about one tag";
@@ -103,9 +92,6 @@ fn admit_one(
         .map_err(|violation| Refused::Invalid(vec![violation]))?;
     principal.accepts(&shown, false).map_err(Refused::Unauthorized)?;
     principal.authorises(&statement).map_err(Refused::Unauthorized)?;
-    if let Kind::PrincipalChange { change } = &statement.kind {
-        check_way_back(access, coming, change)?;
-    }
     Ok(Submission {
         statement,
         bytes: submission.statement,
@@ -115,25 +101,6 @@ fn admit_one(
         shown: Some(shown),
         only_at_version: submission.only_at_version,
     })
-}
-
-/// Some admin has to be left who can show what it must on this server: without client certificates, one that needs none.
-/// That there is an admin at all is for the rules, which the sequencer applies.
-fn check_way_back(access: &Access, coming: &mut Arc<Principals>, change: &Change) -> Result<(), Refused> {
-    let Ok(after) = coming.after(change) else { return Ok(()) };
-    let gets_in = access.takes_certificates();
-    let has_admin = |principals: &Principals| {
-        let mut admins = principals.iter().filter(|principal| principal.has(Role::Admin));
-        admins.any(|admin| gets_in || !admin.must_show(Credential::Certificate))
-    };
-    if has_admin(&after) {
-        *coming = Arc::new(after);
-        return Ok(());
-    }
-    Err(Refused::LockOut(format!(
-        "after this change of principal {:?} every admin would have to show a client certificate, and this server takes none (tls.client_ca)",
-        change.name()
-    )))
 }
 
 fn reason(unauthorized: &Unauthorized) -> Reason {

@@ -31,6 +31,8 @@ pub enum Reason {
     Signature,
     /// Known, and without the role or grant.
     Role,
+    /// The secret of a webhook, missing or wrong.
+    Secret,
     /// Let in, but no longer allowed to when the statement was to be recorded.
     Changed,
 }
@@ -44,6 +46,7 @@ impl Reason {
             Self::Credentials => "credentials",
             Self::Signature => "signature",
             Self::Role => "role",
+            Self::Secret => "secret",
             Self::Changed => "changed",
         }
     }

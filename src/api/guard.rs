@@ -15,6 +15,7 @@ use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse as _, Response};
 
 use super::bodies::{Answer, Counted, deadline};
+use super::failures::Reason;
 use super::limits::{TooMuch, Weight, Who};
 use super::principals::{Access, AuthError, Need, Peer};
 use super::status;
@@ -90,6 +91,8 @@ async fn guard(State(access): State<Arc<Access>>, mut request: Request, next: Ne
         Ok(in_flight) => Arc::new(in_flight),
         Err(error) => return too_much(&error, is_grpc),
     };
+    // Whose webhook it is to be, for the log.
+    let path = (need == Need::OwnSecret).then(|| request.uri().path().to_owned());
     if let Some(caller) = caller {
         request.extensions_mut().insert(caller);
     }
@@ -111,6 +114,9 @@ async fn guard(State(access): State<Arc<Access>>, mut request: Request, next: Ne
             Err(_) => return status::deadline_exceeded().into_http(),
         },
     };
+    if let Some(path) = path.filter(|_| response.status() == StatusCode::UNAUTHORIZED) {
+        access.failures.note(Reason::Secret, peer.address, &format!("the secret of {path} is missing or wrong"));
+    }
     if let Some(error) = in_flight.refused() {
         return too_much(error, is_grpc);
     }

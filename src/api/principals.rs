@@ -129,11 +129,6 @@ impl Access {
         Arc::clone(&self.principals.borrow())
     }
 
-    /// Whether a certificate can be shown to this server.
-    pub fn takes_certificates(&self) -> bool {
-        self.takes_certificates
-    }
-
     /// Lets a call in. `None`: anybody may make it, and who does is not known.
     pub fn admit(&self, need: Need, headers: &HeaderMap, peer: &Peer) -> Result<Option<Caller>, AuthError> {
         let is_open = need == Need::Nothing || (need != Need::Writer && self.reads == Reads::Open);
@@ -184,7 +179,8 @@ impl Access {
         let principals = self.principals();
         let token = bearer(headers)?.map(|token| <[u8; 32]>::from(Sha256::digest(token)));
         let certificate_names = peer.certificate.as_ref().map_err(|why| AuthError::BadCertificate(Arc::clone(why)))?;
-        let shown = Shown { token, certificate_names: certificate_names.to_vec(), key: None };
+        let certificate_names = certificate_names.to_vec();
+        let shown = Shown { token, certificate_names, key: None, takes_certificates: self.takes_certificates };
         let has_certificate = |principal: &&Arc<Principal>| {
             shown.certificate_names.iter().any(|name| principal.certificate_names().contains(name))
         };

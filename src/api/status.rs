@@ -110,7 +110,6 @@ pub fn of_refused(refused: &Refused) -> Status {
     match refused {
         Refused::Invalid(violations) => invalid(violations),
         Refused::Unauthorized(unauthorized) => of_unauthorized(unauthorized),
-        Refused::LockOut(why) => Status::failed_precondition(why),
     }
 }
 

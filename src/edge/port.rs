@@ -81,6 +81,13 @@ pub trait GatewayPort: Send + Sync + 'static {
         version: u64,
     ) -> impl Future<Output = Result<Recorded, PortError>> + Send;
 
+    /// The tags of a repository that the ledger knows, bound or not.
+    fn tags_of(
+        &self,
+        registry: &Registry,
+        repository: &Repository,
+    ) -> impl Future<Output = Result<BTreeMap<Tag, TagView>, PortError>> + Send;
+
     /// The policy in force.
     fn policy(&self) -> impl Future<Output = Result<Policy, PortError>> + Send;
 

@@ -145,7 +145,7 @@ async fn receive<P: LedgerPort>(
     };
     if !bearer(request.headers()).is_some_and(|presented| source.config.secret.matches(presented)) {
         receiver.metrics.unauthorised(source.name());
-        tracing::warn!(source = source.name(), "a webhook was refused: its secret is missing or wrong");
+        // It is logged where all who are not let in are, which bounds how often.
         let challenge = [(header::WWW_AUTHENTICATE, "Bearer")];
         return (challenge, plain(StatusCode::UNAUTHORIZED, "send the secret: Authorization: Bearer <secret>\n"))
             .into_response();

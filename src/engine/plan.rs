@@ -389,7 +389,7 @@ impl<'a> Writer<'a> {
                 && !own.contains_key(&(principal.as_str(), event_id))
                 && !principals.are_as(change)
             {
-                match principals.after(change) {
+                match principals.after_shown(change, shown.as_ref()) {
                     Ok(after) => principals = Arc::new(after),
                     Err(error) => return Ok(Err(Rejected::Principals { position, of, error })),
                 }

@@ -25,7 +25,7 @@ use super::tls::{Speaks, Tls, TlsError};
 use crate::api::limits::{Limit, LimitSettings, Limits, Weight, Who};
 use crate::edge::gateway::figures::Figures;
 use crate::edge::gateway::protection::Unreachable;
-use crate::edge::gateway::{Attempts, Gateway, GatewayConfig, GatewayError};
+use crate::edge::gateway::{Attempts, Gateway, GatewayConfig, GatewayError, MEMORY_PART};
 use crate::edge::registry::MAX_MANIFEST_LENGTH;
 use crate::edge::source::Credentials;
 use crate::proto::{Role, StatementKind};
@@ -72,7 +72,7 @@ pub struct Settings {
     pub upstream_token_realm: Option<String>,
     /// Longest manifest, in bytes.
     pub manifest_limit: usize,
-    /// Most bytes of manifests that are held at once, of all changes under way.
+    /// Most bytes of manifests that are held at once, of all changes under way; of one client address a quarter.
     pub manifest_memory: usize,
     /// How many changes one client address may attempt a second, in the long run; 0: any number.
     pub changes_per_second: u32,
@@ -259,8 +259,9 @@ impl Settings {
         if self.manifest_limit == 0 {
             return Err(refuse("manifest_limit", "is 0; no manifest would ever pass"));
         }
-        if self.manifest_memory < self.manifest_limit {
-            return Err(refuse("manifest_memory", "must hold at least one manifest of manifest_limit bytes"));
+        if self.manifest_memory / MEMORY_PART < self.manifest_limit {
+            let reason = "must hold four manifests of manifest_limit bytes: one client address gets a quarter of it";
+            return Err(refuse("manifest_memory", reason));
         }
         let waits = [self.connect_timeout_ms, self.idle_timeout_ms, self.ledger_timeout_ms];
         if waits.into_iter().fold(0, u64::saturating_add) >= self.hold_bound_ms {

@@ -8,6 +8,7 @@ mod rights;
 mod scanner;
 mod settings;
 
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::time::Duration;
 
@@ -19,10 +20,10 @@ pub use self::rights::{Needs, RightsError};
 pub use self::settings::{LedgerSettings, LedgerSettingsError, Shown, warn_if_plain};
 use crate::client::trust::TrustFolder;
 use crate::client::{ClientError, Pin, RemoteLedger, Server};
-use crate::edge::port::{GatewayPort, Intended, PortError, Recorded, ScannerPort, Standing};
+use crate::edge::port::{GatewayPort, Intended, PortError, Recorded, ScannerPort, Standing, TagView};
 use crate::ledger::answer::{Answer, Finding, Question};
 use crate::ledger::entry::Body;
-use crate::ledger::names::TagRef;
+use crate::ledger::names::{Registry, Repository, Tag, TagRef};
 use crate::ledger::note::Vkey;
 use crate::ledger::policy::Policy;
 use crate::ledger::statement::Kind;
@@ -110,6 +111,10 @@ impl GatewayPort for OverGrpc {
 
     async fn record_if_at(&self, statement: proto::Statement, version: u64) -> Result<Recorded, PortError> {
         self.recorded(statement, Some(version)).await
+    }
+
+    async fn tags_of(&self, registry: &Registry, repository: &Repository) -> Result<BTreeMap<Tag, TagView>, PortError> {
+        ScannerPort::tags(self, registry, repository).await
     }
 
     async fn policy(&self) -> Result<Policy, PortError> {

@@ -154,6 +154,21 @@ impl Stage {
         self.world.recorded(&world::push(tag, &digest(content), Disposition::Intended)).await.index
     }
 
+    /// Says of such an intent that nothing came of it.
+    pub(crate) async fn refuse(&self, tag: &str, content: &str, index: u64) {
+        let mut refused = world::push(tag, &digest(content), Disposition::Refused);
+        let Some(proto::statement::Kind::TagPush(push)) = &mut refused.kind else { unreachable!("a push") };
+        push.settles = index + 1;
+        self.world.recorded(&refused).await;
+    }
+
+    /// How many intents the gateway has not settled.
+    pub(crate) async fn open(&self) -> usize {
+        let (_, figures) = self.get("/metrics").await;
+        let line = figures.lines().find_map(|line| line.strip_prefix("tagledger_gateway_open "));
+        line.and_then(|number| number.parse().ok()).unwrap_or_else(|| panic!("no figure: {figures}"))
+    }
+
     /// What a tag is in the ledger; empty: nothing.
     pub(crate) async fn bound(&self, tag: &str) -> String {
         bound(&self.world, world::REPOSITORY, tag).await
@@ -191,7 +206,7 @@ impl Stage {
 
     /// Waits until the gateway has nothing open.
     pub(crate) async fn settled(&self) {
-        self.until("all is settled", async |stage| stage.get("/metrics").await.1.contains("gateway_open 0\n")).await;
+        self.until("all is settled", async |stage| stage.open().await == 0).await;
     }
 
     pub(crate) async fn until(&self, what: &str, holds: impl AsyncFn(&Self) -> bool) {
@@ -287,6 +302,8 @@ pub(crate) enum Mode {
     TellsSlowly,
     StoresAnother,
     IgnoresTags,
+    /// Works, but for lists.
+    ListsNoTags,
     Garbage,
 }
 
@@ -548,6 +565,14 @@ impl Registry {
             }
         }
         let base = format!("http://{}", self.address);
+        if let Some(repository) = path.strip_prefix("/v2/").and_then(|path| path.strip_suffix("/tags/list")) {
+            let hides = self.inner.lock().expect("free").mode == Mode::ListsNoTags;
+            return if hides {
+                answer(405, &[], r#"{"errors":[{"code":"UNSUPPORTED"}]}"#.to_owned())
+            } else {
+                answer(200, &[], serde_json::json!({ "name": repository, "tags": self.tags(repository) }).to_string())
+            };
+        }
         match parts.method.as_str() {
             "POST" if query.contains("mount=") => {
                 answer(201, &[("location", &format!("/v2/team/app/blobs/{}", digest("x")))], String::new())

@@ -1,5 +1,8 @@
 //! Who may not change a registry can have nothing recorded, and hears nothing of the ledger.
 
+use std::io::Write as _;
+use std::net::TcpStream;
+
 use base64::Engine as _;
 use reqwest::StatusCode;
 use tagledger::ledger::entry::{Body, SignedEntry};
@@ -58,6 +61,55 @@ async fn who_the_registry_turns_away_leaves_no_entry_and_learns_of_no_binding() 
     assert_eq!(last_actor(&stage).await, "robot");
     assert_eq!(attempt(&stage, "PUT", "v1", Some(ROBOT)).await.status(), StatusCode::CONFLICT);
     assert_eq!(last_actor(&stage).await, "robot");
+}
+
+/// Begins a push of 1,000 bytes of which the last hundred never come.
+fn dribble(stage: &Stage, more: &str) -> TcpStream {
+    let head = format!("PUT /v2/team/app/manifests/v9 HTTP/1.1\r\nHost: g\r\nContent-Length: 1000\r\n{more}\r\n");
+    let mut connection = TcpStream::connect(stage.gateway.address).expect("connected");
+    connection.write_all(format!("{head}{}", "x".repeat(900)).as_bytes()).expect("sent");
+    connection
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_the_registry_turns_away_holds_no_memory_that_others_need() {
+    let stage = Stage::with(|settings| (settings.manifest_limit, settings.manifest_memory) = (1000, 4000)).await;
+    stage.registry.lock(ROBOT);
+    let strangers: Vec<_> = (0..40).map(|_| dribble(&stage, "")).collect();
+    // While what they sent arrives, and after that.
+    for number in 0..20 {
+        let url = stage.url(&format!("/v2/{}/manifests/latest", world::REPOSITORY));
+        let push = stage.client.put(url).header("authorization", ROBOT).body(format!("{number:900}"));
+        assert_eq!(push.send().await.expect("answered").status(), StatusCode::CREATED);
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    drop(strangers);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_address_holds_no_more_than_its_part_of_the_memory() {
+    let stage = Stage::with(|settings| {
+        (settings.manifest_limit, settings.manifest_memory) = (1000, 4000);
+        settings.proxies = vec!["127.0.0.1".parse().expect("an address")];
+    })
+    .await;
+    let push = async |from: &str| {
+        let url = stage.url(&format!("/v2/{}/manifests/latest", world::REPOSITORY));
+        let push = stage.client.put(url).header("x-forwarded-for", from).body("y".repeat(700));
+        push.send().await.expect("answered").status()
+    };
+    let mut slow = Vec::new();
+    for _ in 0..100 {
+        slow.push(dribble(&stage, "X-Forwarded-For: 192.0.2.1\r\n"));
+        if push("192.0.2.1").await == StatusCode::SERVICE_UNAVAILABLE {
+            break;
+        }
+    }
+    assert_eq!(push("192.0.2.1").await, StatusCode::SERVICE_UNAVAILABLE, "it has its part");
+    for another in 2..10 {
+        assert_eq!(push(&format!("192.0.2.{another}")).await, StatusCode::CREATED);
+    }
+    drop(slow);
 }
 
 #[tokio::test]

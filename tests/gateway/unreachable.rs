@@ -6,10 +6,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use reqwest::StatusCode;
 use tagledger::edge::gateway::protection::Unreachable;
+use tagledger::server::config::Config;
 use tagledger::server::gateway::Settings;
 use tokio::net::{TcpListener, TcpStream};
 
-use crate::stage::{RULE, Stage, digest, json};
+use crate::stage::{Mode, RULE, Stage, digest, json};
 use crate::world::World;
 
 /// The way to the ledger, which can be shut.
@@ -138,27 +139,27 @@ async fn before_any_policy_was_seen_everything_is_protected() {
     stage.agrees().await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn who_is_refused_again_and_again_while_the_ledger_is_gone_keeps_nobody_from_changing_anything() {
-    let (stage, door) = stage_with(Unreachable::Protect, true, |settings| settings.changes_per_second = 0).await;
-    ready(&stage).await;
-    door.shut();
-    // Ten at a time: each takes a moment until the ledger is known to be gone.
+/// Pushes 1,100 tags, ten at a time: each takes a moment until the ledger is known to be gone. Every answer is this one.
+async fn push_many(stage: &Stage, tags: &str, expected: StatusCode) {
     for hundred in 0..11 {
         let mut attempts = tokio::task::JoinSet::new();
         for number in 0..10 {
             let client = stage.client.clone();
-            let urls: Vec<String> =
-                (0..10).map(|tag| stage.url(&format!("/v2/team/app/manifests/v{hundred}.{number}.{tag}"))).collect();
+            let url = |tag| stage.url(&format!("/v2/team/app/manifests/{tags}{hundred}.{number}.{tag}"));
+            let urls: Vec<String> = (0..10).map(url).collect();
             attempts.spawn(async move {
                 for url in urls {
                     let answer = client.put(url).body("mine").send().await.expect("answered");
-                    assert_eq!(answer.status(), StatusCode::SERVICE_UNAVAILABLE);
+                    assert_eq!(answer.status(), expected);
                 }
             });
         }
         attempts.join_all().await;
     }
+}
+
+/// What is remembered of 1,100 attempts that were refused: a thousand, and those that were under way by then.
+async fn remembered(stage: &Stage) {
     let (_, figures) = stage.get("/metrics").await;
     let figure = |name: &str| {
         let line = figures.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
@@ -169,6 +170,15 @@ async fn who_is_refused_again_and_again_while_the_ledger_is_gone_keeps_nobody_fr
     assert_eq!(figure("tagledger_gateway_forgotten_total"), 1100 - open);
     let journal = std::fs::read_to_string(stage.folder.path().join("journal")).expect("text");
     assert_eq!(tagledger::edge::gateway::journal::read(&journal).len(), open);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_is_refused_again_and_again_while_the_ledger_is_gone_keeps_nobody_from_changing_anything() {
+    let (stage, door) = stage_with(Unreachable::Protect, true, |settings| settings.changes_per_second = 0).await;
+    ready(&stage).await;
+    door.shut();
+    push_many(&stage, "v", StatusCode::SERVICE_UNAVAILABLE).await;
+    remembered(&stage).await;
     // What is not protected passes all the same.
     assert_eq!(stage.push("latest", "one").await.0, StatusCode::CREATED);
     door.open();
@@ -177,6 +187,52 @@ async fn who_is_refused_again_and_again_while_the_ledger_is_gone_keeps_nobody_fr
     let is_recorded = |line: &String| line.ends_with("push REFUSED: FAILED");
     stage.until("attempts are recorded", async |stage| stage.log().await.iter().any(is_recorded)).await;
     stage.until("what passed is", async |stage| stage.bound("latest").await == digest("one")).await;
+    stage.world.check_ledger().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_is_refused_by_the_registry_again_and_again_while_the_ledger_is_gone_keeps_nobody_either() {
+    let (stage, door) = stage_with(Unreachable::Protect, true, |settings| {
+        (settings.changes_per_second, settings.idle_timeout_ms) = (0, 10_000);
+    })
+    .await;
+    ready(&stage).await;
+    door.shut();
+    stage.registry.set(Mode::Answers(400));
+    push_many(&stage, "free", StatusCode::BAD_REQUEST).await;
+    remembered(&stage).await;
+    stage.registry.set(Mode::Works);
+    assert_eq!(stage.push("latest", "one").await.0, StatusCode::CREATED);
+    door.open();
+    stage.until("one is recorded", async |stage| stage.push("v1", "one").await.0 == StatusCode::CREATED).await;
+    stage.world.check_ledger().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_ledger_that_answers_and_takes_nothing_is_as_good_as_gone() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let elsewhere = folder.path().join("another-disk");
+    std::fs::create_dir(&elsewhere).expect("made");
+    let config = Config { high_water: Some(elsewhere.join("mark")), ..Config::default() };
+    let world = World::open_with(&folder.path().join("ledger"), config).await;
+    world.recorded(&crate::world::policy(&[RULE])).await;
+    let ledger = format!("http://{}", world.address);
+    let stage = Stage::before(world, &ledger, |settings| {
+        (settings.changes_per_second, settings.idle_timeout_ms) = (0, 10_000);
+    })
+    .await;
+    ready(&stage).await;
+    // Without its high-water mark the sequencer stops; reads go on.
+    std::fs::remove_dir_all(&elsewhere).expect("gone");
+    let other = crate::world::happened("other", &digest("one"));
+    stage.until("it takes nothing", async |stage| stage.world.record(&other).await.is_err()).await;
+    stage.registry.set(Mode::Answers(400));
+    push_many(&stage, "free", StatusCode::BAD_REQUEST).await;
+    remembered(&stage).await;
+    assert_eq!(stage.push("v1", "one").await.0, StatusCode::SERVICE_UNAVAILABLE, "it is protected");
+    stage.registry.set(Mode::Works);
+    assert_eq!(stage.push("latest", "one").await.0, StatusCode::CREATED);
+    assert_eq!(stage.get("/readyz").await.0, StatusCode::OK, "it answers");
     stage.world.check_ledger().await;
 }
 

@@ -1,6 +1,6 @@
 //! Changes of tags: the intent before, the outcome after.
 //!
-//! A change goes through these steps, in a task of its own, which a client that hangs up does not end:
+//! A change goes through these steps. From the second on it is in a task of its own, which a client that hangs up does not end:
 //!
 //! 1. nobody else in this process changes the tag ([`super::locks`]);
 //! 2. the intent stands in the journal, then in the ledger: DENIED ends here, and NOTED holds the tag against every other
@@ -21,12 +21,13 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use prost::Message as _;
 use serde_json::json;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep_until};
 
 use super::Gateway;
 use super::errors::{Code, Refusal};
 use super::journal::Left;
 use super::locks::Guard;
+use super::unknown::Manifest;
 use super::upstream::{Outgoing, Unanswered};
 use crate::edge::port::{GatewayPort, PortError, Recorded};
 use crate::ledger::names::{Digest, Registry, Repository, TagRef};
@@ -115,6 +116,8 @@ pub(super) struct Open {
     pub(super) intent: proto::Statement,
     /// Its entry, once that is known.
     pub(super) index: Option<u64>,
+    /// The ledger was not asked about it.
+    pub(super) is_unasked: bool,
     /// It holds its tags.
     pub(super) holds: bool,
     /// Not later than its tags were held, where this process took the hold.
@@ -128,6 +131,21 @@ pub(super) struct Open {
 }
 
 impl Open {
+    fn new(id: String, aim: Aim, intent: proto::Statement, authorization: Option<HeaderValue>) -> Self {
+        Self {
+            id,
+            aim,
+            intent,
+            index: None,
+            is_unasked: false,
+            holds: false,
+            since: None,
+            known: None,
+            abandoned: None,
+            authorization,
+        }
+    }
+
     /// What a journal kept of a gateway that is gone, and with it its connections; whatever it had sent by then, if anything.
     pub(super) fn read(id: &str, left: &Left) -> Option<Self> {
         let statement = Statement::parse(&left.statement).ok()?;
@@ -142,7 +160,7 @@ impl Open {
         let (id, intent) = (id.to_owned(), statement.message);
         let known = left.is_refused.then_some(Disposition::Refused);
         let abandoned = (!left.is_refused).then(Instant::now);
-        Some(Self { id, aim, intent, index: None, holds: false, since: None, known, abandoned, authorization: None })
+        Some(Self { known, abandoned, ..Self::new(id, aim, intent, None) })
     }
 
     /// What became of it, as a statement.
@@ -203,6 +221,12 @@ impl Client {
         Self { authorization, statement }
     }
 
+    /// That something was seen of a tag on its way, for the record; of which entry it checks the claim.
+    pub(super) fn saw(&self, tag: &TagRef, digest: &Digest, checks: Option<u64>) -> proto::Statement {
+        let event_id = format!("gateway/{}/before", random_id());
+        proto::Statement { kind: Some(observed(tag, Some(digest), checks)), event_id, ..self.statement.clone() }
+    }
+
     /// Whether it gives a name.
     pub(super) fn names_somebody(&self) -> bool {
         !self.statement.actor.is_empty()
@@ -255,12 +279,11 @@ enum Taken {
 }
 
 impl<P: GatewayPort> Gateway<P> {
-    /// Carries out a change, to the end.
-    pub(super) async fn carry_out(self: Arc<Self>, change: Change) -> Response<Body> {
-        let _guard = self.alone(&change).await;
+    /// Carries out a change of what is [alone](Self::alone), to the end. Somebody else's hold is waited for until the deadline.
+    pub(super) async fn carry_out(self: Arc<Self>, change: Change, deadline: Instant) -> Response<Body> {
         let mut taken = Vec::with_capacity(change.aims.len());
         for aim in &change.aims {
-            match self.take(aim, &change.client).await {
+            match self.take(aim, &change.client, deadline).await {
                 Ok(Taken::Denied(denied)) => {
                     self.release(taken).await;
                     self.figures.change("denied");
@@ -334,7 +357,8 @@ impl<P: GatewayPort> Gateway<P> {
         open.since.is_some_and(|since| since.elapsed() + needed >= config.hold_bound)
     }
 
-    async fn alone(&self, change: &Change) -> Guard {
+    /// Waits until nobody else in this process changes the same.
+    pub(super) async fn alone(&self, change: &Change) -> Guard {
         let repository = change.repository.as_str();
         let tags: Option<Vec<String>> =
             change.aims.iter().map(|aim| aim.tag().map(|tag| tag.tag.to_string())).collect();
@@ -352,9 +376,9 @@ impl<P: GatewayPort> Gateway<P> {
     }
 
     /// Takes the tag, unless it may not change.
-    async fn take(self: &Arc<Self>, aim: &Aim, client: &Client) -> Result<Taken, Refusal> {
-        let taken = self.intend(aim, client).await?;
-        let Some(tag) = aim.tag() else { return Ok(taken) };
+    async fn take(self: &Arc<Self>, aim: &Aim, client: &Client, deadline: Instant) -> Result<Taken, Refusal> {
+        let Some(tag) = aim.tag() else { return self.take_manifest(aim, client, deadline).await };
+        let taken = self.intend(aim, client, deadline).await?;
         let index = match &taken {
             Taken::Go(open) => open.index,
             // A delete of what the ledger calls absent leaves no hold. It must not be under way while others push the tag.
@@ -379,12 +403,10 @@ impl<P: GatewayPort> Gateway<P> {
             },
             Ok(Some(digest)) if Some(&digest) == aim.digest() => Ok(taken),
             Ok(Some(digest)) => {
-                let event_id = format!("gateway/{}/before", random_id());
-                let kind = Some(observed(tag, Some(&digest), index));
-                let statement = proto::Statement { kind, event_id, ..client.statement.clone() };
+                let statement = client.saw(tag, &digest, index);
                 // Void if the tag has new entries since before the look.
                 let recorded = match standing {
-                    Ok(standing) => self.port.record_if_at(statement, standing.view.version).await,
+                    Ok(standing) => self.record_if_at(statement, standing.view.version).await,
                     Err(error) => Err(error),
                 };
                 if let Taken::Go(open) | Taken::Same(open) = taken {
@@ -395,7 +417,7 @@ impl<P: GatewayPort> Gateway<P> {
                     }
                 }
                 recorded.map_err(|error| Refusal::later(error.to_string()))?;
-                self.intend(aim, client).await
+                self.intend(aim, client, deadline).await
             }
             Err(error) => {
                 if let Taken::Go(open) | Taken::Same(open) = taken {
@@ -407,38 +429,53 @@ impl<P: GatewayPort> Gateway<P> {
         }
     }
 
-    async fn intend(self: &Arc<Self>, aim: &Aim, client: &Client) -> Result<Taken, Refusal> {
-        // What the ledger may have recorded is never forgotten: where there is no room to remember it, the ledger is not even asked.
-        if !self.journal.has_room_to_refuse() && !self.config.when_unreachable.lets_pass(&self.protection, aim.tag()) {
-            self.figures.forgotten.inc();
-            return Err(Refusal::later(
-                "too many changes that were refused wait until the ledger that is to record them can be reached; try again later",
-            ));
+    /// The same for a manifest with all its tags, also those that only the registry knows.
+    async fn take_manifest(self: &Arc<Self>, aim: &Aim, client: &Client, deadline: Instant) -> Result<Taken, Refusal> {
+        let Aim::DeleteManifest { registry, repository, digest } = aim else {
+            return self.intend(aim, client, deadline).await;
+        };
+        let was_asked = self.meet_tags(&Manifest { registry, repository, digest }, client).await?;
+        match self.intend(aim, client, deadline).await? {
+            // It is back in between.
+            Taken::Go(open) | Taken::Same(open) if !was_asked => {
+                self.settle_first(Open { known: Some(Disposition::Refused), ..open }).await;
+                Err(Refusal::later("the ledger could not be reached a moment ago; try again"))
+            }
+            taken => Ok(taken),
         }
+    }
+
+    async fn intend(self: &Arc<Self>, aim: &Aim, client: &Client, deadline: Instant) -> Result<Taken, Refusal> {
+        // What the ledger may have recorded is never forgotten: where there is no room to remember it, a ledger that takes nothing is
+        // not even asked.
+        let untaken = if self.journal.has_room_to_refuse() { None } else { self.untaken() };
+        let passes = || self.config.when_unreachable.lets_pass(&self.protection, aim.tag());
+        let passing = match untaken {
+            None => None,
+            Some(PortError::Unavailable(reason)) if passes() => Some(reason),
+            Some(_) => {
+                self.figures.forgotten.inc();
+                return Err(Refusal::later(
+                    "too many changes that were refused wait until the ledger that is to record them can be reached; try again later",
+                ));
+            }
+        };
         let id = random_id();
         let kind = Some(aim.kind(Disposition::Intended, None));
         let intent = proto::Statement { kind, event_id: format!("gateway/{id}/intent"), ..client.statement.clone() };
-        let mut open = Open {
-            id,
-            aim: aim.clone(),
-            intent,
-            index: None,
-            holds: false,
-            since: None,
-            known: None,
-            abandoned: None,
-            authorization: client.authorization.clone(),
-        };
+        let mut open = Open::new(id, aim.clone(), intent, client.authorization.clone());
         match self.journal.begin(&open.id, &open.intent.encode_to_vec()) {
             Ok(true) => {}
             Ok(false) => return Err(Refusal::later("too many changes wait until the ledger and the registry agree")),
             Err(error) => return Err(Refusal::later(format!("the gateway can't write its journal: {error}"))),
         }
-        let deadline = Instant::now() + self.config.hold_wait;
+        if let Some(reason) = passing {
+            return self.without_ledger(Open { is_unasked: true, ..open }, &reason);
+        }
         let mut pause = FIRST_PAUSE;
         loop {
             let asked = Instant::now();
-            match self.port.record(open.intent.clone()).await {
+            match self.record(open.intent.clone()).await {
                 Ok(recorded) if recorded.outcome == Outcome::Noted => {
                     open.since = Some(asked);
                     (open.index, open.holds) = (Some(recorded.index), true);
@@ -465,7 +502,7 @@ impl<P: GatewayPort> Gateway<P> {
                         );
                         return Err(Refusal::later(message));
                     }
-                    sleep(pause).await;
+                    sleep_until(deadline.min(Instant::now() + pause)).await;
                     pause = (pause * 2).min(LONGEST_PAUSE);
                 }
                 Err(PortError::Unavailable(reason)) => return self.without_ledger(open, &reason),

@@ -35,7 +35,7 @@ impl Figures {
         );
         registry.register(
             "gateway_forgotten",
-            "Changes refused while the ledger could not be reached of which nothing is recorded: too many waited for that",
+            "Changes refused by the gateway or the registry while the ledger could not be reached of which nothing is recorded: too many waited for that",
             figures.forgotten.clone(),
         );
         registry.register(

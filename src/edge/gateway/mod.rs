@@ -6,15 +6,18 @@
 //!
 //! Listening is left to the server.
 
+mod appends;
 mod change;
 mod errors;
 pub mod figures;
 pub mod journal;
 mod judge;
 mod locks;
+mod memory;
 pub mod protection;
 mod settle;
 mod target;
+mod unknown;
 mod upstream;
 
 use std::net::IpAddr;
@@ -30,7 +33,8 @@ use axum::http::{Method, Response, StatusCode, Version};
 use axum::response::IntoResponse as _;
 use http_body_util::BodyExt as _;
 use sha2::{Digest as _, Sha256, Sha512};
-use tokio::sync::{Notify, OwnedSemaphorePermit, RwLock, Semaphore};
+use tokio::sync::{Notify, RwLock, Semaphore};
+use tokio::time::{Instant, timeout_at};
 
 use self::change::{Aim, Change, Client};
 use self::errors::{Code, Refusal};
@@ -38,10 +42,12 @@ use self::figures::Figures;
 use self::journal::{Journal, JournalError};
 use self::judge::Judged;
 use self::locks::Locks;
+pub use self::memory::PART as MEMORY_PART;
+use self::memory::{Held, Memory};
 use self::protection::{Protection, Unreachable};
 use self::target::{Reference, Target, tags_of};
 use self::upstream::{Caller, Outgoing, Upstream};
-use super::port::GatewayPort;
+use super::port::{GatewayPort, PortError};
 use super::source::{BaseUrl, Credentials, RegistryAccess};
 use crate::ledger::names::{Digest, Registry, Repository, TagRef};
 
@@ -72,11 +78,11 @@ pub struct GatewayConfig {
     pub passed: Vec<String>,
     /// Longest manifest, in bytes.
     pub manifest_limit: usize,
-    /// Most bytes of manifests that are held at once, of all changes under way.
+    /// Most bytes of manifests that are held at once, of all changes under way; of one client address a quarter.
     pub manifest_memory: usize,
     /// What passes while the ledger can't be reached.
     pub when_unreachable: Unreachable,
-    /// How long a client waits for a tag that somebody else holds.
+    /// How long a client waits for a tag that somebody else changes or holds.
     pub hold_wait: Duration,
     /// How old an intent has to be for its gateway to be gone.
     pub hold_bound: Duration,
@@ -143,12 +149,13 @@ pub struct Gateway<P> {
     policy_may_be_new: Notify,
     settling: Arc<Semaphore>,
     attempts: Attempts,
-    /// A permit for each byte of a manifest that may be held.
-    memory: Arc<Semaphore>,
+    memory: Arc<Memory>,
     /// Read by every change under way.
     changing: Arc<RwLock<()>>,
     /// Why the ledger could not be reached the last time.
     ledger_trouble: std::sync::Mutex<Option<String>>,
+    /// Why it did not take what was to be recorded the last time.
+    untaken: std::sync::Mutex<Option<PortError>>,
     figures: Figures,
 }
 
@@ -178,10 +185,11 @@ impl<P: GatewayPort> Gateway<P> {
             protection: Protection::default(),
             policy_may_be_new: Notify::new(),
             attempts,
-            memory: Arc::new(Semaphore::new(config.manifest_memory.min(Semaphore::MAX_PERMITS))),
+            memory: Memory::new(config.manifest_memory),
             settling: Arc::new(Semaphore::new(SETTLING)),
             changing: Arc::default(),
             ledger_trouble: std::sync::Mutex::new(Some("it was not asked yet".to_owned())),
+            untaken: std::sync::Mutex::default(),
             figures,
             config,
         });
@@ -302,12 +310,35 @@ impl<P: GatewayPort> Gateway<P> {
             Reference::Digest(_) => None,
         };
         let tags = tags_of(parts.uri.query())?;
+        if parts.method == Method::DELETE && !tags.is_empty() {
+            let message = "a deletion names its tag in the path";
+            return Err(Refusal::new(StatusCode::BAD_REQUEST, Code::Unsupported, message));
+        }
+        let headers = self.upstream.headers(&parts.headers, &caller);
+        // Before the manifest is read: who may not push holds no memory.
+        match self.judge(&parts.method, &repository, &headers).await {
+            Ok(Judged::Accepted) => {}
+            Ok(Judged::Refused(answer)) => {
+                self.figures.change("unauthorized");
+                forget_the_rest(body).await;
+                return Ok(answer);
+            }
+            Err(refusal) => {
+                forget_the_rest(body).await;
+                return Err(refusal);
+            }
+        }
+        if client.names_somebody() && !self.demands_credentials(&parts.method, &repository, &headers).await {
+            client.is_nobody();
+        }
         let mut path_and_query = Target::Manifest(repository.clone(), reference.clone()).path();
         let mut body_bytes = Bytes::new();
         let mut memory = None;
         let mut aims: Vec<Aim> = Vec::new();
         if parts.method == Method::PUT {
-            (body_bytes, memory) = self.manifest(&parts.headers, body).await?;
+            let held;
+            (body_bytes, held) = self.manifest(&parts.headers, body, caller.client).await?;
+            memory = Some(held);
             let digest = digest_of(&reference, &body_bytes)?;
             let media_type = media_type(&parts.headers);
             let separators = std::iter::once('?').chain(std::iter::repeat('&'));
@@ -318,10 +349,6 @@ impl<P: GatewayPort> Gateway<P> {
             let aim = |tag| Aim::Push { tag, digest: digest.clone(), media_type: media_type.clone() };
             aims.extend(all.into_iter().map(aim));
         } else {
-            if !tags.is_empty() {
-                let message = "a deletion names its tag in the path";
-                return Err(Refusal::new(StatusCode::BAD_REQUEST, Code::Unsupported, message));
-            }
             aims.push(match reference {
                 Reference::Tag(tag) => Aim::Delete { tag: name(tag) },
                 Reference::Digest(digest) => Aim::DeleteManifest {
@@ -331,21 +358,19 @@ impl<P: GatewayPort> Gateway<P> {
                 },
             });
         }
-        let headers = self.upstream.headers(&parts.headers, &caller);
-        if let Judged::Refused(answer) = self.judge(&parts.method, &repository, &headers).await? {
-            self.figures.change("unauthorized");
-            return Ok(answer);
-        }
-        if client.names_somebody() && !self.demands_credentials(&parts.method, &repository, &headers).await {
-            client.is_nobody();
-        }
         let outgoing = Outgoing { method: parts.method, path_and_query, headers };
         let change = Change { repository, aims, named, outgoing, body: body_bytes, client };
+        // Whoever hangs up while they wait for their turn leave nothing behind.
+        let deadline = Instant::now() + self.config.hold_wait;
+        let guard = timeout_at(deadline, self.alone(&change)).await.map_err(|_| {
+            self.figures.change("refused");
+            Refusal::later("other changes of the same tag are under way for too long; try again later")
+        })?;
         let under_way = Arc::clone(&self.changing).read_owned().await;
         // In a task of its own: a client that hangs up must not leave it half done.
         let carried_out = tokio::spawn(async move {
-            let response = self.carry_out(change).await;
-            drop((under_way, memory));
+            let response = self.carry_out(change, deadline).await;
+            drop((guard, under_way, memory));
             response
         });
         carried_out.await.map_err(|error| {
@@ -359,7 +384,8 @@ impl<P: GatewayPort> Gateway<P> {
         &self,
         headers: &HeaderMap,
         mut body: Body,
-    ) -> Result<(Bytes, Option<OwnedSemaphorePermit>), Refusal> {
+        from: Option<IpAddr>,
+    ) -> Result<(Bytes, Held), Refusal> {
         let limit = self.config.manifest_limit;
         let too_large = || {
             let message = format!("a manifest may have at most {limit} bytes");
@@ -372,12 +398,12 @@ impl<P: GatewayPort> Gateway<P> {
         }
         // Not as much as is promised: who promises and does not send must take no memory.
         let mut bytes = Vec::with_capacity(length.unwrap_or(4096).min(4096));
-        let mut memory: Option<OwnedSemaphorePermit> = None;
+        let mut held = self.memory.begin(from);
         let broken = |status, message: &str| Refusal::new(status, Code::ManifestInvalid, message);
-        let deadline = tokio::time::Instant::now() + self.config.manifest_timeout;
+        let deadline = Instant::now() + self.config.manifest_timeout;
         loop {
-            let until = deadline.min(tokio::time::Instant::now() + self.config.idle_timeout);
-            let frame = tokio::time::timeout_at(until, body.frame()).await;
+            let until = deadline.min(Instant::now() + self.config.idle_timeout);
+            let frame = timeout_at(until, body.frame()).await;
             let frame = frame.map_err(|_| broken(StatusCode::REQUEST_TIMEOUT, "the manifest did not come in time"))?;
             let Some(frame) = frame else { break };
             let frame = frame.map_err(|_| broken(StatusCode::BAD_REQUEST, "the manifest broke off before its end"))?;
@@ -386,22 +412,17 @@ impl<P: GatewayPort> Gateway<P> {
                 forget_the_rest(body).await;
                 return Err(too_large());
             }
-            let needed = u32::try_from(data.len()).map_err(|_| too_large())?;
-            let more = Arc::clone(&self.memory).try_acquire_many_owned(needed).map_err(|_| {
-                Refusal::later(
+            if !held.grow(data.len()) {
+                return Err(Refusal::later(
                     "the manifests of other changes take all the memory that there is for them; try again later",
-                )
-            })?;
-            match &mut memory {
-                Some(memory) => memory.merge(more),
-                None => memory = Some(more),
+                ));
             }
             bytes.extend_from_slice(&data);
         }
         if bytes.is_empty() {
             return Err(broken(StatusCode::BAD_REQUEST, "the manifest is empty"));
         }
-        Ok((bytes.into(), memory))
+        Ok((bytes.into(), held))
     }
 }
 

@@ -66,6 +66,11 @@ impl<P: GatewayPort> Gateway<P> {
     /// Nothing came of it. That it was attempted is recorded once the ledger is back; the ledger may have the intent already, and with
     /// it a hold that nobody else would end for long.
     pub(super) fn settle_refused(self: &Arc<Self>, open: Open) {
+        // The ledger surely has none of it, and who is refused again and again must not fill the journal.
+        if open.is_unasked && !self.journal.has_room_to_refuse() {
+            self.figures.forgotten.inc();
+            return self.journal.end(&open.id);
+        }
         self.journal.refuse(&open.id);
         self.settle_later(Open { known: Some(Disposition::Refused), ..open });
     }
@@ -120,7 +125,7 @@ impl<P: GatewayPort> Gateway<P> {
     async fn settle(&self, open: &mut Open) -> Result<&'static str, String> {
         if open.index.is_none() {
             let is_refused = open.known == Some(Disposition::Refused);
-            match self.port.record(open.intent.clone()).await {
+            match self.record(open.intent.clone()).await {
                 Ok(recorded) => {
                     (open.index, open.holds) = (Some(recorded.index), recorded.outcome == Outcome::Noted);
                 }
@@ -196,8 +201,8 @@ impl<P: GatewayPort> Gateway<P> {
     /// `version`: how long the history of the tag has to be still.
     async fn say(&self, statement: proto::Statement, version: Option<u64>) -> Result<(), String> {
         let recorded = match version {
-            Some(version) => self.port.record_if_at(statement, version).await,
-            None => self.port.record(statement).await,
+            Some(version) => self.record_if_at(statement, version).await,
+            None => self.record(statement).await,
         };
         match recorded {
             // An earlier look at the same saw something else, and is recorded: that has settled it.

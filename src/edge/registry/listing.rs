@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeSet, HashSet};
 
-use reqwest::header::{HeaderMap, LINK};
+use reqwest::header::{HeaderMap, HeaderValue, LINK};
 use reqwest::{Method, StatusCode, Url};
 use serde::Deserialize;
 
@@ -43,27 +43,33 @@ struct Page {
 }
 
 impl Registry {
-    /// The tags of a repository; none, if the registry says that there is no such repository.
-    pub(in crate::edge) async fn tags(&self, repository: &Repository) -> Listing {
+    /// The tags of a repository; none, if the registry says that there is no such repository. `lent` as for a look.
+    pub(in crate::edge) async fn tags(&self, repository: &Repository, lent: Option<&HeaderValue>) -> Listing {
         let url = format!("{}/v2/{repository}/tags/list?n={PAGE_SIZE}", self.access.base);
-        self.list(&url, &Scope::Pull(repository.clone())).await
+        self.list(&url, &Scope::Pull(repository.clone()), lent).await
     }
 
     /// The repositories that the registry lists.
     pub(in crate::edge) async fn repositories(&self) -> Listing {
         let url = format!("{}/v2/_catalog?n={PAGE_SIZE}", self.access.base);
-        self.list(&url, &Scope::Catalogue).await
+        self.list(&url, &Scope::Catalogue, None).await
     }
 
-    async fn list(&self, url: &str, scope: &Scope) -> Listing {
+    async fn list(&self, url: &str, scope: &Scope, lent: Option<&HeaderValue>) -> Listing {
         let mut listing = Listing::default();
-        if let Err(error) = self.fill(&mut listing.names, url, scope).await {
+        if let Err(error) = self.fill(&mut listing.names, url, scope, lent).await {
             listing.broken = Some(error);
         }
         listing
     }
 
-    async fn fill(&self, names: &mut BTreeSet<String>, url: &str, scope: &Scope) -> Result<(), AskError> {
+    async fn fill(
+        &self,
+        names: &mut BTreeSet<String>,
+        url: &str,
+        scope: &Scope,
+        lent: Option<&HeaderValue>,
+    ) -> Result<(), AskError> {
         let refused = |reason: &str| AskError::Refused(reason.to_owned());
         let mut url: Url = url.parse().map_err(|_| refused("its address makes no URL"))?;
         let (mut visited, mut without_news, mut length) = (HashSet::new(), 0, 0);
@@ -74,7 +80,7 @@ impl Registry {
             if !visited.insert(url.clone()) {
                 return Err(refused("its list does not end: it leads back to a page that was read"));
             }
-            let response = self.send(Method::GET, url.as_str(), scope, &HeaderMap::new(), None).await?;
+            let response = self.send(Method::GET, url.as_str(), scope, &HeaderMap::new(), lent).await?;
             let status = response.status();
             let next = next_page(&url, response.headers());
             if status == StatusCode::NOT_FOUND && matches!(scope, Scope::Pull(_)) {

@@ -288,7 +288,7 @@ impl<P: ScannerPort> Scanner<P> {
         let mut tags: BTreeSet<Tag> = BTreeSet::new();
         let (listed_us, mut is_whole) = (now_us(), true);
         if !is_done {
-            let listing = shared.client.tags(repository).await;
+            let listing = shared.client.tags(repository, None).await;
             self.heard(listing.broken.as_ref());
             for tag in &listing.names {
                 match tag.parse() {

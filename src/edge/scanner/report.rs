@@ -1,9 +1,12 @@
 //! What a scan found: ledger against registry.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
-/// Findings that a report holds; what comes on top is counted.
-const MAX_FINDINGS: usize = 10_000;
+/// Findings and failures that a report holds, and as many again of those that leave a round incomplete; what comes on top is
+/// counted.
+const MAX_LISTED: usize = 10_000;
 
 /// One round over a registry.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -25,9 +28,16 @@ pub struct Report {
     /// Where they differed, or where it stays open whether they do.
     pub findings: Vec<Finding>,
     /// Findings beyond those listed.
-    pub findings_left_out: u64,
+    #[serde(default)]
+    pub left_out: BTreeMap<Kind, u64>,
     /// What could not be gone through, besides tags.
     pub failures: Vec<Failure>,
+    /// Failures beyond those listed.
+    #[serde(default)]
+    pub failures_left_out: u64,
+    /// Of them, those over which something may have been missed.
+    #[serde(default)]
+    pub gaps_left_out: u64,
 }
 
 /// One tag of which ledger and registry did not say the same.
@@ -124,33 +134,46 @@ pub struct Failure {
 impl Report {
     /// Everything was gone through, and nothing stayed open.
     pub fn is_complete(&self) -> bool {
-        let open = self.findings.iter().any(|finding| finding.kind.is_open());
-        self.finished_us > 0 && !open && !self.failures.iter().any(|failure| failure.is_gap)
+        let is_gap = self.gaps_left_out > 0 || self.failures.iter().any(|failure| failure.is_gap);
+        self.finished_us > 0 && !is_gap && !self.kinds().any(Kind::is_open)
     }
 
     /// Ledger and registry said the same of every tag before anything was recorded.
     pub fn has_no_differences(&self) -> bool {
-        self.findings.iter().all(|finding| finding.kind == Kind::Unconfirmed)
+        self.kinds().all(|kind| kind == Kind::Unconfirmed)
     }
 
-    /// How many findings there are of a kind, of those that are listed.
-    pub fn count(&self, kind: Kind) -> usize {
-        self.findings.iter().filter(|finding| finding.kind == kind).count()
+    /// How many findings there are of a kind, listed or not.
+    pub fn count(&self, kind: Kind) -> u64 {
+        let listed = self.findings.iter().map(|finding| u64::from(finding.kind == kind)).sum::<u64>();
+        listed + self.left_out.get(&kind).copied().unwrap_or_default()
+    }
+
+    fn kinds(&self) -> impl Iterator<Item = Kind> {
+        self.findings.iter().map(|finding| finding.kind).chain(self.left_out.keys().copied())
     }
 
     pub(super) fn add(&mut self, finding: Finding) {
-        if self.findings.len() < MAX_FINDINGS || finding.kind.is_open() {
+        if is_listed(self.findings.len(), finding.kind.is_open()) {
             self.findings.push(finding);
         } else {
-            self.findings_left_out += 1;
+            *self.left_out.entry(finding.kind).or_default() += 1;
         }
     }
 
     pub(super) fn fail(&mut self, what: impl Into<String>, reason: impl Into<String>, is_gap: bool) {
-        if self.failures.len() < MAX_FINDINGS {
+        if is_listed(self.failures.len(), is_gap) {
             self.failures.push(Failure { what: what.into(), reason: reason.into(), is_gap });
+        } else {
+            self.failures_left_out += 1;
+            self.gaps_left_out += u64::from(is_gap);
         }
     }
+}
+
+/// Whether one more is. However much else there is, there is room for what leaves a round incomplete.
+fn is_listed(listed: usize, is_open: bool) -> bool {
+    listed < MAX_LISTED || (is_open && listed < 2 * MAX_LISTED)
 }
 
 /// Who follows a round.
@@ -171,3 +194,66 @@ pub trait Watching: Send + Sync + 'static {
 
 /// Nobody.
 impl Watching for () {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn finding(number: usize, kind: Kind) -> Finding {
+        Finding {
+            tag: format!("r.example/app:{number}"),
+            kind,
+            ledger: None,
+            registry: None,
+            last_seen_us: 0,
+            first_seen_us: 0,
+            checks_entry: None,
+            entry: None,
+            outcome: None,
+            reason: String::new(),
+        }
+    }
+
+    #[test]
+    fn a_gap_after_any_number_of_other_failures_leaves_the_round_incomplete_and_is_listed() {
+        let mut report = Report { finished_us: 1, ..Report::default() };
+        (0..30_000).for_each(|number| report.fail(format!("app {number}"), "its name is none", false));
+        assert!(report.is_complete());
+        assert_eq!((report.failures.len(), report.failures_left_out, report.gaps_left_out), (10_000, 20_000, 0));
+        (0..10_001).for_each(|number| report.fail(format!("app {number}"), "it answers 403", true));
+        assert!(!report.is_complete());
+        assert_eq!((report.failures.len(), report.failures_left_out, report.gaps_left_out), (20_000, 20_001, 1));
+        // Also where it is the only one that is known of.
+        report.failures.clear();
+        assert!(!report.is_complete());
+    }
+
+    #[test]
+    fn what_is_left_out_counts_for_the_verdict_as_what_is_listed_does() {
+        let mut report = Report { finished_us: 1, ..Report::default() };
+        (0..10_000).for_each(|number| report.add(finding(number, Kind::Unconfirmed)));
+        assert!(report.is_complete() && report.has_no_differences());
+        report.add(finding(0, Kind::Retagged));
+        assert!(report.is_complete() && !report.has_no_differences());
+        (0..50_000).for_each(|number| report.add(finding(number, Kind::Unreachable)));
+        assert_eq!((report.findings.len(), report.count(Kind::Unreachable)), (20_000, 50_000));
+        report.findings.clear();
+        assert!(!report.is_complete());
+        assert_eq!(report.left_out, BTreeMap::from([(Kind::Retagged, 1), (Kind::Unreachable, 40_000)]));
+    }
+
+    #[test]
+    fn a_round_that_was_kept_before_failures_were_counted_is_read() {
+        let kept = serde_json::to_value(Report::default()).expect("JSON");
+        let mut kept = kept.as_object().expect("an object").clone();
+        for name in ["left_out", "failures_left_out", "gaps_left_out"] {
+            kept.remove(name).expect("there");
+        }
+        kept.insert("findings_left_out".to_owned(), 7.into());
+        let read: Report = serde_json::from_value(kept.into()).expect("read");
+        assert_eq!(read, Report::default());
+        let some = Report { left_out: BTreeMap::from([(Kind::Held, 2)]), ..Report::default() };
+        let text = serde_json::to_string(&some).expect("JSON");
+        assert_eq!(serde_json::from_str::<Report>(&text).expect("read"), some);
+    }
+}

@@ -4,7 +4,7 @@ use std::convert::Infallible;
 
 use super::Policy;
 use super::rule::{Change, Rule, Says};
-use crate::ledger::names::Tag;
+use crate::ledger::names::{Registry, Repository, Tag};
 use crate::ledger::referrer;
 use crate::ledger::statement::TagName;
 
@@ -31,6 +31,13 @@ pub enum Outlook<'a> {
 }
 
 impl Policy {
+    /// Whether some rule forbids a change of some tag of a repository. Which tags those are, and whether another rule allows it for all
+    /// of them, is not looked into.
+    pub fn may_forbid_within(&self, registry: &Registry, repository: &Repository, change: Change) -> bool {
+        let mut within = self.index().within(registry.as_str(), repository.as_str(), change);
+        within.any(|position| !matches!(self.rules()[position].says, Says::Allow(_)))
+    }
+
     /// The first rule that forbids a change of a tag. `carried` has the tags of its repository that were ever bound to the digest
     /// that the tag is to be bound to; it is asked only if a promotion depends on it.
     pub fn forbids<E>(

@@ -88,6 +88,14 @@ impl Index {
         rules.into_positions()
     }
 
+    /// The positions of the rules that are about some tag of a repository, and say something about the change, in order.
+    pub(super) fn within(&self, registry: &str, repository: &str, change: Change) -> impl Iterator<Item = usize> {
+        let mut rules = self.speaking[change.place()].clone();
+        rules.keep(&self.repositories.of(repository));
+        rules.keep(&self.registries.of(registry));
+        rules.into_positions()
+    }
+
     /// Whether a tag is one that the rule in this position promotes from.
     pub(super) fn promotes_from(&self, position: usize, patterns: &[Glob], tag: &str) -> bool {
         !self.promotions[&position].get_or_init(|| Machine::new(patterns)).matches(tag).is_empty()

@@ -97,6 +97,8 @@ pub struct Shown {
     pub certificate_names: Vec<String>,
     /// The key under which the statement's signature held.
     pub key: Option<VerifyingKey>,
+    /// Whether a client certificate can be shown where it came in.
+    pub takes_certificates: bool,
 }
 
 impl Principal {

@@ -15,9 +15,10 @@ use std::sync::Arc;
 
 use sha2::{Digest as _, Sha256};
 
+use self::authority::Shown;
 use super::names::Digest;
 use super::signature::key_id;
-use crate::proto::Role;
+use crate::proto::{Credential, Role};
 pub use change::{Change, Principal};
 
 /// Most principals at a time.
@@ -44,6 +45,11 @@ pub enum ChangeError {
         "principal {0:?} is the last with the role admin: without it nobody could change policy or principals any more; add another admin first"
     )]
     LastAdmin(String),
+    /// Nobody could come in any more who may.
+    #[error(
+        "after this change of principal {0:?} every admin would have to show a client certificate, and this server takes none (tls.client_ca)"
+    )]
+    NoWayIn(String),
     /// There was no principal, and this one could not make another.
     #[error("the first principal has to have the role admin, and {0:?} has not")]
     FirstAdmin(String),
@@ -112,6 +118,18 @@ impl Principals {
             return Err(if self.is_empty() { ChangeError::FirstAdmin(name) } else { ChangeError::LastAdmin(name) });
         }
         Ok(after)
+    }
+
+    /// The same where a change comes in with what was shown: some admin has to be left who can come in there. That is no rule of
+    /// the log, which knows no servers. `None`: it is the ledger's own.
+    pub fn after_shown(&self, change: &Change, shown: Option<&Shown>) -> Result<Self, ChangeError> {
+        let after = self.after(change)?;
+        let takes_certificates = shown.is_none_or(|shown| shown.takes_certificates);
+        let comes_in = |principal: &Principal| takes_certificates || !principal.must_show(Credential::Certificate);
+        if after.iter().any(|principal| principal.has(Role::Admin) && comes_in(principal)) {
+            return Ok(after);
+        }
+        Err(ChangeError::NoWayIn(change.name().to_owned()))
     }
 
     /// `sha256:` of all of them: `"tagledger.v1.principals\n"`, and of each by name the length (u32 BE) and the bytes of its

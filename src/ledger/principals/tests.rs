@@ -70,7 +70,7 @@ fn credentials_count_only_together_and_only_its_own() {
     let shown = |token: Option<u8>, names: &[&str]| Shown {
         token: token.map(|byte| [byte; 32]),
         certificate_names: names.iter().map(|&name| name.into()).collect(),
-        key: None,
+        ..Shown::default()
     };
     assert_eq!(ci.accepts(&shown(Some(2), &["other.example", "ci.example"]), false), Ok(()));
     for (token, names) in [

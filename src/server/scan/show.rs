@@ -129,8 +129,9 @@ pub(super) fn json(report: &Report) -> Value {
         "agreed": report.agreed,
         "counts": counts,
         "findings": report.findings.iter().map(finding).collect::<Vec<_>>(),
-        "findings_left_out": report.findings_left_out,
+        "findings_left_out": report.left_out.values().sum::<u64>(),
         "failures": report.failures.iter().map(failure).collect::<Vec<_>>(),
+        "failures_left_out": report.failures_left_out,
     })
 }
 
@@ -155,12 +156,11 @@ fn text(report: &Report) -> String {
         }
         text.push_str(&lines(&mut table));
     }
-    if report.findings_left_out > 0 {
-        text.push_str(&format!("and {} more\n", report.findings_left_out));
-    }
+    text.push_str(&and_more(report.left_out.values().sum()));
     for Failure { what, reason, .. } in &report.failures {
         text.push_str(&format!("{}: {}\n", visible(what), visible(reason)));
     }
+    text.push_str(&and_more(report.failures_left_out));
     if !text.is_empty() {
         text.push('\n');
     }
@@ -180,6 +180,10 @@ fn text(report: &Report) -> String {
         report.registry, report.agreed
     ));
     text
+}
+
+fn and_more(left_out: u64) -> String {
+    if left_out > 0 { format!("and {left_out} more\n") } else { String::new() }
 }
 
 fn counted(count: u64, one: &str, many: &str) -> String {
@@ -286,6 +290,11 @@ mod tests {
         );
         report.findings.clear();
         assert!(report.is_complete());
+        (report.failures_left_out, report.gaps_left_out) = (7, 1);
+        assert!(text(&report).starts_with("and 7 more\n"));
+        assert_eq!(json(&report)["failures_left_out"], 7);
+        assert!(text(&report).ends_with("the round is NOT complete\n"));
+        report.gaps_left_out = 0;
         report.failures.push(Failure { what: "the catalogue".into(), reason: "it answers 500".into(), is_gap: true });
         assert!(!report.is_complete() && text(&report).contains("the catalogue: it answers 500\n"));
     }

@@ -5,7 +5,7 @@
 
 use serde::Deserialize;
 
-use super::{ImportError, Imported, Place, parse, rule, words};
+use super::{ImportError, Imported, Place, grouped, parse, rule, words};
 
 const EXPECTED: &str = "what aws ecr describe-repositories prints";
 
@@ -65,5 +65,5 @@ pub(super) fn import(json: &str, _place: &Place) -> Result<Imported, ImportError
         }
         rules.push(rule);
     }
-    Ok(Imported::new(rules, notes))
+    Ok(Imported::new(grouped(rules), notes))
 }

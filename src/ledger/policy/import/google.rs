@@ -4,7 +4,7 @@
 
 use serde::Deserialize;
 
-use super::{ImportError, Imported, Place, parse, rule};
+use super::{ImportError, Imported, Place, grouped, parse, rule};
 
 const EXPECTED: &str = "what gcloud artifacts repositories list --format=json prints";
 
@@ -55,5 +55,5 @@ pub(super) fn import(json: &str, _place: &Place) -> Result<Imported, ImportError
             notes.push(format!("the tags of {name} are mutable"));
         }
     }
-    Ok(Imported::new(rules, notes))
+    Ok(Imported::new(grouped(rules), notes))
 }

@@ -14,9 +14,10 @@ mod nexus;
 mod quay;
 
 use serde::de::DeserializeOwned;
+use sha2::{Digest as _, Sha256};
 
 use super::document::{Document, RuleText};
-use super::{Policy, PolicyError};
+use super::{MAX_ID_LENGTH, Policy, PolicyError};
 use crate::ledger::names::{Registry, Repository};
 
 /// Whose export it is.
@@ -115,8 +116,43 @@ impl Imported {
 
 /// A rule that is about everything in some repositories.
 fn rule(id: String, registry: &str, repositories: &[String]) -> RuleText {
+    let id = shortened(id);
     let (registries, repositories) = (Some(vec![registry.to_owned()]), Some(repositories.to_vec()));
     RuleText { id, registries, repositories, ..RuleText::default() }
+}
+
+/// The same rules, of which those that say the same about other repositories are one: a policy has room for thousands of names, and for
+/// a few hundred rules. It is called as its first, and by how many there are more.
+fn grouped(rules: Vec<RuleText>) -> Vec<RuleText> {
+    let mut groups: Vec<(RuleText, usize)> = Vec::new();
+    for rule in rules {
+        let says_the_same = |(group, _): &&mut (RuleText, usize)| {
+            let (id, repositories) = (group.id.clone(), group.repositories.clone());
+            *group == RuleText { id, repositories, ..rule.clone() }
+        };
+        match groups.iter_mut().find(says_the_same) {
+            Some((group, more)) => {
+                group.repositories.get_or_insert_default().extend(rule.repositories.unwrap_or_default());
+                *more += 1;
+            }
+            None => groups.push((rule, 0)),
+        }
+    }
+    let named = |(rule, more): (RuleText, usize)| match more {
+        0 => rule,
+        more => RuleText { id: shortened(format!("{}+{more}", rule.id)), ..rule },
+    };
+    groups.into_iter().map(named).collect()
+}
+
+/// An id that no other has, and that is none too long: names may be longer than ids.
+fn shortened(id: String) -> String {
+    if id.len() <= MAX_ID_LENGTH {
+        return id;
+    }
+    let mark = hex::encode(&Sha256::digest(&id)[..8]);
+    let kept: String = id.chars().filter(char::is_ascii).take(MAX_ID_LENGTH - mark.len() - 1).collect();
+    format!("{kept}~{mark}")
 }
 
 fn words(changes: &[&str]) -> Option<Vec<String>> {

@@ -142,6 +142,45 @@ fn ecr_repositories_are_immutable_with_and_without_exclusions() {
 }
 
 #[test]
+fn repositories_with_the_same_settings_share_a_rule_however_many_and_however_long_their_names_are() {
+    let registry = "1.dkr.ecr.eu-central-1.amazonaws.com";
+    let filters = r#", "imageTagMutabilityExclusionFilters": [{"filterType": "WILDCARD", "filter": "dev-*"}]"#;
+    let repository = |name: &str, mutability: &str, filters: &str| {
+        format!(
+            r#"{{"repositoryName": "{name}", "repositoryUri": "{registry}/{name}", "imageTagMutability": "{mutability}"{filters}}}"#
+        )
+    };
+    let many = (0..1500).map(|number| repository(&format!("team-{number}/app"), "IMMUTABLE", ""));
+    let most = (0..2).map(|number| repository(&format!("most-{number}"), "IMMUTABLE_WITH_EXCLUSION", filters));
+    let json = format!("{{\"repositories\": [{}]}}", many.chain(most).collect::<Vec<_>>().join(","));
+    let (imported, policy) = read(Format::Ecr, &json, &Place::default());
+    let ids: Vec<&str> = imported.document.rule.iter().map(|rule| rule.id.as_str()).collect();
+    assert_eq!(ids, ["ecr/team-0/app+1499", "ecr/most-0+1"]);
+    let overwrite = |name: &str| forbidden(&policy, &format!("{registry}/{name}"))[0].clone();
+    assert_eq!((overwrite("team-0/app:dev-1"), overwrite("team-1499/app:v1")), (ids[0].into(), ids[0].into()));
+    assert_eq!((overwrite("most-1:v1"), overwrite("most-1:dev-1")), (ids[1].into(), String::new()));
+    assert_eq!(overwrite("team-1500/app:v1"), "");
+    // Names are longer than ids may be.
+    let long = |end: &str| format!("{}/{end}", "a".repeat(200));
+    let [one, other] = [("one", "IMMUTABLE", ""), ("other", "MUTABLE_WITH_EXCLUSION", filters)]
+        .map(|(end, mutability, filters)| repository(&long(end), mutability, filters));
+    let json = format!("{{\"repositories\": [{one}, {other}]}}");
+    let (imported, policy) = read(Format::Ecr, &json, &Place::default());
+    let [one, other] = [&imported.document.rule[0].id, &imported.document.rule[1].id];
+    assert!(one.len() == 128 && one.starts_with("ecr/aaa") && one != other, "{one} {other}");
+    assert_eq!(&forbidden(&policy, &format!("{registry}/{}:v1", long("one")))[0], one);
+    let google = |number: usize| {
+        format!(
+            r#"{{"name": "projects/acme/locations/eu/repositories/r{number}", "format": "DOCKER", "dockerConfig": {{"immutableTags": true}}}}"#
+        )
+    };
+    let json = format!("[{}]", (0..1500).map(google).collect::<Vec<_>>().join(","));
+    let (imported, policy) = read(Format::Google, &json, &Place::default());
+    assert_eq!(imported.document.rule.len(), 1);
+    assert_eq!(forbidden(&policy, "eu-docker.pkg.dev/acme/r1499/app:v1"), both("google/acme/r0+1499"));
+}
+
+#[test]
 fn acr_locks_are_by_tag_and_by_repository() {
     let tag = |name: &str, write: bool, delete: bool| {
         format!(
