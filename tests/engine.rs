@@ -413,6 +413,24 @@ async fn an_idle_ledger_commits_once_after_what_was_recorded_and_after_what_was_
     idle.await.expect("it ends with the ledger");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn an_idle_ledger_commits_nothing_to_a_disk_that_is_nearly_full() {
+    let store = Arc::new(MemoryStore::default());
+    let ledger = open(&store);
+    ledger.append(vec![submission(&happened("v1", &digest('a')))]).await.expect("recorded");
+    ledger.set_shortage(Some("too little".into()));
+    let idle = {
+        let ledger = ledger.clone();
+        tokio::spawn(async move { ledger.commit_when_idle(Duration::from_millis(20)).await })
+    };
+    settles_at(&ledger, 3).await;
+    // What was recorded before is still news.
+    ledger.set_shortage(None);
+    settles_at(&ledger, 4).await;
+    ledger.close().await;
+    idle.await.expect("it ends with the ledger");
+}
+
 #[tokio::test]
 async fn evidence_holds_after_a_failed_commit_whether_or_not_it_was_stored() {
     for (failure, size) in [(NextCommit::IsRefused, 3), (NextCommit::FailsAfterStoring, 5)] {

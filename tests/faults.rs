@@ -614,6 +614,31 @@ async fn a_start_on_a_disk_that_is_nearly_full_is_told_by_health() {
     world.stop().await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_webhook_that_nobody_understands_takes_no_room_on_a_disk_that_is_nearly_full() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let data_dir = folder.path().join("ledger");
+    World::open(&data_dir).await.stop().await;
+    let secret = folder.path().join("secret");
+    std::fs::write(&secret, "the secret of this test").expect("written");
+    std::fs::set_permissions(&secret, std::os::unix::fs::PermissionsExt::from_mode(0o600)).expect("set");
+    let text = format!(
+        "keep_free_mib = 1000000000000\n[webhooks.lab]\nregistry = \"registry.example\"\nsecret_file = {secret:?}\n"
+    );
+    let world = World::open_with(&data_dir, toml::from_str(&text).expect("settings")).await;
+    let answer = reqwest::Client::new()
+        .post(format!("http://{}/webhooks/distribution/lab", world.address))
+        .header("authorization", "Bearer the secret of this test")
+        .body("hello")
+        .send()
+        .await
+        .expect("answered");
+    assert_eq!(answer.status(), 503);
+    assert!(answer.headers().contains_key("retry-after"));
+    assert_eq!(std::fs::read_dir(data_dir.join("aside")).expect("a folder").count(), 0);
+    world.stop().await;
+}
+
 /// Appends until the answer is as wished, for some seconds.
 async fn until(
     world: &World,

@@ -86,7 +86,7 @@ impl HighWater {
     /// From now on something may be signed that is not in it. Durable when this returns.
     pub fn reopen(&self) -> Result<(), HighWaterError> {
         match fs::remove_file(self.closed()) {
-            Ok(()) => File::open(folder_of(&self.0)).and_then(|folder| folder.sync_all()),
+            Ok(()) => File::open(self.folder()).and_then(|folder| folder.sync_all()),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
             Err(error) => Err(error),
         }
@@ -97,6 +97,11 @@ impl HighWater {
     pub fn is_closed_at(&self, checkpoint: &Checkpoint, keys: &PublicKeys) -> bool {
         let note = fs::read_to_string(self.closed());
         note.is_ok_and(|note| Checkpoint::open_by(&note, keys.all()).is_ok_and(|(closed, _)| closed == *checkpoint))
+    }
+
+    /// Where it is.
+    pub fn folder(&self) -> &Path {
+        folder_of(&self.0)
     }
 
     fn closed(&self) -> PathBuf {

@@ -69,6 +69,10 @@ impl LedgerPort for InProcess {
         Ok(appended.receipts)
     }
 
+    fn has_room(&self) -> bool {
+        self.ledger.shortage().borrow().is_none()
+    }
+
     async fn tag(&self, tag: &TagRef) -> Result<TagView, PortError> {
         let found = self.ledger.read(|reader| reader.tag_version(tag)).and_then(|found| found);
         let (version, digest) = found.map_err(|error| PortError::Unavailable(error.to_string()))?;

@@ -176,7 +176,7 @@ async fn serve_ledger(
     let following = tokio::spawn(follow(mark.clone(), ledger.clone()));
     let settling = tokio::spawn(keys::follow(data_dir.path().to_owned(), ledger.clone(), config.keys.overlap()));
     tokio::spawn(panics::tell(ledger.clone()));
-    let reserve = Reserve::new(&data_dir.database(), config.keep_free_mib);
+    let mut reserve = Reserve::new(&data_dir.database(), mark.folder(), config.keep_free_mib);
     reserve.look(&ledger);
     let watching = tokio::spawn(reserve.watch(ledger.clone()));
     if ledger.principals().borrow().is_empty() {
