@@ -22,8 +22,9 @@ mod trial;
 
 use std::any::Any;
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 
 use prost::Message as _;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -102,10 +103,8 @@ struct Shared {
     shortage: watch::Sender<Option<String>>,
     /// What was found wrong with the service itself, by who found it.
     defects: watch::Sender<BTreeMap<Defect, String>>,
-    /// When the clock is an alarm.
-    clock_bounds: clock::Bounds,
-    /// Set by the sequencer after each commit.
-    clock_alarm: Arc<AtomicBool>,
+    /// Whether that clock is to be believed.
+    watch: Arc<Mutex<clock::Watch>>,
     outcomes: Arc<Tally>,
     /// Since the last commitment of an idle ledger something was recorded, or evidence asked for.
     has_news: Arc<AtomicBool>,
@@ -209,7 +208,8 @@ impl Ledger {
         let (principals_sender, principals) = watch::channel(Arc::new(recovered.principals));
         let (keys_sender, keys) = watch::channel(Arc::new(recovered.keys));
         let (queue, waiting) = mpsc::channel(sequencer::QUEUE_LENGTH);
-        let clock_alarm = Arc::new(AtomicBool::new(false));
+        let watch = clock::Watch::new(options.clock_bounds, recovered.last_time_us, Instant::now());
+        let watch = Arc::new(Mutex::new(watch));
         let outcomes = Arc::new(Tally::default());
         let has_news = Arc::new(AtomicBool::new(false));
         let begin = Moment::new(recovered.tree.clone(), recovered.top.clone());
@@ -225,8 +225,7 @@ impl Ledger {
             stopped,
             shortage: watch::Sender::new(None),
             defects: watch::Sender::default(),
-            clock_bounds: options.clock_bounds,
-            clock_alarm: Arc::clone(&clock_alarm),
+            watch: Arc::clone(&watch),
             outcomes: Arc::clone(&outcomes),
             has_news: Arc::clone(&has_news),
         };
@@ -237,8 +236,6 @@ impl Ledger {
             moments,
             newest: newest_sender,
             stopped: stopped_sender,
-            bounds: options.clock_bounds,
-            clock_alarm,
             outcomes,
             has_news,
         };
@@ -253,8 +250,8 @@ impl Ledger {
             policy: recovered.policy,
             principals: Arc::clone(&shared.principals.borrow()),
             clock: options.clock,
-            bounds: options.clock_bounds,
-            standstill: clock::Standstill::new(std::time::Instant::now()),
+            watch,
+            herald: clock::Herald::default(),
             tree: recovered.tree,
             top: recovered.top,
             leaves: recovered.leaves,
@@ -290,12 +287,12 @@ impl Ledger {
         (self.shared.clock)()
     }
 
-    /// The same; none while the clock is not to be believed: by the last commit, or by what it shows now.
+    /// The same; none while the clock is not to be believed.
     pub fn believed_now_us(&self) -> Option<u64> {
-        let (last_us, now_us) = (self.shared.newest.borrow().head.recorded_at_us, self.now_us());
-        let oddity = clock::next_time(last_us, now_us, self.shared.clock_bounds).1;
-        let is_off = self.clock_alarm() || oddity.is_some_and(clock::Oddity::is_alarm);
-        (!is_off).then_some(now_us)
+        let now_us = self.now_us();
+        let last_us = self.shared.newest.borrow().head.recorded_at_us;
+        let oddity = see(&self.shared.watch, last_us, now_us, Instant::now());
+        (!oddity.is_some_and(clock::Oddity::is_alarm)).then_some(now_us)
     }
 
     /// The newest commit, and notice of every one after it.
@@ -359,9 +356,9 @@ impl Ledger {
         self.shared.stopped.clone()
     }
 
-    /// Whether the machine's clock was beyond its bounds at the last commit.
+    /// Whether the machine's clock is beyond its bounds.
     pub fn clock_alarm(&self) -> bool {
-        self.shared.clock_alarm.load(Ordering::Relaxed)
+        self.believed_now_us().is_none()
     }
 
     /// Statements recorded since the start, by outcome.
@@ -549,6 +546,12 @@ impl Ledger {
             proof: multi_proof(&nodes, indexes, committed.head.size)?.into_iter().map(Vec::from).collect(),
         })
     }
+}
+
+/// What is odd about a reading of the clock.
+fn see(watch: &Mutex<clock::Watch>, last_us: u64, reading_us: u64, now: Instant) -> Option<clock::Oddity> {
+    // Each look leaves it whole.
+    watch.lock().unwrap_or_else(PoisonError::into_inner).see(last_us, reading_us, now)
 }
 
 /// A request whose place in the order of entries is taken.
