@@ -134,6 +134,24 @@ impl Server {
         answer
     }
 
+    /// The same where a call hangs: strace keeps that thread until the process is gone. Returns how long all others took to end.
+    fn stop_hung(mut self) -> std::time::Duration {
+        let id = self.child.id().to_string();
+        let status = || read(&Path::new("/proc").join(&id).join("status"));
+        let field = |name: &str| {
+            let line = status().lines().find_map(|line| Some(line.strip_prefix(name)?.trim().to_owned()));
+            line.expect("a field")
+        };
+        let strace = field("TracerPid:");
+        let begin = std::time::Instant::now();
+        assert!(Command::new("kill").arg(&id).status().expect("kill is there").success());
+        soon("it ends", || field("State:").starts_with('Z'));
+        let took = begin.elapsed();
+        assert!(Command::new("kill").args(["-9", &strace]).status().expect("kill is there").success());
+        assert!(self.child.wait().expect("it ends").success());
+        took
+    }
+
     /// By SIGTERM, as an operator would.
     fn stop(mut self) {
         let id = self.child.id().to_string();
@@ -400,6 +418,44 @@ fn an_end_in_order_that_cant_be_noted_is_told_and_nothing_is_lost() {
         assert!(!data_dir.join("high-water.closed").exists(), "nobody believes that it was");
         goes_on(&data_dir, &acknowledged);
     }
+}
+
+#[test]
+fn a_high_water_mark_whose_disk_hangs_stops_acknowledgement_and_holds_up_no_stop() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let data_dir = folder.path().join("ledger");
+    Server::start(&data_dir, &Fault::Nothing).stop();
+    // The first is the start's.
+    let hangs = "fsync:delay_enter=600000000:when=2+";
+    let server = Server::start(&data_dir, &Fault::Inject(hangs, On::Side("high-water.new")));
+    let acknowledged = recorded(&server, &data_dir, 0..5);
+    soon("health says so", || server.http("/readyz").starts_with("HTTP/1.1 503"));
+    let ready = server.http("/readyz");
+    assert!(ready.contains("high-water was not written within 10 s: its disk does not answer"), "{ready}");
+    let refused = tokio::runtime::Runtime::new()
+        .expect("a runtime")
+        .block_on(async { append(&server.channel().await, &token(&data_dir), 5).await.expect_err("refused") });
+    assert_eq!(refused.code(), tonic::Code::Unavailable, "{refused:?}");
+    assert!(refused.message().contains("its disk does not answer"), "{refused:?}");
+    let took = server.stop_hung();
+    assert!(took < std::time::Duration::from_secs(15), "{took:?}");
+    assert!(!data_dir.join("high-water.closed").exists(), "nobody believes that it was stopped in order");
+    goes_on(&data_dir, &acknowledged);
+}
+
+#[test]
+fn a_high_water_mark_that_hangs_at_the_end_holds_up_no_stop() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let data_dir = folder.path().join("ledger");
+    Server::start(&data_dir, &Fault::Nothing).stop();
+    let hangs = "fsync:delay_enter=600000000:when=1+";
+    let server = Server::start(&data_dir, &Fault::Inject(hangs, On::Side("high-water.closed.new")));
+    let acknowledged = recorded(&server, &data_dir, 0..5);
+    let log = server.log.clone();
+    let took = server.stop_hung();
+    assert!(took < std::time::Duration::from_secs(15), "{took:?}");
+    assert!(read(&log).contains("it can't be noted that the ledger was stopped in order"), "{}", read(&log));
+    goes_on(&data_dir, &acknowledged);
 }
 
 /// Makes a key, and announces it.

@@ -24,7 +24,7 @@ impl Ledger {
                 () = quiet(&mut newest, after) => {}
             }
             // On a disk that is nearly full it could be the write that fails, and that would be the end.
-            if self.check_shortage().is_err() {
+            if self.check_accepts().is_err() {
                 continue;
             }
             // What happens between this line and the commitment counts for the next one: better one too many.

@@ -3,13 +3,14 @@
 //! [`Ledger`] is the handle that everything above holds. Its pieces: [`plan`] (what to write: pure), [`sequencer`] (the one
 //! thread that plans), [`committer`] (the one that writes what was planned), [`known`] (what is planned and not yet written),
 //! [`recovery`] (what must hold before it may), [`query`] (answers, as of a time), `moments` (what those need
-//! of each state), `idle` (a commitment now and then while nothing is written), [`signer`] (whose key signs), [`clock`]. Beside it, with no
+//! of each state), `idle` (a commitment now and then while nothing is written), `ending` (how the sequencer is told to end), [`signer`] (whose key signs), [`clock`]. Beside it, with no
 //! ledger running: [`mod@derive`] (all rows once more, from the entries), [`check`] (whether what is there is that).
 
 pub mod check;
 pub mod clock;
 pub mod committer;
 pub mod derive;
+mod ending;
 mod idle;
 pub mod known;
 mod moments;
@@ -84,8 +85,8 @@ enum Command {
     Commit,
     /// Finish what came before, and end.
     Close,
-    /// Refuse everything from here on, for this reason.
-    Halt(String),
+    /// Look how it is to end.
+    Wake,
 }
 
 struct Shared {
@@ -97,6 +98,8 @@ struct Shared {
     moments: Arc<Moments>,
     /// Upper tiles of the log's tree, once they were read.
     upper: UpperTiles,
+    /// How the sequencer is told to end.
+    ending: Arc<ending::Ending>,
     /// Why appends are refused for good, once they are.
     stopped: watch::Receiver<Option<String>>,
     /// Why appends are refused for the time being.
@@ -117,6 +120,8 @@ pub enum Defect {
     Bug,
     /// The files of its keys are not what the log says, and can't be made so.
     KeyFiles,
+    /// What keeps it from signing two histories can't be written.
+    HighWater,
 }
 
 /// Counts by outcome.
@@ -214,6 +219,7 @@ impl Ledger {
         let has_news = Arc::new(AtomicBool::new(false));
         let begin = Moment::new(recovered.tree.clone(), recovered.top.clone());
         let moments = Arc::new(Moments::new(begin));
+        let ending = Arc::<ending::Ending>::default();
         let shared = Shared {
             store,
             keys,
@@ -222,6 +228,7 @@ impl Ledger {
             principals,
             moments: Arc::clone(&moments),
             upper: UpperTiles::default(),
+            ending: Arc::clone(&ending),
             stopped,
             shortage: watch::Sender::new(None),
             defects: watch::Sender::default(),
@@ -257,6 +264,7 @@ impl Ledger {
             leaves: recovered.leaves,
             known: known::Known::default(),
             last_time_us: recovered.last_time_us,
+            ending,
             desk,
         };
         let run = move || sequencer.run(waiting);
@@ -378,7 +386,7 @@ impl Ledger {
 
     /// The same, holding on to something for as long as they are in the queue.
     pub async fn append_holding(&self, submissions: Vec<Submission>, held: Held) -> Result<Appended, AppendError> {
-        self.check_shortage()?;
+        self.check_accepts()?;
         self.check_times(&submissions)?;
         let (reply, answer) = oneshot::channel();
         let reply = Reply { answer: reply, _held: held };
@@ -392,7 +400,7 @@ impl Ledger {
     /// Puts statements into the queue, once there is room, and returns with their place taken: what is put in later is
     /// recorded later. For streams, whose flow control this is.
     pub async fn enqueue(&self, submissions: Vec<Submission>, held: Held) -> Result<InQueue, AppendError> {
-        self.check_shortage()?;
+        self.check_accepts()?;
         self.check_times(&submissions)?;
         let (reply, answer) = oneshot::channel();
         let reply = Reply { answer: reply, _held: held };
@@ -400,7 +408,11 @@ impl Ledger {
         Ok(InQueue { ledger: self.clone(), answer })
     }
 
-    fn check_shortage(&self) -> Result<(), AppendError> {
+    fn check_accepts(&self) -> Result<(), AppendError> {
+        if let Some(reason) = self.shared.ending.refusal() {
+            // It may have ended for a reason of its own.
+            return Err(AppendError::Stopped(self.shared.stopped.borrow().clone().unwrap_or(reason)));
+        }
         match &*self.shared.shortage.borrow() {
             Some(reason) => Err(AppendError::Shortage(reason.clone())),
             None => Ok(()),
@@ -472,9 +484,11 @@ impl Ledger {
         AppendError::Stopped(reason.unwrap_or_else(|| "it is shutting down".into()))
     }
 
-    /// Ends the sequencer: what is queued is recorded, what comes later is refused. Returns when it has let go of the store.
+    /// Ends the sequencer: what is queued is recorded as far as there is time, everything else is refused. Returns when it has let go of
+    /// the store.
     pub async fn close(&self) {
-        // Fails only if it has ended already.
+        self.shared.ending.close();
+        // Fails if it has ended already, also while this waits for room.
         let _ = self.queue.send(Command::Close).await;
         let _ = self.stopped().wait_for(Option::is_some).await;
     }
@@ -484,10 +498,11 @@ impl Ledger {
         self.shared.stopped.borrow().as_deref() == Some(committer::SHUT_DOWN)
     }
 
-    /// Ends the sequencer as a failed commit does: what is queued behind this is refused for the reason given.
-    pub async fn halt(&self, reason: String) {
-        // Fails only if it has ended already.
-        let _ = self.queue.send(Command::Halt(reason)).await;
+    /// Ends the sequencer as a failed commit does, for the reason given: what is not planned yet is refused.
+    pub fn halt(&self, reason: String) {
+        self.shared.ending.halt(reason);
+        // Fails if it has ended already, or has enough to look at.
+        let _ = self.queue.try_send(Command::Wake);
     }
 
     /// The receipt of a statement recorded before.

@@ -13,6 +13,7 @@ use tokio::sync::mpsc;
 
 use super::clock::{Herald, Oddity, ReadClock, Watch};
 use super::committer::{Answers, BUG, Desk, Order};
+use super::ending::Ending;
 use super::known::Known;
 use super::plan::{Base, Plan, Submission, plan, plan_idle};
 use super::signer::{ReadKeys, Signer};
@@ -60,6 +61,7 @@ pub(super) struct Sequencer {
     pub(super) known: Known,
     /// Time of the last entry.
     pub(super) last_time_us: u64,
+    pub(super) ending: Arc<Ending>,
     pub(super) desk: Desk,
 }
 
@@ -68,6 +70,9 @@ impl Sequencer {
     pub(super) fn run(mut self, mut commands: mpsc::Receiver<Command>) {
         let ends = loop {
             let NextBatch { requests, commits, ends } = next_batch(&mut commands);
+            if let Some(order) = self.ending.is_due(Instant::now()) {
+                break Some(order);
+            }
             let (requests, answers): (Vec<_>, Answers) =
                 requests.into_iter().map(|waiting| (waiting.submissions, waiting.reply)).unzip();
             if !requests.is_empty() || commits {
@@ -221,9 +226,7 @@ fn next_batch(commands: &mut mpsc::Receiver<Command>) -> NextBatch {
                 }
             }
             Some(Command::Commit) => batch.commits = true,
-            Some(Command::Halt(reason)) => {
-                return NextBatch { ends: Some(Order::Fail { reason, answers: Vec::new() }), ..batch };
-            }
+            Some(Command::Wake) => return batch,
             Some(Command::Close) | None => return NextBatch { ends: Some(Order::Close), ..batch },
         }
         if statements >= BATCH_STATEMENTS || bytes >= BATCH_BYTES {

@@ -52,7 +52,18 @@ impl Reserve {
     pub async fn watch(mut self, ledger: Ledger) {
         let mut stopped = ledger.stopped();
         while tokio::time::timeout(EVERY, stopped.wait_for(Option::is_some)).await.is_err() {
-            self.look(&ledger);
+            // A disk that does not answer keeps who asks, and nobody else.
+            let looking = tokio::task::spawn_blocking(move || {
+                let shortage = self.judge(free_mib);
+                (self, shortage)
+            });
+            let looked = tokio::select! {
+                looked = looking => looked,
+                _ = stopped.wait_for(Option::is_some) => return,
+            };
+            let Ok((reserve, shortage)) = looked else { return };
+            self = reserve;
+            ledger.set_shortage(shortage);
         }
     }
 
