@@ -744,6 +744,45 @@ fn a_deadline_is_kept_and_what_was_given_up_is_recorded_once() {
 }
 
 #[test]
+fn a_deadline_of_an_append_is_the_servers_to_keep() {
+    use prost::Message as _;
+    let server = slow_disk("");
+    let token = server.token();
+    runtime().block_on(async {
+        // Whoever sends this by itself waits for as long as it takes.
+        // An error means that it is there already.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let client = reqwest::Client::builder().http2_prior_knowledge().build().expect("a client");
+        let call = async |id: usize, timeout: &str| {
+            let message = AppendRequest { submission: Some(submission(&push(id, format!("event-{id}")))) };
+            let message = message.encode_to_vec();
+            let mut body = vec![0];
+            body.extend(u32::try_from(message.len()).expect("short").to_be_bytes());
+            body.extend(message);
+            let begin = Instant::now();
+            let answer = client
+                .post(format!("http://{}/tagledger.v1.AppendService/Append", server.address))
+                .header("content-type", "application/grpc")
+                .header("te", "trailers")
+                .header("authorization", format!("Bearer {token}"))
+                .header("grpc-timeout", timeout)
+                .body(body)
+                .send()
+                .await
+                .expect("answered");
+            let status = answer.headers().get("grpc-status").map(|status| status.to_str().expect("text").to_owned());
+            (status, begin.elapsed())
+        };
+        let (status, took) = call(1, "100m").await;
+        assert_eq!(status.as_deref(), Some("4"), "DEADLINE_EXCEEDED");
+        assert!((100..400).contains(&took.as_millis()), "{took:?}: before the disk");
+        // With time enough the status comes after the answer, not instead of it.
+        assert_eq!(call(2, "20S").await.0, None);
+    });
+    server.stop();
+}
+
+#[test]
 fn a_stop_finishes_what_it_acknowledges_refuses_the_rest_and_takes_no_longer_than_it_may() {
     let server = Server::start("");
     let token = server.token();
