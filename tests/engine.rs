@@ -118,12 +118,12 @@ async fn the_clock_may_do_what_it_likes_and_time_still_goes_forward() {
     let ledger = open_at(&store, move || reading.load(Ordering::SeqCst)).expect("it opens");
     let year_us = 365 * 86_400_000_000;
     let mut alarms = Vec::new();
-    for step in [0, 0, 5, -3_600_000_000_i64, 3_600_000_000, year_us, -year_us] {
+    for step in [0, 0, 5, -3_600_000_000_i64, 3_600_000_000, year_us, 5, 3_600_000_000, -year_us, 5] {
         clock.store(clock.load(Ordering::SeqCst).checked_add_signed(step).expect("a time"), Ordering::SeqCst);
         ledger.append(vec![submission(&happened("v1", &digest('a')))]).await.expect("recorded");
         alarms.push(ledger.clock_alarm());
     }
-    assert_eq!(alarms, [false, false, false, true, false, true, true]);
+    assert_eq!(alarms, [false, false, false, true, false, true, true, true, true, true]);
     let times: Vec<u64> = check(&store).iter().map(|entry| index_and_time(entry).expect("valid").1).collect();
     assert!(times.windows(2).all(|pair| pair[0] < pair[1]), "{times:?}");
 }
@@ -409,6 +409,24 @@ async fn an_idle_ledger_commits_once_after_what_was_recorded_and_after_what_was_
     ledger.read(|reader| reader.entries(0..5)).expect("read").expect("all there");
     settles_at(&ledger, 5).await;
     check(&store);
+    ledger.close().await;
+    idle.await.expect("it ends with the ledger");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_idle_ledger_commits_nothing_to_a_disk_that_is_nearly_full() {
+    let store = Arc::new(MemoryStore::default());
+    let ledger = open(&store);
+    ledger.append(vec![submission(&happened("v1", &digest('a')))]).await.expect("recorded");
+    ledger.set_shortage(Some("too little".into()));
+    let idle = {
+        let ledger = ledger.clone();
+        tokio::spawn(async move { ledger.commit_when_idle(Duration::from_millis(20)).await })
+    };
+    settles_at(&ledger, 3).await;
+    // What was recorded before is still news.
+    ledger.set_shortage(None);
+    settles_at(&ledger, 4).await;
     ledger.close().await;
     idle.await.expect("it ends with the ledger");
 }

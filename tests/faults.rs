@@ -59,6 +59,8 @@ enum On {
     Scratch,
     /// A file beside it in the data directory.
     Side(&'static str),
+    /// The folder that the data directory is in.
+    Parent,
 }
 
 /// What the manifest is called while writing it fails. strace looks at names when a call is made; the server has the file open.
@@ -102,6 +104,7 @@ impl Server {
                     On::Manifest => vec![data_dir.join("db").join(ARMED)],
                     On::Scratch => Vec::new(),
                     On::Side(name) => vec![data_dir.join(name)],
+                    On::Parent => vec![data_dir.parent().expect("a folder").to_owned()],
                 };
                 for file in files {
                     strace.arg("-P").arg(file);
@@ -132,6 +135,24 @@ impl Server {
         let mut answer = String::new();
         stream.read_to_string(&mut answer).expect("answered");
         answer
+    }
+
+    /// The same where a call hangs: strace keeps that thread until the process is gone. Returns how long all others took to end.
+    fn stop_hung(mut self) -> std::time::Duration {
+        let id = self.child.id().to_string();
+        let status = || read(&Path::new("/proc").join(&id).join("status"));
+        let field = |name: &str| {
+            let line = status().lines().find_map(|line| Some(line.strip_prefix(name)?.trim().to_owned()));
+            line.expect("a field")
+        };
+        let strace = field("TracerPid:");
+        let begin = std::time::Instant::now();
+        assert!(Command::new("kill").arg(&id).status().expect("kill is there").success());
+        soon("it ends", || field("State:").starts_with('Z'));
+        let took = begin.elapsed();
+        assert!(Command::new("kill").args(["-9", &strace]).status().expect("kill is there").success());
+        assert!(self.child.wait().expect("it ends").success());
+        took
     }
 
     /// By SIGTERM, as an operator would.
@@ -307,12 +328,16 @@ fn a_write_that_is_cut_short_stops_acknowledgement() {
 #[test]
 fn a_sorted_file_that_cant_be_written_stops_acknowledgement() {
     strikes(&Fault::Inject("write:error=EIO:when=1+", On::Tables), "Input/output error");
+    strikes(&Fault::Inject("write:error=ENOSPC:when=1+", On::Tables), "No space left on device");
+    strikes(&Fault::Inject("write:error=EDQUOT:when=1+", On::Tables), "Disk quota exceeded");
     strikes(&Fault::Inject("fdatasync:error=EIO:when=1+", On::Tables), "Input/output error");
 }
 
 #[test]
 fn a_list_of_files_that_cant_be_written_stops_acknowledgement() {
     strikes(&Fault::Inject("write:error=EIO:when=1+", On::Manifest), "Input/output error");
+    strikes(&Fault::Inject("write:error=ENOSPC:when=1+", On::Manifest), "No space left on device");
+    strikes(&Fault::Inject("write:error=EDQUOT:when=1+", On::Manifest), "Disk quota exceeded");
     strikes(&Fault::Inject("fdatasync:error=EIO:when=1+", On::Manifest), "Input/output error");
 }
 
@@ -388,6 +413,21 @@ fn a_start_that_cant_write_what_it_has_to_note_serves_nobody() {
 }
 
 #[test]
+fn a_new_data_directory_is_on_disk_before_anything_is_in_it() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let data_dir = folder.path().join("ledger");
+    let told = Server::refusal(&data_dir, &Fault::Inject("fsync:error=EIO:when=1", On::Parent));
+    assert!(told.contains("Input/output error"), "{told}");
+    assert!(told.contains(&folder.path().display().to_string()), "{told}");
+    assert!(!data_dir.join("origin").exists());
+    // Also where several folders are made at once.
+    let deep = folder.path().join("a/b/ledger");
+    let told = Server::refusal(&deep, &Fault::Inject("fsync:error=EIO:when=1", On::Parent));
+    assert!(told.contains("a/b") && told.contains("Input/output error"), "{told}");
+    Server::start(&deep, &Fault::Nothing).stop();
+}
+
+#[test]
 fn an_end_in_order_that_cant_be_noted_is_told_and_nothing_is_lost() {
     for inject in ["write:error=ENOSPC:when=1+", "fsync:error=EIO:when=1+"] {
         let folder = tempfile::tempdir().expect("a folder");
@@ -400,6 +440,44 @@ fn an_end_in_order_that_cant_be_noted_is_told_and_nothing_is_lost() {
         assert!(!data_dir.join("high-water.closed").exists(), "nobody believes that it was");
         goes_on(&data_dir, &acknowledged);
     }
+}
+
+#[test]
+fn a_high_water_mark_whose_disk_hangs_stops_acknowledgement_and_holds_up_no_stop() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let data_dir = folder.path().join("ledger");
+    Server::start(&data_dir, &Fault::Nothing).stop();
+    // The first is the start's.
+    let hangs = "fsync:delay_enter=600000000:when=2+";
+    let server = Server::start(&data_dir, &Fault::Inject(hangs, On::Side("high-water.new")));
+    let acknowledged = recorded(&server, &data_dir, 0..5);
+    soon("health says so", || server.http("/readyz").starts_with("HTTP/1.1 503"));
+    let ready = server.http("/readyz");
+    assert!(ready.contains("high-water was not written within 10 s: its disk does not answer"), "{ready}");
+    let refused = tokio::runtime::Runtime::new()
+        .expect("a runtime")
+        .block_on(async { append(&server.channel().await, &token(&data_dir), 5).await.expect_err("refused") });
+    assert_eq!(refused.code(), tonic::Code::Unavailable, "{refused:?}");
+    assert!(refused.message().contains("its disk does not answer"), "{refused:?}");
+    let took = server.stop_hung();
+    assert!(took < std::time::Duration::from_secs(15), "{took:?}");
+    assert!(!data_dir.join("high-water.closed").exists(), "nobody believes that it was stopped in order");
+    goes_on(&data_dir, &acknowledged);
+}
+
+#[test]
+fn a_high_water_mark_that_hangs_at_the_end_holds_up_no_stop() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let data_dir = folder.path().join("ledger");
+    Server::start(&data_dir, &Fault::Nothing).stop();
+    let hangs = "fsync:delay_enter=600000000:when=1+";
+    let server = Server::start(&data_dir, &Fault::Inject(hangs, On::Side("high-water.closed.new")));
+    let acknowledged = recorded(&server, &data_dir, 0..5);
+    let log = server.log.clone();
+    let took = server.stop_hung();
+    assert!(took < std::time::Duration::from_secs(15), "{took:?}");
+    assert!(read(&log).contains("it can't be noted that the ledger was stopped in order"), "{}", read(&log));
+    goes_on(&data_dir, &acknowledged);
 }
 
 /// Makes a key, and announces it.
@@ -611,6 +689,31 @@ async fn a_start_on_a_disk_that_is_nearly_full_is_told_by_health() {
     assert_eq!(serving("tagledger.v1.QueryService").await, Some(ServingStatus::Serving));
     let refused = world.record(&happened("v1", &digest('a'))).await.expect_err("refused");
     assert_eq!(refused.code(), tonic::Code::ResourceExhausted, "{refused:?}");
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_webhook_that_nobody_understands_takes_no_room_on_a_disk_that_is_nearly_full() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let data_dir = folder.path().join("ledger");
+    World::open(&data_dir).await.stop().await;
+    let secret = folder.path().join("secret");
+    std::fs::write(&secret, "the secret of this test").expect("written");
+    std::fs::set_permissions(&secret, std::os::unix::fs::PermissionsExt::from_mode(0o600)).expect("set");
+    let text = format!(
+        "keep_free_mib = 1000000000000\n[webhooks.lab]\nregistry = \"registry.example\"\nsecret_file = {secret:?}\n"
+    );
+    let world = World::open_with(&data_dir, toml::from_str(&text).expect("settings")).await;
+    let answer = reqwest::Client::new()
+        .post(format!("http://{}/webhooks/distribution/lab", world.address))
+        .header("authorization", "Bearer the secret of this test")
+        .body("hello")
+        .send()
+        .await
+        .expect("answered");
+    assert_eq!(answer.status(), 503);
+    assert!(answer.headers().contains_key("retry-after"));
+    assert_eq!(std::fs::read_dir(data_dir.join("aside")).expect("a folder").count(), 0);
     world.stop().await;
 }
 

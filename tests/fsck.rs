@@ -15,8 +15,12 @@ use random::Random;
 use tagledger::engine::check::{Findings, check, compare};
 use tagledger::engine::clock::Bounds;
 use tagledger::engine::derive::{Signers, examined};
+use tagledger::engine::plan::Submission;
 use tagledger::engine::{Ledger, Options};
 use tagledger::ledger::checkpoint::Checkpoint;
+use tagledger::ledger::keys::KeyChange;
+use tagledger::ledger::note::Skey;
+use tagledger::proto::statement::Kind;
 use tagledger::server::data_dir::Existing;
 use tagledger::server::fsck::checked;
 use tagledger::server::high_water::HighWater;
@@ -24,21 +28,35 @@ use tagledger::store::memory::MemoryStore;
 use tagledger::store::rocks::RocksStore;
 use tagledger::store::rows;
 use tagledger::store::{Batch, Read, Store, Table};
-use world::{World, delete_manifest, digest, happened};
+use world::{World, delete_manifest, digest, happened, statement};
 
 fn open(store: Arc<dyn Store>) -> Ledger {
     let clock = std::sync::atomic::AtomicU64::new(1_767_225_600_000_000);
     let tick = move || clock.fetch_add(1_000_000, std::sync::atomic::Ordering::SeqCst);
     Ledger::open(Options {
         store,
-        keys: tagledger::engine::signer::only(&rich::skey()),
-        key_overlap_us: 0,
+        keys: Arc::new(|| Ok(vec![rich::skey(), next_key()])),
+        // For as long as it lasts, two keys sign.
+        key_overlap_us: u64::MAX,
         has_begun: false,
         high_water: None,
         clock: Arc::new(tick),
         clock_bounds: Bounds::default(),
     })
     .expect("it opens")
+}
+
+/// The key that it goes on with.
+fn next_key() -> Skey {
+    Skey::from_seed(rich::skey().origin().clone(), &[13; 32])
+}
+
+/// What is recorded: early on, the key is changed.
+fn script() -> Vec<Vec<Submission>> {
+    let mut script = rich::script();
+    let change = KeyChange::to_next(&rich::skey().vkey(), &next_key());
+    script.insert(2, vec![rich::own(&statement(Kind::KeyChange(change)))]);
+    script
 }
 
 /// The small rich ledger, in memory.
@@ -52,7 +70,7 @@ fn begun(requests: usize) -> MemoryStore {
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
     runtime.block_on(async {
         let ledger = open(Arc::clone(&store) as Arc<dyn Store>);
-        for request in rich::script().into_iter().take(requests) {
+        for request in script().into_iter().take(requests) {
             ledger.append(request).await.expect("recorded");
         }
         ledger.close().await;
@@ -164,7 +182,7 @@ fn every_flipped_bit_of_every_entry_is_found_by_its_own_signature() {
         let index = rows::index_of(&key).expect("an index");
         let all: Vec<Vec<u8>> = flips(&[], &value).map(|(_, value)| value).collect();
         for bytes in &all {
-            let mut signers = Signers::new([rich::skey().vkey()]);
+            let mut signers = Signers::new([rich::skey().vkey(), next_key().vkey()]);
             let result = examined(std::slice::from_ref(bytes), index, &mut signers);
             assert!(result[0].is_err(), "entry {index}");
         }

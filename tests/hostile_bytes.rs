@@ -167,6 +167,14 @@ fn honest_seeds_are_understood() {
     understood("journal", &|bytes| !tagledger::edge::gateway::journal::read(&text(bytes)).is_empty());
     let registry = "registry.example".parse().expect("a registry");
     understood("webhook", &|bytes| distribution::read_envelope(&registry, bytes).is_ok_and(|found| !found.is_empty()));
+    understood("deadline", &|bytes| tagledger::api::grpc_timeout(&text(bytes)).is_some());
+    understood("scanner_state", &|bytes| tagledger::edge::scanner::kept_again(bytes, &registry).is_some());
+    let answer = |which: u8, is: &dyn Fn(&[u8]) -> bool| {
+        understood("registry", &|bytes| bytes.split_first().is_some_and(|(first, rest)| *first == which && is(rest)));
+    };
+    answer(0, &|page| tagledger::edge::registry::listing::add(&mut Default::default(), &mut 0, page).is_ok());
+    answer(2, &|text_| tagledger::edge::registry::token::Challenge::parse(&text(text_)).is_some());
+    answer(3, &|body| tagledger::edge::registry::token::granted(body).is_some());
     understood("configuration", &|bytes| toml::from_str::<tagledger::server::config::Config>(&text(bytes)).is_ok());
 }
 

@@ -27,7 +27,6 @@ use std::sync::Arc;
 use evidence::{entries_at, entry, shown, subject_proof, time_of};
 use proxy::Answer;
 use stage::{Stage, skey, submissions, words};
-use tagledger::engine::clock::Bounds;
 use tagledger::engine::known::Known;
 use tagledger::engine::plan::{Base, plan};
 use tagledger::ledger::checkpoint::Checkpoint;
@@ -713,7 +712,7 @@ fn forgetting(stage: &Stage, subject: &Subject, statements: &[proto::Statement])
         seal: &skey(),
     };
     let reading_us = head.recorded_at_us + 1_000_000;
-    let mut batch = plan(&base, reading_us, Bounds::default(), &[submissions(statements)]).expect("planned").batch;
+    let mut batch = plan(&base, reading_us, &[submissions(statements)]).expect("planned").batch;
     batch.delete(Table::Subjects, subject.key().0);
     drop(stored);
     rows.commit(head.size, batch).expect("stored");

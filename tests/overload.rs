@@ -535,10 +535,15 @@ fn answers_that_nobody_takes_count_and_lock_nobody_else_out() {
 
 /// A server on which each sync of the database's log takes half a second.
 fn slow_disk(settings: &str) -> Server {
+    slower_disk(settings, Duration::from_millis(500))
+}
+
+/// The same, with another time.
+fn slower_disk(settings: &str, sync: Duration) -> Server {
     let (_, folder) = Server::start(settings).stop();
     let mut strace: Vec<String> =
         ["strace", "-D", "-f", "-qq", "-o", "/dev/null", "-e", "trace=fdatasync"].map(Into::into).into();
-    strace.extend(["-e".to_owned(), "inject=fdatasync:delay_exit=500000".to_owned()]);
+    strace.extend(["-e".to_owned(), format!("inject=fdatasync:delay_exit={}", sync.as_micros())]);
     for number in 0..60 {
         let file = folder.path().join(format!("ledger/db/{number:06}.log"));
         strace.extend(["-P".to_owned(), file.display().to_string()]);
@@ -739,6 +744,45 @@ fn a_deadline_is_kept_and_what_was_given_up_is_recorded_once() {
 }
 
 #[test]
+fn a_deadline_of_an_append_is_the_servers_to_keep() {
+    use prost::Message as _;
+    let server = slow_disk("");
+    let token = server.token();
+    runtime().block_on(async {
+        // Whoever sends this by itself waits for as long as it takes.
+        // An error means that it is there already.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let client = reqwest::Client::builder().http2_prior_knowledge().build().expect("a client");
+        let call = async |id: usize, timeout: &str| {
+            let message = AppendRequest { submission: Some(submission(&push(id, format!("event-{id}")))) };
+            let message = message.encode_to_vec();
+            let mut body = vec![0];
+            body.extend(u32::try_from(message.len()).expect("short").to_be_bytes());
+            body.extend(message);
+            let begin = Instant::now();
+            let answer = client
+                .post(format!("http://{}/tagledger.v1.AppendService/Append", server.address))
+                .header("content-type", "application/grpc")
+                .header("te", "trailers")
+                .header("authorization", format!("Bearer {token}"))
+                .header("grpc-timeout", timeout)
+                .body(body)
+                .send()
+                .await
+                .expect("answered");
+            let status = answer.headers().get("grpc-status").map(|status| status.to_str().expect("text").to_owned());
+            (status, begin.elapsed())
+        };
+        let (status, took) = call(1, "100m").await;
+        assert_eq!(status.as_deref(), Some("4"), "DEADLINE_EXCEEDED");
+        assert!((100..400).contains(&took.as_millis()), "{took:?}: before the disk");
+        // With time enough the status comes after the answer, not instead of it.
+        assert_eq!(call(2, "20S").await.0, None);
+    });
+    server.stop();
+}
+
+#[test]
 fn a_stop_finishes_what_it_acknowledges_refuses_the_rest_and_takes_no_longer_than_it_may() {
     let server = Server::start("");
     let token = server.token();
@@ -794,6 +838,59 @@ fn a_stop_finishes_what_it_acknowledges_refuses_the_rest_and_takes_no_longer_tha
     println!("{} acknowledged; the stop took {took:?}", acknowledged.len());
     assert!(acknowledged.len() > 16 && took < Duration::from_secs(15), "{} in {took:?}", acknowledged.len());
     check(&data_dir, &acknowledged);
+    drop(folder);
+}
+
+#[test]
+fn a_stop_with_a_full_queue_before_a_slow_disk_takes_no_longer_than_it_may() {
+    const STATEMENTS: usize = 500;
+    let limits = "[limits]\nmemory_mib = 1024\nconcurrent = 1000\n[limits.principal]\nper_second = 0\n";
+    let server = slower_disk(limits, Duration::from_secs(1));
+    let (token, data_dir) = (server.token(), server.data_dir.clone());
+    let (acknowledged, refused, took, folder) = runtime().block_on(async {
+        let channel = server.channel().await;
+        // Enough for more than half a minute of commits.
+        let requests = (0..160).map(|request| {
+            let (mut client, token) = (AppendServiceClient::new(channel.clone()), token.clone());
+            let id = move |at| request * STATEMENTS + at;
+            let statements = (0..STATEMENTS).map(|at| submission(&push(id(at), format!("event-{}", id(at)))));
+            let submissions = statements.collect();
+            tokio::spawn(async move {
+                let answer = client.append_batch(with_token(&token, AppendBatchRequest { submissions })).await?;
+                let receipts = answer.into_inner().receipts.into_iter().map(|receipt| receipt.index);
+                Ok::<Vec<(u64, usize)>, Status>(receipts.zip((0..STATEMENTS).map(id)).collect())
+            })
+        });
+        let requests: Vec<_> = requests.collect();
+        tokio::time::sleep(Duration::from_secs(4)).await;
+        let stopped = tokio::task::spawn_blocking(move || server.stop());
+        let (mut acknowledged, mut refused) = (BTreeMap::new(), 0);
+        for request in requests {
+            match request.await.expect("no panic") {
+                Ok(receipts) => acknowledged.extend(receipts),
+                Err(status) => {
+                    assert_eq!(status.code(), Code::Unavailable, "{status:?}");
+                    assert!(status.message().contains("the ledger does not accept entries: it"), "{status:?}");
+                    refused += 1;
+                }
+            }
+        }
+        let (took, folder) = stopped.await.expect("it stops");
+        (acknowledged, refused, took, folder)
+    });
+    println!("{} acknowledged, {refused} batches refused; the stop took {took:?}", acknowledged.len());
+    assert!(acknowledged.len() > STATEMENTS && refused > 10 && took < Duration::from_secs(15));
+    // It was stopped in order all the same.
+    assert!(data_dir.join("high-water.closed").exists());
+    check(&data_dir, &acknowledged);
+    let entries = runtime().block_on(async {
+        let world = World::open(&data_dir).await;
+        let entries = world.entries().await;
+        world.stop().await;
+        entries
+    });
+    let recorded = entries.iter().filter(|entry| entry.windows(6).any(|bytes| bytes == b"event-")).count();
+    assert_eq!(recorded, acknowledged.len(), "what was refused is not in it");
     drop(folder);
 }
 

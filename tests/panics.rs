@@ -103,6 +103,10 @@ impl LedgerPort for BuggyPort {
         panic!("the bug that this test is about")
     }
 
+    fn has_room(&self) -> bool {
+        true
+    }
+
     async fn tag(&self, _: &TagRef) -> Result<TagView, PortError> {
         panic!("the bug that this test is about")
     }

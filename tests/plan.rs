@@ -11,7 +11,6 @@ use std::collections::HashMap;
 
 use proptest::prelude::*;
 use prost::Message as _;
-use tagledger::engine::clock::Bounds;
 use tagledger::engine::known::Known as Ahead;
 use tagledger::engine::plan::{Accepted, Base, Plan, Rejected, Submission, plan, plan_genesis, plan_idle};
 use tagledger::ledger::checkpoint::Checkpoint;
@@ -151,7 +150,7 @@ impl Log {
     }
 
     fn plan(&self, requests: &[Vec<Submission>]) -> Plan {
-        plan(&self.base(), self.last_time_us + 1_000, Bounds::default(), requests).expect("planned")
+        plan(&self.base(), self.last_time_us + 1_000, requests).expect("planned")
     }
 
     fn commit(&mut self, plan: Plan) {
@@ -441,13 +440,13 @@ fn an_idle_batch_is_one_commitment_over_the_same_subjects() {
     let plan = log.plan(&[vec![submission(&(happened("v1", &digest('a')), true))]]);
     log.commit(plan);
     let before = log.top.root();
-    let plan = plan_idle(&log.base(), log.last_time_us + 5, Bounds::default()).expect("planned");
+    let plan = plan_idle(&log.base(), log.last_time_us + 5).expect("planned");
     assert_eq!((plan.entries.len(), time_of(&plan)), (1, log.last_time_us + 5));
     assert_eq!(plan.top.root(), before);
     log.commit(plan);
     log.check();
     // A clock that stands still does not hold it up.
-    let plan = plan_idle(&log.base(), log.last_time_us, Bounds::default()).expect("planned");
+    let plan = plan_idle(&log.base(), log.last_time_us).expect("planned");
     assert_eq!(time_of(&plan), log.last_time_us + 1);
 }
 

@@ -57,6 +57,8 @@ struct Memory {
     state: Mutex<Held>,
     /// It cannot write.
     is_down: AtomicBool,
+    /// There is hardly any room on its disk.
+    is_nearly_full: AtomicBool,
     /// It takes this long to write, in milliseconds.
     delay_ms: AtomicUsize,
     /// So many records find that the tag has changed.
@@ -130,6 +132,10 @@ impl LedgerPort for Memory {
         let receipts = claims.iter().map(|claim| next.append(claim)).collect::<Result<_, _>>()?;
         *state = next;
         Ok(receipts)
+    }
+
+    fn has_room(&self) -> bool {
+        !self.is_nearly_full.load(Ordering::SeqCst)
     }
 
     async fn tag(&self, tag: &TagRef) -> Result<TagView, PortError> {
@@ -444,6 +450,25 @@ async fn bodies_that_are_no_envelopes_are_accepted_and_set_aside() {
     assert!(lab.entries().is_empty());
     assert_eq!(lab.set_aside().len(), bodies.len());
     assert_eq!(lab.count("webhook_set_aside_total{source=\"lab\",reason=\"body\"}"), bodies.len() as u64);
+}
+
+#[tokio::test]
+async fn nothing_is_set_aside_on_a_disk_that_is_nearly_full_and_the_sender_repeats_it() {
+    let lab = Lab::start(None).await;
+    lab.ledger.is_nearly_full.store(true, Ordering::SeqCst);
+    let bodies = ["hello".to_owned(), envelope(&[push("good", "v1"), json!(0)]), envelope(&vec![json!(0); 5000])];
+    for body in &bodies {
+        let (status, said) = lab.post(body.clone()).await;
+        assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE, "{said}");
+        assert!(said.contains("send it again"), "{said}");
+    }
+    assert!(lab.set_aside().is_empty());
+    assert_eq!(lab.count("webhook_unavailable_total{source=\"lab\"}"), 3);
+    lab.ledger.is_nearly_full.store(false, Ordering::SeqCst);
+    for body in bodies {
+        assert_eq!(lab.post(body).await.0, StatusCode::ACCEPTED);
+    }
+    assert_eq!((lab.entries().len(), lab.set_aside().len()), (1, 3));
 }
 
 #[tokio::test]

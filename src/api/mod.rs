@@ -13,3 +13,5 @@ pub mod limits;
 pub mod principals;
 pub mod status;
 mod turns;
+
+pub use bodies::timeout as grpc_timeout;

@@ -447,7 +447,10 @@ fn run(command: Command) -> Result<ExitCode, ServeError> {
             let data_dir = place.open()?;
             let runtime =
                 tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(ServeError::Runtime)?;
-            runtime.block_on(async { serve(config, data_dir, greet, terminated()).await })?;
+            let served = runtime.block_on(async { serve(config, data_dir, greet, terminated()).await });
+            // Whoever still waits for a disk that does not answer is not waited for.
+            runtime.shutdown_background();
+            served?;
             Ok(ExitCode::SUCCESS)
         }
     }

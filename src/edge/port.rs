@@ -16,6 +16,9 @@ pub trait LedgerPort: Send + Sync + 'static {
     /// already are answered with their first entry.
     fn record(&self, claims: Vec<Claim>) -> impl Future<Output = Result<Vec<proto::Receipt>, PortError>> + Send;
 
+    /// Whether anything may be written on the ledger's disk besides: not while that is nearly full.
+    fn has_room(&self) -> bool;
+
     /// What the ledger holds about a tag now.
     fn tag(&self, tag: &TagRef) -> impl Future<Output = Result<TagView, PortError>> + Send;
 }

@@ -7,7 +7,7 @@
 //!   understood lost: it is counted and logged, for to refuse it would block the registry's queue.
 //! - **Bad content is never a failure.** Distribution retries what is refused for ever, and before anything else: one event
 //!   that nobody understands would block its queue. So bad content is set aside and answered 202. Only what a retry can
-//!   mend is an error: no secret, or a ledger that cannot write (503, with Retry-After).
+//!   mend is an error: no secret, or a ledger that cannot write (503, with Retry-After), or would have to on a disk that is nearly full.
 //! - **A retry is no second event.** Event ids go into the ledger, which answers a known one with its first entry.
 //!
 //! | answer | when |
@@ -17,7 +17,7 @@
 //! | 400, 408, 413 | the body broke off, did not come in time, or is longer than 256 MiB |
 //! | 401 | no secret, or a wrong one |
 //! | 404 | no such source |
-//! | 503 | the ledger cannot write now |
+//! | 503 | the ledger cannot write now, or its disk is nearly full and something were to be set aside |
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -266,18 +266,18 @@ impl<P: LedgerPort> Receiver<P> {
         let body = received.bytes.as_slice();
         if !received.is_whole {
             let reason = format!("it is longer than {MAX_BODY_LENGTH} bytes; only its beginning is kept");
-            self.set_aside(source, body.to_vec(), reason, SetAside::Body, tally).await;
+            self.set_aside(source, body.to_vec(), reason, SetAside::Body, tally).await?;
             return Ok(());
         }
         if !is_known_type {
             let reason = "its media type is none of the known ones".to_owned();
-            self.set_aside(source, body.to_vec(), reason, SetAside::MediaType, tally).await;
+            self.set_aside(source, body.to_vec(), reason, SetAside::MediaType, tally).await?;
             return Ok(());
         }
         let readings = match distribution::read_envelope(&source.config.registry, body) {
             Ok(readings) => readings,
             Err(error) => {
-                self.set_aside(source, body.to_vec(), error.to_string(), SetAside::Body, tally).await;
+                self.set_aside(source, body.to_vec(), error.to_string(), SetAside::Body, tally).await?;
                 return Ok(());
             }
         };
@@ -296,8 +296,7 @@ impl<P: LedgerPort> Receiver<P> {
         for part in claims.chunks(MAX_CLAIMS) {
             self.record(source, part, &mut refused, tally).await?;
         }
-        self.set_events_aside(source, body, refused, tally).await;
-        Ok(())
+        self.set_events_aside(source, body, refused, tally).await
     }
 
     /// Records statements together; if the ledger refuses one of them, each by itself, so that the others are recorded.
@@ -370,19 +369,42 @@ impl<P: LedgerPort> Receiver<P> {
         }
     }
 
-    async fn set_events_aside(&self, source: &Source, body: &[u8], refused: Vec<Refused>, tally: &mut Tally) {
+    async fn set_events_aside(
+        &self,
+        source: &Source,
+        body: &[u8],
+        refused: Vec<Refused>,
+        tally: &mut Tally,
+    ) -> Result<(), Unavailable> {
         if refused.len() > MAX_MISFITS {
             let reason = format!("{} of its events are refused; the first: {}", refused.len(), refused[0].reason);
-            self.set_aside(source, body.to_vec(), reason, SetAside::Event, tally).await;
-            return;
+            return self.set_aside(source, body.to_vec(), reason, SetAside::Event, tally).await;
         }
         for Refused { event, reason, why } in refused {
-            self.set_aside(source, event.into_bytes(), reason, why, tally).await;
+            self.set_aside(source, event.into_bytes(), reason, why, tally).await?;
         }
+        Ok(())
     }
 
-    /// Keeps what was not understood. If that fails there is only the log left: an error would block the sender's queue.
-    async fn set_aside(&self, source: &Source, body: Vec<u8>, reason: String, why: SetAside, tally: &mut Tally) {
+    /// Keeps what was not understood. If that fails there is only the log left: an error would block the sender's queue. While the
+    /// disk is nearly full that queue is blocked anyway, and nothing is kept.
+    async fn set_aside(
+        &self,
+        source: &Source,
+        body: Vec<u8>,
+        reason: String,
+        why: SetAside,
+        tally: &mut Tally,
+    ) -> Result<(), Unavailable> {
+        if !self.port.has_room() {
+            tracing::error!(
+                source = source.name(),
+                reason,
+                "not understood, and there is no room to set it aside; its sender will repeat it"
+            );
+            self.metrics.unavailable(source.name());
+            return Err(Unavailable);
+        }
         tally.set_aside += 1;
         self.metrics.set_aside(source.name(), why);
         let (aside, name, words) = (Arc::clone(&self.aside), source.name().to_owned(), reason.clone());
@@ -402,6 +424,7 @@ impl<P: LedgerPort> Receiver<P> {
             }
             Err(error) => tracing::error!(source, reason, %error, "not understood, and could not be set aside"),
         }
+        Ok(())
     }
 }
 

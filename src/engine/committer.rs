@@ -16,7 +16,6 @@ use std::thread::JoinHandle;
 
 use tokio::sync::watch;
 
-use super::clock::{Bounds, Oddity};
 use super::moments::{Moment, Moments};
 use super::plan::{Accepted, Plan, Rejected};
 use super::{AppendError, Committed, Reply, Tally};
@@ -41,8 +40,6 @@ pub(super) enum Order {
         /// Entries before it.
         first: u64,
         plan: Box<Plan>,
-        /// For how long the clock has stood still, in microseconds.
-        stood_us: u64,
         answers: Answers,
     },
     /// It can't go on, for this reason.
@@ -127,9 +124,6 @@ pub(super) struct Committer {
     pub(super) moments: Arc<Moments>,
     pub(super) newest: watch::Sender<Arc<Committed>>,
     pub(super) stopped: watch::Sender<Option<String>>,
-    pub(super) bounds: Bounds,
-    /// Whether the clock was beyond its bounds at the last commit.
-    pub(super) clock_alarm: Arc<AtomicBool>,
     /// Statements recorded since the start, by outcome.
     pub(super) outcomes: Arc<Tally>,
     /// Set when something was recorded.
@@ -156,8 +150,8 @@ impl Committer {
     /// Returns whether it can go on.
     fn carry_out(&self, order: Order) -> bool {
         match order {
-            Order::Commit { first, plan, stood_us, answers } => {
-                let written = catch_unwind(AssertUnwindSafe(|| self.commit(first, *plan, stood_us)));
+            Order::Commit { first, plan, answers } => {
+                let written = catch_unwind(AssertUnwindSafe(|| self.commit(first, *plan)));
                 let (decisions, committed) = match written.unwrap_or_else(|_| Err(BUG.to_owned())) {
                     Ok(written) => written,
                     Err(reason) => return self.fail(reason, answers),
@@ -184,8 +178,7 @@ impl Committer {
         false
     }
 
-    fn commit(&self, first: u64, plan: Plan, stood_us: u64) -> Result<Written, String> {
-        self.report(plan.oddity, stood_us);
+    fn commit(&self, first: u64, plan: Plan) -> Result<Written, String> {
         let Some(head) = plan.head else {
             return Ok((plan.decisions, Arc::clone(&self.newest.borrow())));
         };
@@ -225,36 +218,6 @@ impl Committer {
                 _ => {}
             }
         }
-    }
-
-    fn report(&self, oddity: Option<Oddity>, stood_us: u64) {
-        match oddity {
-            Some(Oddity::StoodOrSteppedBack { behind_us, alarm: true }) => {
-                tracing::error!(
-                    behind_us,
-                    "clock alarm: the clock is far behind the last entry; check the time source"
-                );
-            }
-            Some(Oddity::StoodOrSteppedBack { behind_us, alarm: false }) => {
-                tracing::warn!(
-                    behind_us,
-                    "the clock stood still or stepped back; the ledger counts on by microseconds"
-                );
-            }
-            Some(Oddity::TooFarAhead { ahead_us }) => {
-                tracing::error!(
-                    ahead_us,
-                    "clock alarm: the clock is far ahead of the last entry; check the time source"
-                );
-            }
-            None => {}
-        }
-        let stands = stood_us > self.bounds.behind_us;
-        if stands {
-            tracing::error!(stood_us, "clock alarm: the clock stands still; check the time source");
-        }
-        let alarm = stands || oddity.is_some_and(Oddity::is_alarm);
-        self.clock_alarm.store(alarm, Ordering::Relaxed);
     }
 }
 

@@ -308,7 +308,7 @@ impl<'a> Derivation<'a> {
             }
             before_us = entries[at.min(entries.len()) - 1].1.body.recorded_at_us();
         }
-        let plan = writer.close(Vec::new(), None)?;
+        let plan = writer.close(Vec::new())?;
         if let Some((index, what)) = recorded.and_then(Recorded::into_objection) {
             return Err(DeriveError::Unlike { index, what });
         }

@@ -23,6 +23,10 @@ impl Ledger {
                 _ = &mut is_over => return,
                 () = quiet(&mut newest, after) => {}
             }
+            // On a disk that is nearly full it could be the write that fails, and that would be the end.
+            if self.check_accepts().is_err() {
+                continue;
+            }
             // What happens between this line and the commitment counts for the next one: better one too many.
             if self.shared.has_news.swap(false, Ordering::Relaxed) {
                 let _ = self.queue.send(Command::Commit).await;

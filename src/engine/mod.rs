@@ -3,13 +3,14 @@
 //! [`Ledger`] is the handle that everything above holds. Its pieces: [`plan`] (what to write: pure), [`sequencer`] (the one
 //! thread that plans), [`committer`] (the one that writes what was planned), [`known`] (what is planned and not yet written),
 //! [`recovery`] (what must hold before it may), [`query`] (answers, as of a time), `moments` (what those need
-//! of each state), `idle` (a commitment now and then while nothing is written), [`signer`] (whose key signs), [`clock`]. Beside it, with no
+//! of each state), `idle` (a commitment now and then while nothing is written), `ending` (how the sequencer is told to end), [`signer`] (whose key signs), [`clock`]. Beside it, with no
 //! ledger running: [`mod@derive`] (all rows once more, from the entries), [`check`] (whether what is there is that).
 
 pub mod check;
 pub mod clock;
 pub mod committer;
 pub mod derive;
+mod ending;
 mod idle;
 pub mod known;
 mod moments;
@@ -22,8 +23,9 @@ mod trial;
 
 use std::any::Any;
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 
 use prost::Message as _;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -83,8 +85,8 @@ enum Command {
     Commit,
     /// Finish what came before, and end.
     Close,
-    /// Refuse everything from here on, for this reason.
-    Halt(String),
+    /// Look how it is to end.
+    Wake,
 }
 
 struct Shared {
@@ -96,16 +98,16 @@ struct Shared {
     moments: Arc<Moments>,
     /// Upper tiles of the log's tree, once they were read.
     upper: UpperTiles,
+    /// How the sequencer is told to end.
+    ending: Arc<ending::Ending>,
     /// Why appends are refused for good, once they are.
     stopped: watch::Receiver<Option<String>>,
     /// Why appends are refused for the time being.
     shortage: watch::Sender<Option<String>>,
     /// What was found wrong with the service itself, by who found it.
     defects: watch::Sender<BTreeMap<Defect, String>>,
-    /// When the clock is an alarm.
-    clock_bounds: clock::Bounds,
-    /// Set by the sequencer after each commit.
-    clock_alarm: Arc<AtomicBool>,
+    /// Whether that clock is to be believed.
+    watch: Arc<Mutex<clock::Watch>>,
     outcomes: Arc<Tally>,
     /// Since the last commitment of an idle ledger something was recorded, or evidence asked for.
     has_news: Arc<AtomicBool>,
@@ -118,6 +120,8 @@ pub enum Defect {
     Bug,
     /// The files of its keys are not what the log says, and can't be made so.
     KeyFiles,
+    /// What keeps it from signing two histories can't be written.
+    HighWater,
 }
 
 /// Counts by outcome.
@@ -209,11 +213,13 @@ impl Ledger {
         let (principals_sender, principals) = watch::channel(Arc::new(recovered.principals));
         let (keys_sender, keys) = watch::channel(Arc::new(recovered.keys));
         let (queue, waiting) = mpsc::channel(sequencer::QUEUE_LENGTH);
-        let clock_alarm = Arc::new(AtomicBool::new(false));
+        let watch = clock::Watch::new(options.clock_bounds, recovered.last_time_us, Instant::now());
+        let watch = Arc::new(Mutex::new(watch));
         let outcomes = Arc::new(Tally::default());
         let has_news = Arc::new(AtomicBool::new(false));
         let begin = Moment::new(recovered.tree.clone(), recovered.top.clone());
         let moments = Arc::new(Moments::new(begin));
+        let ending = Arc::<ending::Ending>::default();
         let shared = Shared {
             store,
             keys,
@@ -222,11 +228,11 @@ impl Ledger {
             principals,
             moments: Arc::clone(&moments),
             upper: UpperTiles::default(),
+            ending: Arc::clone(&ending),
             stopped,
             shortage: watch::Sender::new(None),
             defects: watch::Sender::default(),
-            clock_bounds: options.clock_bounds,
-            clock_alarm: Arc::clone(&clock_alarm),
+            watch: Arc::clone(&watch),
             outcomes: Arc::clone(&outcomes),
             has_news: Arc::clone(&has_news),
         };
@@ -237,8 +243,6 @@ impl Ledger {
             moments,
             newest: newest_sender,
             stopped: stopped_sender,
-            bounds: options.clock_bounds,
-            clock_alarm,
             outcomes,
             has_news,
         };
@@ -253,13 +257,14 @@ impl Ledger {
             policy: recovered.policy,
             principals: Arc::clone(&shared.principals.borrow()),
             clock: options.clock,
-            bounds: options.clock_bounds,
-            standstill: clock::Standstill::new(std::time::Instant::now()),
+            watch,
+            herald: clock::Herald::default(),
             tree: recovered.tree,
             top: recovered.top,
             leaves: recovered.leaves,
             known: known::Known::default(),
             last_time_us: recovered.last_time_us,
+            ending,
             desk,
         };
         let run = move || sequencer.run(waiting);
@@ -290,12 +295,12 @@ impl Ledger {
         (self.shared.clock)()
     }
 
-    /// The same; none while the clock is not to be believed: by the last commit, or by what it shows now.
+    /// The same; none while the clock is not to be believed.
     pub fn believed_now_us(&self) -> Option<u64> {
-        let (last_us, now_us) = (self.shared.newest.borrow().head.recorded_at_us, self.now_us());
-        let oddity = clock::next_time(last_us, now_us, self.shared.clock_bounds).1;
-        let is_off = self.clock_alarm() || oddity.is_some_and(clock::Oddity::is_alarm);
-        (!is_off).then_some(now_us)
+        let now_us = self.now_us();
+        let last_us = self.shared.newest.borrow().head.recorded_at_us;
+        let oddity = see(&self.shared.watch, last_us, now_us, Instant::now());
+        (!oddity.is_some_and(clock::Oddity::is_alarm)).then_some(now_us)
     }
 
     /// The newest commit, and notice of every one after it.
@@ -359,9 +364,9 @@ impl Ledger {
         self.shared.stopped.clone()
     }
 
-    /// Whether the machine's clock was beyond its bounds at the last commit.
+    /// Whether the machine's clock is beyond its bounds.
     pub fn clock_alarm(&self) -> bool {
-        self.shared.clock_alarm.load(Ordering::Relaxed)
+        self.believed_now_us().is_none()
     }
 
     /// Statements recorded since the start, by outcome.
@@ -381,7 +386,7 @@ impl Ledger {
 
     /// The same, holding on to something for as long as they are in the queue.
     pub async fn append_holding(&self, submissions: Vec<Submission>, held: Held) -> Result<Appended, AppendError> {
-        self.check_shortage()?;
+        self.check_accepts()?;
         self.check_times(&submissions)?;
         let (reply, answer) = oneshot::channel();
         let reply = Reply { answer: reply, _held: held };
@@ -395,7 +400,7 @@ impl Ledger {
     /// Puts statements into the queue, once there is room, and returns with their place taken: what is put in later is
     /// recorded later. For streams, whose flow control this is.
     pub async fn enqueue(&self, submissions: Vec<Submission>, held: Held) -> Result<InQueue, AppendError> {
-        self.check_shortage()?;
+        self.check_accepts()?;
         self.check_times(&submissions)?;
         let (reply, answer) = oneshot::channel();
         let reply = Reply { answer: reply, _held: held };
@@ -403,7 +408,11 @@ impl Ledger {
         Ok(InQueue { ledger: self.clone(), answer })
     }
 
-    fn check_shortage(&self) -> Result<(), AppendError> {
+    fn check_accepts(&self) -> Result<(), AppendError> {
+        if let Some(reason) = self.shared.ending.refusal() {
+            // It may have ended for a reason of its own.
+            return Err(AppendError::Stopped(self.shared.stopped.borrow().clone().unwrap_or(reason)));
+        }
         match &*self.shared.shortage.borrow() {
             Some(reason) => Err(AppendError::Shortage(reason.clone())),
             None => Ok(()),
@@ -475,9 +484,11 @@ impl Ledger {
         AppendError::Stopped(reason.unwrap_or_else(|| "it is shutting down".into()))
     }
 
-    /// Ends the sequencer: what is queued is recorded, what comes later is refused. Returns when it has let go of the store.
+    /// Ends the sequencer: what is queued is recorded as far as there is time, everything else is refused. Returns when it has let go of
+    /// the store.
     pub async fn close(&self) {
-        // Fails only if it has ended already.
+        self.shared.ending.close();
+        // Fails if it has ended already, also while this waits for room.
         let _ = self.queue.send(Command::Close).await;
         let _ = self.stopped().wait_for(Option::is_some).await;
     }
@@ -487,10 +498,11 @@ impl Ledger {
         self.shared.stopped.borrow().as_deref() == Some(committer::SHUT_DOWN)
     }
 
-    /// Ends the sequencer as a failed commit does: what is queued behind this is refused for the reason given.
-    pub async fn halt(&self, reason: String) {
-        // Fails only if it has ended already.
-        let _ = self.queue.send(Command::Halt(reason)).await;
+    /// Ends the sequencer as a failed commit does, for the reason given: what is not planned yet is refused.
+    pub fn halt(&self, reason: String) {
+        self.shared.ending.halt(reason);
+        // Fails if it has ended already, or has enough to look at.
+        let _ = self.queue.try_send(Command::Wake);
     }
 
     /// The receipt of a statement recorded before.
@@ -549,6 +561,12 @@ impl Ledger {
             proof: multi_proof(&nodes, indexes, committed.head.size)?.into_iter().map(Vec::from).collect(),
         })
     }
+}
+
+/// What is odd about a reading of the clock.
+fn see(watch: &Mutex<clock::Watch>, last_us: u64, reading_us: u64, now: Instant) -> Option<clock::Oddity> {
+    // Each look leaves it whole.
+    watch.lock().unwrap_or_else(PoisonError::into_inner).see(last_us, reading_us, now)
 }
 
 /// A request whose place in the order of entries is taken.

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use rayon::prelude::*;
 use sha2::{Digest as _, Sha256};
 
-use super::clock::{self, Bounds, Oddity};
+use super::clock;
 use super::known::{Bound, Events, Known, Learned};
 use super::trial::Trial;
 use crate::ledger::checkpoint::Checkpoint;
@@ -151,8 +151,6 @@ pub struct Plan {
     pub nodes: MemoryNodes,
     /// For each request, in order, what became of it.
     pub decisions: Vec<Result<Vec<Accepted>, Rejected>>,
-    /// What is odd about the clock.
-    pub oddity: Option<Oddity>,
     /// What the next batch has to know.
     pub learned: Learned,
 }
@@ -259,9 +257,8 @@ pub enum KeyChangeError {
 }
 
 /// Plans the batch for `requests`. A change of the key ends it: what comes after belongs into the next.
-pub fn plan(base: &Base<'_>, reading_us: u64, bounds: Bounds, requests: &[Vec<Submission>]) -> Result<Plan, ReadError> {
-    let (first_time_us, oddity) = clock::next_time(base.last_time_us, reading_us, bounds);
-    let mut writer = Writer::new(base, first_time_us);
+pub fn plan(base: &Base<'_>, reading_us: u64, requests: &[Vec<Submission>]) -> Result<Plan, ReadError> {
+    let mut writer = Writer::new(base, clock::next_time(base.last_time_us, reading_us));
     let mut decisions = Vec::with_capacity(requests.len());
     for request in requests {
         decisions.push(if writer.changes_key() {
@@ -272,20 +269,19 @@ pub fn plan(base: &Base<'_>, reading_us: u64, bounds: Bounds, requests: &[Vec<Su
             writer.decide(request)?
         });
     }
-    writer.finish(decisions, oddity)
+    writer.finish(decisions)
 }
 
 /// Plans a batch of nothing but its commitment: until now nothing else was recorded.
-pub fn plan_idle(base: &Base<'_>, reading_us: u64, bounds: Bounds) -> Result<Plan, ReadError> {
-    let (time_us, oddity) = clock::next_time(base.last_time_us, reading_us, bounds);
-    Writer::new(base, time_us).close(Vec::new(), oddity)
+pub fn plan_idle(base: &Base<'_>, reading_us: u64) -> Result<Plan, ReadError> {
+    Writer::new(base, clock::next_time(base.last_time_us, reading_us)).close(Vec::new())
 }
 
 /// Plans the first batch of a new ledger: its identity, and a commitment over nothing.
 pub fn plan_genesis(base: &Base<'_>, reading_us: u64) -> Result<Plan, ReadError> {
     let mut writer = Writer::new(base, reading_us.max(1));
     rows::put_identity(&mut writer.batch, base.seal.origin().as_str());
-    writer.close(Vec::new(), None)
+    writer.close(Vec::new())
 }
 
 /// Collects a batch.
@@ -608,39 +604,26 @@ impl<'a> Writer<'a> {
         Ok(())
     }
 
-    fn finish(
-        self,
-        decisions: Vec<Result<Vec<Accepted>, Rejected>>,
-        oddity: Option<Oddity>,
-    ) -> Result<Plan, ReadError> {
+    fn finish(self, decisions: Vec<Result<Vec<Accepted>, Rejected>>) -> Result<Plan, ReadError> {
         if self.records.is_empty() {
             // Nothing but duplicates and refusals: the state of the log stays.
-            return Ok(self.into_plan(None, decisions, None));
+            return Ok(self.into_plan(None, decisions));
         }
-        self.close(decisions, oddity)
+        self.close(decisions)
     }
 
     /// Ends the batch with its commitment and the checkpoint over all of it.
-    pub(super) fn close(
-        mut self,
-        decisions: Vec<Result<Vec<Accepted>, Rejected>>,
-        oddity: Option<Oddity>,
-    ) -> Result<Plan, ReadError> {
+    pub(super) fn close(mut self, decisions: Vec<Result<Vec<Accepted>, Rejected>>) -> Result<Plan, ReadError> {
         self.seal();
         self.commit()?;
         let checkpoint = Checkpoint { size: self.tree.size(), root: self.tree.root() };
         let checkpoint = self.base.seal.checkpoint(&checkpoint, self.changes_key());
         let head = Head { size: self.tree.size(), recorded_at_us: self.next_time_us - 1, checkpoint };
         rows::put_head(&mut self.batch, &head);
-        Ok(self.into_plan(Some(head), decisions, oddity))
+        Ok(self.into_plan(Some(head), decisions))
     }
 
-    fn into_plan(
-        self,
-        head: Option<Head>,
-        decisions: Vec<Result<Vec<Accepted>, Rejected>>,
-        oddity: Option<Oddity>,
-    ) -> Plan {
+    fn into_plan(self, head: Option<Head>, decisions: Vec<Result<Vec<Accepted>, Rejected>>) -> Plan {
         Plan {
             batch: self.batch,
             tree: self.tree,
@@ -653,7 +636,6 @@ impl<'a> Writer<'a> {
             entries: self.entries,
             nodes: self.new_nodes,
             decisions,
-            oddity,
             learned: Learned {
                 subjects: self.overlay.subjects.into_inner().into_iter().map(|(key, seen)| (key, seen.row)).collect(),
                 bound: self.overlay.bound,

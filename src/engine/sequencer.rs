@@ -6,13 +6,14 @@
 //! end: nobody knows how far it came.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use tokio::sync::mpsc;
 
-use super::clock::{Bounds, Oddity, ReadClock, Standstill, next_time};
+use super::clock::{Herald, Oddity, ReadClock, Watch};
 use super::committer::{Answers, BUG, Desk, Order};
+use super::ending::Ending;
 use super::known::Known;
 use super::plan::{Base, Plan, Submission, plan, plan_idle};
 use super::signer::{ReadKeys, Signer};
@@ -48,8 +49,9 @@ pub(super) struct Sequencer {
     /// Who may state what.
     pub(super) principals: Arc<Principals>,
     pub(super) clock: ReadClock,
-    pub(super) bounds: Bounds,
-    pub(super) standstill: Standstill,
+    /// Whether that is to be believed. Others look, too.
+    pub(super) watch: Arc<Mutex<Watch>>,
+    pub(super) herald: Herald,
     pub(super) tree: LogTree,
     /// The upper part of the subject map.
     pub(super) top: map::Top,
@@ -59,6 +61,7 @@ pub(super) struct Sequencer {
     pub(super) known: Known,
     /// Time of the last entry.
     pub(super) last_time_us: u64,
+    pub(super) ending: Arc<Ending>,
     pub(super) desk: Desk,
 }
 
@@ -67,19 +70,22 @@ impl Sequencer {
     pub(super) fn run(mut self, mut commands: mpsc::Receiver<Command>) {
         let ends = loop {
             let NextBatch { requests, commits, ends } = next_batch(&mut commands);
+            if let Some(order) = self.ending.is_due(Instant::now()) {
+                break Some(order);
+            }
             let (requests, answers): (Vec<_>, Answers) =
                 requests.into_iter().map(|waiting| (waiting.submissions, waiting.reply)).unzip();
             if !requests.is_empty() || commits {
                 let first = self.tree.size();
                 let reading_us = (self.clock)();
-                let stood_us = self.standstill.see(reading_us, Instant::now());
+                let oddity = self.look(reading_us);
                 // What it panics over may be half changed, and is never looked at again.
                 let planned = catch_unwind(AssertUnwindSafe(|| {
-                    self.retire(reading_us, stood_us);
+                    self.retire(reading_us, oddity);
                     self.plan(reading_us, &requests, commits)
                 }));
                 let order = match planned.unwrap_or_else(|_| Err(BUG.to_owned())) {
-                    Ok(plan) => Order::Commit { first, plan: Box::new(plan), stood_us, answers },
+                    Ok(plan) => Order::Commit { first, plan: Box::new(plan), answers },
                     Err(reason) => Order::Fail { reason, answers },
                 };
                 let is_lone = ends.is_none() && commands.is_empty();
@@ -105,10 +111,24 @@ impl Sequencer {
         }
     }
 
+    /// What is odd about the clock, and tells it.
+    fn look(&mut self, reading_us: u64) -> Option<Oddity> {
+        let now = Instant::now();
+        let oddity = super::see(&self.watch, self.last_time_us, reading_us, now);
+        if let Some(oddity) = oddity
+            && self.herald.is_due(oddity, now)
+        {
+            tell(oddity);
+        }
+        if !oddity.is_some_and(Oddity::is_alarm) && self.herald.is_over() {
+            tracing::info!("the clock alarm is over");
+        }
+        oddity
+    }
+
     /// Lets go of a key that was replaced, once its time is over. A clock that is not to be believed does not say so.
-    fn retire(&mut self, reading_us: u64, stood_us: u64) {
-        let oddity = next_time(self.last_time_us, reading_us, self.bounds).1;
-        if stood_us <= self.bounds.behind_us && !oddity.is_some_and(Oddity::is_alarm) {
+    fn retire(&mut self, reading_us: u64, oddity: Option<Oddity>) {
+        if !oddity.is_some_and(Oddity::is_alarm) {
             self.signer.at(reading_us);
         }
     }
@@ -130,13 +150,13 @@ impl Sequencer {
             seal: &self.signer,
         };
         let planned = match requests {
-            [] => plan_idle(&base, reading_us, self.bounds),
-            _ => plan(&base, reading_us, self.bounds, requests),
+            [] => plan_idle(&base, reading_us),
+            _ => plan(&base, reading_us, requests),
         };
         // Where nothing of it was new, the commitment that was asked for is still due.
         let planned = match planned {
             Ok(plan) if plan.entries.is_empty() && commits => {
-                plan_idle(&base, reading_us, self.bounds).map(|idle| Plan { decisions: plan.decisions, ..idle })
+                plan_idle(&base, reading_us).map(|idle| Plan { decisions: plan.decisions, ..idle })
             }
             planned => planned,
         };
@@ -156,6 +176,26 @@ impl Sequencer {
             self.last_time_us = head.recorded_at_us;
         }
         Ok(plan)
+    }
+}
+
+fn tell(oddity: Oddity) {
+    match oddity {
+        Oddity::StoodOrSteppedBack { behind_us, alarm: true } => {
+            tracing::error!(behind_us, "clock alarm: the clock is far behind the last entry; check the time source");
+        }
+        Oddity::StoodOrSteppedBack { behind_us, alarm: false } => {
+            tracing::warn!(behind_us, "the clock stood still or stepped back; the ledger counts on by microseconds");
+        }
+        Oddity::LeaptAhead { ahead_us } => {
+            tracing::error!(
+                ahead_us,
+                "clock alarm: the clock is far ahead of what it ought to show; set it right, or restart if it is right"
+            );
+        }
+        Oddity::StandsStill { stood_us } => {
+            tracing::error!(stood_us, "clock alarm: the clock stands still; check the time source");
+        }
     }
 }
 
@@ -186,9 +226,7 @@ fn next_batch(commands: &mut mpsc::Receiver<Command>) -> NextBatch {
                 }
             }
             Some(Command::Commit) => batch.commits = true,
-            Some(Command::Halt(reason)) => {
-                return NextBatch { ends: Some(Order::Fail { reason, answers: Vec::new() }), ..batch };
-            }
+            Some(Command::Wake) => return batch,
             Some(Command::Close) | None => return NextBatch { ends: Some(Order::Close), ..batch },
         }
         if statements >= BATCH_STATEMENTS || bytes >= BATCH_BYTES {

@@ -246,6 +246,16 @@ pub fn open_by<'a, 'k>(
     signer.map(|(_, vkey)| (text, vkey)).ok_or_else(unsigned)
 }
 
+/// The first signature line of a note that is by none of these keys, if there is one.
+pub fn line_by_none_of<'a, 'k>(note: &'a str, keys: impl Iterator<Item = &'k Vkey> + Clone) -> Option<&'a str> {
+    let is_by_one = |line: &&str| {
+        parse_signature_line(line).is_ok_and(|(name, signature)| {
+            keys.clone().any(|vkey| name == vkey.origin().as_str() && signature[..4] == vkey.hash())
+        })
+    };
+    split_note(note).ok()?.1.lines().find(|line| !is_by_one(line))
+}
+
 fn split_note(note: &str) -> Result<(&str, &str), NoteError> {
     if note.len() > MAX_NOTE_LENGTH {
         return Err(NoteError::Malformed("longer than 64 KiB"));

@@ -6,7 +6,7 @@
 //!
 //! The mark follows the ledger: it is written, synced, before the first request is answered, at the latest [`BEHIND`] after a
 //! commit, and when the service stops. So what it can miss is an older copy from within the last second. Where it can't be
-//! written, the ledger stops accepting entries. Any signed checkpoint of the ledger may be put into the file, from a client, a
+//! written, or its disk does not answer, the ledger stops accepting entries. Any signed checkpoint of the ledger may be put into the file, from a client, a
 //! mirror or a witness.
 //!
 //! Beside it, a ledger that was stopped in order leaves the same checkpoint once more: nothing was signed after it. That file is
@@ -25,6 +25,10 @@ use crate::ledger::checkpoint::Checkpoint;
 
 /// How far the mark is behind the ledger at most, but for the time one synced write takes.
 pub const BEHIND: Duration = Duration::from_secs(1);
+/// How long a write of it may take.
+const WRITTEN_WITHIN: Duration = Duration::from_secs(10);
+/// The same for each of the last two, while others wait for the end.
+const CLOSED_WITHIN: Duration = Duration::from_secs(4);
 /// Longest checkpoint, in bytes.
 const MAX_LENGTH: u64 = 64 * 1024;
 
@@ -47,6 +51,14 @@ pub enum HighWaterError {
         path: String,
         /// The system's words.
         reason: io::Error,
+    },
+    /// The system says nothing.
+    #[error("the high-water mark {path} was not written within {within_seconds} s: its disk does not answer")]
+    Hangs {
+        /// Which file.
+        path: String,
+        /// How long it had.
+        within_seconds: u64,
     },
 }
 
@@ -83,10 +95,15 @@ impl HighWater {
         put(&self.closed(), note).map_err(|error| self.failed(error))
     }
 
+    /// The same at the end of a service, which waits for no disk that does not answer.
+    pub async fn close_in_time(&self, note: String) -> Result<(), HighWaterError> {
+        self.timed(CLOSED_WITHIN, move |mark| mark.close(&note)).await
+    }
+
     /// From now on something may be signed that is not in it. Durable when this returns.
     pub fn reopen(&self) -> Result<(), HighWaterError> {
         match fs::remove_file(self.closed()) {
-            Ok(()) => File::open(folder_of(&self.0)).and_then(|folder| folder.sync_all()),
+            Ok(()) => File::open(self.folder()).and_then(|folder| folder.sync_all()),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
             Err(error) => Err(error),
         }
@@ -99,12 +116,17 @@ impl HighWater {
         note.is_ok_and(|note| Checkpoint::open_by(&note, keys.all()).is_ok_and(|(closed, _)| closed == *checkpoint))
     }
 
+    /// Where it is.
+    pub fn folder(&self) -> &Path {
+        folder_of(&self.0)
+    }
+
     fn closed(&self) -> PathBuf {
         beside(&self.0, ".closed")
     }
 
-    /// Follows a ledger until it ends. Where it can't, the ledger stops.
-    pub async fn follow(self, ledger: Ledger) {
+    /// Follows a ledger until it ends, and is there when this returns.
+    pub async fn follow(self, ledger: Ledger) -> Result<(), HighWaterError> {
         let (mut newest, mut stopped) = (ledger.newest(), ledger.stopped());
         let mut is_last = false;
         while !is_last {
@@ -113,16 +135,28 @@ impl HighWater {
                 _ = stopped.wait_for(Option::is_some) => is_last = true,
             }
             let note = newest.borrow_and_update().head.checkpoint.clone();
-            let mark = self.clone();
-            let written = tokio::task::spawn_blocking(move || mark.write(&note)).await;
-            if let Ok(Err(error)) = written {
-                tracing::error!(%error, "the high-water mark can't be written");
-                ledger.halt(error.to_string()).await;
-                return;
-            }
+            let within = if is_last { CLOSED_WITHIN } else { WRITTEN_WITHIN };
+            self.timed(within, move |mark| mark.write(&note)).await?;
             if !is_last {
                 // One write for all commits of a while; the last one is written at once.
                 let _ = tokio::time::timeout(BEHIND, stopped.wait_for(Option::is_some)).await;
+            }
+        }
+        Ok(())
+    }
+
+    /// Does something with it that may hang. It is left alone then: what a disk keeps, nobody can take back.
+    async fn timed(
+        &self,
+        within: Duration,
+        work: impl FnOnce(&Self) -> Result<(), HighWaterError> + Send + 'static,
+    ) -> Result<(), HighWaterError> {
+        let mark = self.clone();
+        match tokio::time::timeout(within, tokio::task::spawn_blocking(move || work(&mark))).await {
+            Ok(done) => done.unwrap_or_else(|bug| Err(self.failed(io::Error::other(bug)))),
+            Err(_) => {
+                let path = self.0.display().to_string();
+                Err(HighWaterError::Hangs { path, within_seconds: within.as_secs() })
             }
         }
     }

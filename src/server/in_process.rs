@@ -69,6 +69,10 @@ impl LedgerPort for InProcess {
         Ok(appended.receipts)
     }
 
+    fn has_room(&self) -> bool {
+        self.ledger.shortage().borrow().is_none()
+    }
+
     async fn tag(&self, tag: &TagRef) -> Result<TagView, PortError> {
         let found = self.ledger.read(|reader| reader.tag_version(tag)).and_then(|found| found);
         let (version, digest) = found.map_err(|error| PortError::Unavailable(error.to_string()))?;
@@ -151,11 +155,7 @@ impl Collector for LedgerFigures {
         };
         gauge("tree_size", "Entries under the newest signed checkpoint", size)?;
         gauge("accepts_entries", "1 while appends are accepted", u64::from(self.ledger.accepts_entries()))?;
-        gauge(
-            "clock_alarm",
-            "1 if the clock was beyond its bounds at the last commit",
-            u64::from(self.ledger.clock_alarm()),
-        )?;
+        gauge("clock_alarm", "1 if the clock is beyond its bounds", u64::from(self.ledger.clock_alarm()))?;
         let panics = ConstCounter::new(panics::count());
         let help = "Bugs of the service that were hit; after one, restart";
         panics.encode(encoder.encode_descriptor("panics", help, None, panics.metric_type())?)?;

@@ -40,7 +40,7 @@ use crate::edge::confirm::Pace;
 use crate::edge::metrics::Metrics;
 use crate::edge::source::SourceConfig;
 use crate::edge::webhook::{WebhookConfig, WebhookError, webhook};
-use crate::engine::{self, Ledger, clock};
+use crate::engine::{self, Defect, Ledger, clock};
 use crate::ledger::note::Vkey;
 use crate::store::rocks::RocksStore;
 use config::Config;
@@ -176,7 +176,7 @@ async fn serve_ledger(
     let following = tokio::spawn(follow(mark.clone(), ledger.clone()));
     let settling = tokio::spawn(keys::follow(data_dir.path().to_owned(), ledger.clone(), config.keys.overlap()));
     tokio::spawn(panics::tell(ledger.clone()));
-    let reserve = Reserve::new(&data_dir.database(), config.keep_free_mib);
+    let mut reserve = Reserve::new(&data_dir.database(), mark.folder(), config.keep_free_mib);
     reserve.look(&ledger);
     let watching = tokio::spawn(reserve.watch(ledger.clone()));
     if ledger.principals().borrow().is_empty() {
@@ -244,10 +244,10 @@ async fn serve_ledger(
     listen::serve(listener, secured, crowd, grpc, http, &config.limits, stopped()).await;
     let _ = confirming.await;
     ledger.close().await;
-    let _ = following.await;
-    if ledger.was_closed() {
+    let is_marked = following.await.unwrap_or(false);
+    if is_marked && ledger.was_closed() {
         let newest = ledger.newest().borrow().head.checkpoint.clone();
-        if let Err(error) = mark.close(&newest) {
+        if let Err(error) = mark.close_in_time(newest).await {
             tracing::warn!(%error, "it can't be noted that the ledger was stopped in order");
         }
     }
@@ -259,11 +259,18 @@ async fn serve_ledger(
     Ok(())
 }
 
-/// Keeps the mark behind the ledger; without it there are no more entries.
-async fn follow(mark: HighWater, ledger: Ledger) {
-    if tokio::spawn(mark.follow(ledger.clone())).await.is_err() {
-        ledger.halt("a bug was hit, and the high-water mark is not written any more".to_owned()).await;
-    }
+/// Keeps the mark behind the ledger; without it there are no more entries. Returns whether it is where the ledger ended.
+async fn follow(mark: HighWater, ledger: Ledger) -> bool {
+    let reason = match tokio::spawn(mark.follow(ledger.clone())).await {
+        Ok(Ok(())) => return true,
+        Ok(Err(error)) => error.to_string(),
+        Err(_) => "a bug was hit, and the high-water mark is not written any more".to_owned(),
+    };
+    tracing::error!(reason, "the high-water mark can't be written");
+    // Health is red also where the sequencer hangs on the same disk.
+    ledger.set_defect(Defect::HighWater, Some(reason.clone()));
+    ledger.halt(reason);
+    false
 }
 
 /// Waits, a bounded time, until the database is closed: only then may the data directory's lock be given up.

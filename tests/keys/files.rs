@@ -7,6 +7,7 @@ use tagledger::engine::clock::Bounds;
 use tagledger::engine::{Defect, Ledger, Options};
 use tagledger::server::data_dir::DataDir;
 use tagledger::server::keys;
+use tagledger::store::Store;
 use tagledger::store::memory::MemoryStore;
 
 use super::*;
@@ -95,29 +96,33 @@ fn a_clock_that_is_not_to_be_believed_retires_no_key() {
     let place = Place::new();
     let directory = DataDir::open(&place.data_dir, None).expect("made");
     let clock = Arc::new(AtomicU64::new(START_US));
-    let reading = Arc::clone(&clock);
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
     let private_keys = || place.text("ledger.key").lines().count();
     runtime.block_on(async {
-        let ledger = Ledger::open(Options {
-            store: Arc::new(MemoryStore::default()),
-            keys: directory.read_keys(),
-            key_overlap_us: DAY_US,
-            has_begun: false,
-            high_water: None,
-            clock: Arc::new(move || reading.fetch_add(1000, Ordering::SeqCst)),
-            clock_bounds: Bounds::default(),
-        })
-        .expect("opened");
+        let open = |store: &Arc<MemoryStore>| {
+            let reading = Arc::clone(&clock);
+            Ledger::open(Options {
+                store: Arc::clone(store) as Arc<dyn Store>,
+                keys: directory.read_keys(),
+                key_overlap_us: DAY_US,
+                has_begun: false,
+                high_water: None,
+                clock: Arc::new(move || reading.fetch_add(1000, Ordering::SeqCst)),
+                clock_bounds: Bounds::default(),
+            })
+            .expect("opened")
+        };
+        let store = Arc::new(MemoryStore::default());
+        let ledger = open(&store);
         // What the service does with the files, begun anew each time: so it looks at once.
-        let look = async || {
+        let look = async |ledger: &Ledger| {
             let overlap = Duration::from_secs(24 * 60 * 60);
             let following = tokio::spawn(keys::follow(place.data_dir.clone(), ledger.clone(), overlap));
             tokio::time::sleep(Duration::from_millis(300)).await;
             following.abort();
             let _ = following.await;
         };
-        let record = async |kind| {
+        let record = async |ledger: &Ledger, kind| {
             let statement = proto::Statement { kind: Some(kind), ..Default::default() };
             let appended = ledger.append(vec![own(&statement)]).await.expect("recorded");
             lines(&appended.committed.head.checkpoint)
@@ -133,33 +138,43 @@ fn a_clock_that_is_not_to_be_believed_retires_no_key() {
         };
         let change = BASE64.decode(place.prepare()).expect("base64");
         let change = proto::KeyChange::decode(change.as_slice()).expect("a change");
-        assert_eq!(record(proto::statement::Kind::KeyChange(change)).await, 2);
-        look().await;
-        assert_eq!((record(delete("a")).await, private_keys()), (2, 2));
+        assert_eq!(record(&ledger, proto::statement::Kind::KeyChange(change)).await, 2);
+        look(&ledger).await;
+        assert_eq!((record(&ledger, delete("a")).await, private_keys()), (2, 2));
 
         // Two months at once: the clock alarm is on, and nobody knows whether the day is over.
         clock.store(START_US + 60 * DAY_US, Ordering::SeqCst);
-        look().await;
+        look(&ledger).await;
         assert_eq!(private_keys(), 2, "while nothing is recorded");
-        assert_eq!(record(delete("b")).await, 2);
-        assert!(ledger.clock_alarm());
-        look().await;
-        assert_eq!(private_keys(), 2, "by the alarm of the last commit");
+        // Nor does anybody for all that is recorded while it stays there.
+        for tag in ["b", "c", "d"] {
+            assert_eq!(record(&ledger, delete(tag)).await, 2, "{tag}");
+            assert!(ledger.clock_alarm(), "{tag}");
+            look(&ledger).await;
+            assert_eq!(private_keys(), 2, "{tag}");
+        }
         // Set right it is far behind, which is an alarm too.
         clock.store(START_US + 2 * DAY_US, Ordering::SeqCst);
-        assert_eq!(record(delete("c")).await, 2);
-        look().await;
-        assert_eq!(private_keys(), 2);
-        // Believed again, it ends the time of the old key.
+        assert_eq!(record(&ledger, delete("e")).await, 2);
+        look(&ledger).await;
+        assert_eq!((ledger.clock_alarm(), private_keys()), (true, 2));
         clock.store(START_US + 61 * DAY_US, Ordering::SeqCst);
-        assert_eq!(record(delete("d")).await, 1);
+        assert_eq!(record(&ledger, delete("f")).await, 2);
+        look(&ledger).await;
+        assert_eq!((ledger.clock_alarm(), private_keys()), (true, 2));
+
+        // Whoever restarts under this clock says that it is right: it ends the time of the old key.
+        ledger.close().await;
+        drop(ledger);
+        let ledger = open(&Arc::new(store.reopen()));
+        assert_eq!(record(&ledger, delete("g")).await, 1);
         assert!(!ledger.clock_alarm());
-        look().await;
+        look(&ledger).await;
         assert_eq!(private_keys(), 1);
 
         // Files that are in place again make no bug well.
         ledger.set_defect(Defect::Bug, Some("a bug".into()));
-        look().await;
+        look(&ledger).await;
         assert_eq!(ledger.health(), Err("a bug".into()));
         ledger.close().await;
     });

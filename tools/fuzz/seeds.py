@@ -31,15 +31,17 @@ def smallest(texts, count, limit=6000):
     return sorted({text for text in texts if len(text) <= limit}, key=lambda text: (len(text), text))[:count]
 
 
-log, statements, evidence, policy, tiles, keys = map(load, ["log", "statements", "evidence", "policy", "tiles", "keys"])
+log, statements, evidence, policy, tiles, keys, succession = map(load, ["log", "statements", "evidence", "policy", "tiles", "keys", "succession"])
 entries = [bytes.fromhex(entry["entry"]) for entry in log["entries"]]
 valid = [case["file"] for case in evidence["cases"] if case["valid"]]
 policies = [case["text"] for case in policy["policies"]]
 
 write("entry", entries + [bytes.fromhex(case["entry"]) for case in log["refused_entries"][:4]])
-write("statement", [bytes.fromhex(case["statement"]) for case in statements["valid"]])
+changes = succession["statements"]["valid"] + [case["statement"] for case in succession["statements"]["refused"][:2]]
+write("statement", [bytes.fromhex(text) for text in [case["statement"] for case in statements["valid"]] + changes])
 write("evidence", smallest([file for file in valid if file.startswith("{")], 6))
 write("tlog_proof", smallest([file for file in valid if file.startswith("c2sp")], 4))
+write("succession", [bytes([n, n * 31, 0, 3 * n, 1]) for n in range(8)])
 write("tampering", [bytes([n * 17, 0, n * 31, 0, 3 * n, 1]) for n in range(8)])
 notes = [log["checkpoint"]["note"], log["cosigned"], log["earlier"]["note"]]
 write("note", notes + [keys["ledger"]["vkey"], keys["ledger"]["skey"]])
@@ -78,8 +80,27 @@ def varint(value):
 
 
 submission = field(1, pushed)
-messages = {0: field(1, submission), 1: field(1, submission) * 2, 2: field(1, submission), 14: pushed}
-write("messages", [bytes([which]) + message for which, message in messages.items()] + [bytes([which]) + b"\x0a\x01a\x10\x07" for which in range(16)])
+messages = {0: field(1, submission), 2: field(1, submission) * 2, 4: field(1, submission), 46: pushed}
+write("messages", [bytes([which]) + message for which, message in messages.items()] + [bytes([which]) + b"\x0a\x01a\x10\x07" for which in range(48)])
+
+write("registry", [
+    b'\x00{"name":"team/app","tags":["v1","latest"]}', b'\x00{"repositories":["a/b","c"]}', b'\x00{"tags":null}',
+    b'\x01</v2/a/tags/list?last=b&n=5>; rel="next"', b"\x01</x>; rel=prev, <?a=1,2>; rel=next", b"\x01<//evil.example/>;rel=next",
+    b'\x02Bearer realm="https://auth.example/token",service="r.example",scope="repository:a/b:pull"',
+    b'\x02bearer realm=https://a/t, service="x \\"y\\""', b'\x02Basic realm="x"',
+    b'\x03{"token":"abc","expires_in":300,"issued_at":"2026-01-01T00:00:00Z"}', b'\x03{"access_token":"abc"}',
+])
+write("deadline", ["100m", "99999999H", "1S", "20u", "5M", "7n", "123456789S"])
+round_begun = {
+    "registry": "registry.example", "started_us": 7, "finished_us": 0, "dry_run": False, "repositories": 1, "tags": 1, "agreed": 0,
+    "findings": [], "findings_left_out": 0, "failures": [],
+}
+seen = {"digest": digest, "before_us": 0, "since_us": 1, "seen_us": 2, "version": 3, "other": {"digest": None, "since_us": 4}}
+known = {"team/app": {"listed_us": 1, "done_us": 2, "tags": {"v1": seen}}}
+write("scanner_state", [
+    json.dumps({"format": 1, "registry": "registry.example", "round": begun, "repositories": repositories}, separators=(",", ":"))
+    for begun, repositories in [(None, {}), (None, known), (round_begun, known)]
+])
 
 source = (root / "src/ledger/policy/import/tests.rs").read_text() if (root / "src/ledger/policy/import/tests.rs").exists() else ""
 exports = []

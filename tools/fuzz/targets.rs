@@ -4,13 +4,20 @@
 //! A target is a function of bytes that panics where that does not hold. `tools/fuzz/run` hands them to libFuzzer, for as long as
 //! wished; `tests/hostile_bytes.rs`, a short while and without any tool, to a simple mutator over the same corpus.
 
+use std::collections::BTreeSet;
 use std::sync::LazyLock;
+use std::time::Duration;
 
 use prost::Message;
+use reqwest::header::{HeaderMap, HeaderValue, LINK};
+use tagledger::api::grpc_timeout;
 use tagledger::client::saved;
 use tagledger::edge::distribution::{self, MAX_EVENTS, Reading};
 use tagledger::edge::gateway;
 use tagledger::edge::gateway::journal;
+use tagledger::edge::registry::listing;
+use tagledger::edge::registry::token::{Challenge, granted};
+use tagledger::edge::scanner::kept_again;
 use tagledger::ledger::answer::Claimed;
 use tagledger::ledger::checkpoint::Checkpoint;
 use tagledger::ledger::entry::{Body, SignedEntry, index_and_time};
@@ -30,10 +37,11 @@ use tagledger::proto;
 pub(crate) type Target = fn(&[u8]);
 
 /// All of them, by the names of their folders in `corpus`.
-pub(crate) const TARGETS: [(&str, Target); 17] = [
+pub(crate) const TARGETS: [(&str, Target); 21] = [
     ("audit_state", audit_state),
     ("checkpoint", checkpoint),
     ("configuration", configuration),
+    ("deadline", deadline),
     ("entry", entry),
     ("evidence", evidence),
     ("gateway_request", gateway_request),
@@ -43,7 +51,10 @@ pub(crate) const TARGETS: [(&str, Target); 17] = [
     ("note", note),
     ("policy", policy),
     ("policy_import", policy_import),
+    ("registry", registry),
+    ("scanner_state", scanner_state),
     ("statement", statement),
+    ("succession", succession),
     ("tampering", tampering),
     ("tile", tile),
     ("tlog_proof", tlog_proof_text),
@@ -102,6 +113,14 @@ pub(crate) fn configuration(data: &[u8]) {
     let _ = toml::from_str::<tagledger::server::scan::Settings>(text);
 }
 
+/// How long a caller waits.
+pub(crate) fn deadline(data: &[u8]) {
+    let Some(text) = text(data) else { return };
+    let Some(timeout) = grpc_timeout(text) else { return };
+    assert!((2..=9).contains(&text.len()), "eight digits and a unit: {text:?}");
+    assert!(timeout <= Duration::from_secs(99_999_999 * 3600), "{timeout:?}");
+}
+
 /// An entry of the log.
 pub(crate) fn entry(data: &[u8]) {
     let skimmed = index_and_time(data);
@@ -155,31 +174,64 @@ pub(crate) fn journal_text(data: &[u8]) {
     }
 }
 
+/// Every message of the services, in their order, and what travels in those.
+const MESSAGES: [Target; 48] = [
+    same::<proto::AppendRequest>,
+    same::<proto::AppendResponse>,
+    same::<proto::AppendBatchRequest>,
+    same::<proto::AppendBatchResponse>,
+    same::<proto::AppendStreamRequest>,
+    same::<proto::AppendStreamResponse>,
+    same::<proto::GetLedgerRequest>,
+    same::<proto::GetLedgerResponse>,
+    same::<proto::GetKeysRequest>,
+    same::<proto::GetKeysResponse>,
+    same::<proto::GetCheckpointRequest>,
+    same::<proto::GetCheckpointResponse>,
+    same::<proto::GetEntryRequest>,
+    same::<proto::GetEntryResponse>,
+    same::<proto::ListEntriesRequest>,
+    same::<proto::ListEntriesResponse>,
+    same::<proto::GetInclusionProofRequest>,
+    same::<proto::GetInclusionProofResponse>,
+    same::<proto::GetConsistencyProofRequest>,
+    same::<proto::GetConsistencyProofResponse>,
+    same::<proto::GetMultiProofRequest>,
+    same::<proto::GetMultiProofResponse>,
+    same::<proto::WatchRequest>,
+    same::<proto::WatchResponse>,
+    same::<proto::ResolveTagRequest>,
+    same::<proto::ResolveTagResponse>,
+    same::<proto::ListTagHistoryRequest>,
+    same::<proto::ListTagHistoryResponse>,
+    same::<proto::ListTagsRequest>,
+    same::<proto::ListTagsResponse>,
+    same::<proto::ListRepositoriesRequest>,
+    same::<proto::ListRepositoriesResponse>,
+    same::<proto::ListDigestSightingsRequest>,
+    same::<proto::ListDigestSightingsResponse>,
+    same::<proto::ListRunningRequest>,
+    same::<proto::ListRunningResponse>,
+    same::<proto::DiffRepositoryRequest>,
+    same::<proto::DiffRepositoryResponse>,
+    same::<proto::DiffEnvironmentRequest>,
+    same::<proto::DiffEnvironmentResponse>,
+    same::<proto::GetPolicyRequest>,
+    same::<proto::GetPolicyResponse>,
+    same::<proto::ListPrincipalChangesRequest>,
+    same::<proto::ListPrincipalChangesResponse>,
+    same::<proto::ProveSubjectRequest>,
+    same::<proto::ProveSubjectResponse>,
+    same::<proto::Statement>,
+    same::<proto::Evidence>,
+];
+
 /// Every message that a server or a client takes off the wire: the first byte says which.
 pub(crate) fn messages(data: &[u8]) {
     let Some((which, data)) = data.split_first() else { return };
-    match which % 16 {
-        0 => same::<proto::AppendRequest>(data),
-        1 => same::<proto::AppendBatchRequest>(data),
-        2 => same::<proto::AppendStreamRequest>(data),
-        3 => same::<proto::AppendBatchResponse>(data),
-        4 => same::<proto::GetEntryRequest>(data),
-        5 => same::<proto::GetMultiProofRequest>(data),
-        6 => same::<proto::WatchRequest>(data),
-        7 => same::<proto::ListRunningRequest>(data),
-        8 => same::<proto::ProveSubjectRequest>(data),
-        9 => same::<proto::DiffRepositoryRequest>(data),
-        10 => same::<proto::AppendStreamResponse>(data),
-        11 => same::<proto::ResolveTagResponse>(data),
-        12 => same::<proto::ListTagHistoryResponse>(data),
-        13 => same::<proto::ListTagsResponse>(data),
-        14 => same::<proto::Statement>(data),
-        _ => {
-            same::<proto::Evidence>(data);
-            if let Ok(evidence) = proto::Evidence::decode(data) {
-                let _ = verify(&evidence, &*VKEY);
-            }
-        }
+    MESSAGES[usize::from(*which) % MESSAGES.len()](data);
+    if let Ok(evidence) = proto::Evidence::decode(data) {
+        let _ = verify(&evidence, &*VKEY);
     }
 }
 
@@ -250,6 +302,46 @@ pub(crate) fn policy_import(data: &[u8]) {
     }
 }
 
+/// What a registry answers a scanner, a gateway and whoever confirms; the first byte says with what.
+pub(crate) fn registry(data: &[u8]) {
+    let Some((which, data)) = data.split_first() else { return };
+    match which % 4 {
+        0 => {
+            let (mut names, mut length) = (BTreeSet::new(), 0);
+            let _ = listing::add(&mut names, &mut length, data);
+            assert!(names.iter().all(|name| name.len() <= listing::MAX_NAME_LENGTH), "a name is short");
+            assert!(length <= data.len(), "{length} bytes of names in {}", data.len());
+        }
+        1 => {
+            let url: reqwest::Url = "http://registry.example:5000/v2/a/tags/list?n=5".parse().expect("a URL");
+            let Ok(link) = HeaderValue::from_bytes(data) else { return };
+            let headers = HeaderMap::from_iter([(LINK, link)]);
+            if let Ok(Some(next)) = listing::next_page(&url, &headers) {
+                assert_eq!(next.origin(), url.origin(), "a list goes on where it began");
+                assert!(next.username().is_empty() && next.password().is_none(), "{next}");
+            }
+        }
+        2 => {
+            let Some(challenge) = text(data).and_then(Challenge::parse) else { return };
+            let parts = [Some(&challenge.realm), challenge.service.as_ref(), challenge.scope.as_ref()];
+            let length: usize = parts.into_iter().flatten().map(String::len).sum();
+            assert!(length < data.len(), "{challenge:?}");
+        }
+        _ => {
+            let Some((header, life)) = granted(data) else { return };
+            assert!(header.as_bytes().starts_with(b"Bearer ") && header.is_sensitive());
+            assert!((60..=86_400).contains(&life.as_secs()), "{life:?}");
+        }
+    }
+}
+
+/// What a scanner remembers.
+pub(crate) fn scanner_state(data: &[u8]) {
+    let registry = "registry.example".parse().expect("a registry");
+    let Some(kept) = kept_again(data, &registry) else { return };
+    assert_eq!(kept_again(&kept, &registry).as_deref(), Some(&*kept), "a state survives");
+}
+
 /// A statement, as producers send it.
 pub(crate) fn statement(data: &[u8]) {
     let Ok(_) = Statement::parse(data) else { return };
@@ -272,6 +364,45 @@ static HONEST: LazyLock<Vec<(Claimed, String)>> = LazyLock::new(|| {
     honest.collect()
 });
 
+/// What ledgers of the vectors show of their keys, whom one trusts who is shown it, and whom then.
+static HONEST_KEYS: LazyLock<Vec<(proto::Evidence, Vkey, Chain)>> = LazyLock::new(|| {
+    let vectors = include_str!("../../tests/vectors/succession.json");
+    let vectors: serde_json::Value = serde_json::from_str(vectors).expect("JSON");
+    let cases = vectors["evidence"].as_array().expect("cases").iter();
+    let valid = cases.filter(|case| case["valid"].as_bool() == Some(true));
+    let shown = valid.flat_map(|case| {
+        let trusted: Vkey = case["vkey"].as_str().expect("a key").parse().expect("a key");
+        let claimed = saved::from_text(case["file"].as_str().expect("a file")).expect("an evidence file");
+        let followed = |shown| {
+            let chain = Chain::follow(&shown, &trusted).ok()?;
+            Some((shown, trusted.clone(), chain))
+        };
+        claimed.keys.into_iter().filter_map(followed).collect::<Vec<_>>()
+    });
+    shown.collect()
+});
+
+/// What shows the keys of a ledger, changed on its way as `tampering` does: it leads to the same keys, or to none.
+pub(crate) fn succession(data: &[u8]) {
+    let [which, part, changes @ ..] = data else { return };
+    let (honest, trusted, chain) = &HONEST_KEYS[usize::from(*which) % HONEST_KEYS.len()];
+    let mut bytes = honest.encode_to_vec();
+    change(&mut bytes, *part, changes);
+    let Ok(changed) = proto::Evidence::decode(&*bytes) else { return };
+    if let Ok(followed) = Chain::follow(&changed, trusted) {
+        assert_eq!(followed, *chain, "changed evidence leads to other keys");
+    }
+}
+
+/// Changes bytes from some part of them on: three bytes say where and how.
+fn change(bytes: &mut [u8], part: u8, changes: &[u8]) {
+    let from = usize::from(part) * bytes.len() / 256;
+    for change in changes.chunks_exact(3) {
+        let at = (from + usize::from(change[0]) * 256 + usize::from(change[1])) % bytes.len();
+        bytes[at] ^= change[2];
+    }
+}
+
 /// Evidence that somebody changed on its way, the checksum of its file with it: it says the same, or nothing. The first bytes
 /// choose answer, page and part; the rest is three bytes for each change.
 pub(crate) fn tampering(data: &[u8]) {
@@ -281,11 +412,7 @@ pub(crate) fn tampering(data: &[u8]) {
     let count = claimed.pages.len();
     let page = &mut claimed.pages[usize::from(*page) % count];
     let mut bytes = page.encode_to_vec();
-    let half = usize::from(*part) * bytes.len() / 256;
-    for change in changes.chunks_exact(3) {
-        let at = (half + usize::from(change[0]) * 256 + usize::from(change[1])) % bytes.len();
-        bytes[at] ^= change[2];
-    }
+    change(&mut bytes, *part, changes);
     let Ok(changed) = proto::Evidence::decode(&*bytes) else { return };
     *page = changed;
     if let Ok(answer) = claimed.check(&*VKEY) {

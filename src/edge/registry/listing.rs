@@ -17,10 +17,11 @@ use crate::ledger::names::Repository;
 const PAGE_SIZE: usize = 1000;
 /// Longest page that is read: a registry that does not page gives all in one.
 const MAX_PAGE_LENGTH: usize = 32 << 20;
-/// Most names of a list, and the longest: a repository has at most 255 characters with its registry (distribution-spec,
-/// "Pulling manifests"), a tag 128. Together they bound what a list takes in memory.
+/// Most names of a list.
 const MAX_NAMES: usize = 2_000_000;
-const MAX_NAME_LENGTH: usize = 255;
+/// The longest of them, in bytes: a repository has at most 255 characters with its registry (distribution-spec, "Pulling manifests"), a tag
+/// 128. Together they bound what a list takes in memory.
+pub const MAX_NAME_LENGTH: usize = 255;
 /// Most bytes of all names of a list.
 const MAX_NAMES_LENGTH: usize = 128 << 20;
 /// Pages in a row that may bring nothing new; registries that hide what one may not see give empty ones.
@@ -94,10 +95,9 @@ impl Registry {
             if status != StatusCode::OK {
                 return Err(unusable(status));
             }
-            let page: Page = serde_json::from_slice(&read(response, MAX_PAGE_LENGTH).await?)
-                .map_err(|_| refused("it answers with something else than a list"))?;
+            let page = read(response, MAX_PAGE_LENGTH).await?;
             let before = names.len();
-            add(names, &mut length, page.tags.unwrap_or_default())?;
+            add(names, &mut length, &page)?;
             without_news = if names.len() > before { 0 } else { without_news + 1 };
             match next? {
                 None => return Ok(()),
@@ -110,9 +110,11 @@ impl Registry {
     }
 }
 
-/// Adds the names of a page, within bounds.
-fn add(names: &mut BTreeSet<String>, length: &mut usize, page: Vec<String>) -> Result<(), AskError> {
-    for name in page {
+/// Adds the names of a page, within bounds: `length` is that of all names so far.
+pub fn add(names: &mut BTreeSet<String>, length: &mut usize, page: &[u8]) -> Result<(), AskError> {
+    let no_list = |_| AskError::Refused("it answers with something else than a list".to_owned());
+    let page: Page = serde_json::from_slice(page).map_err(no_list)?;
+    for name in page.tags.unwrap_or_default() {
         if name.len() > MAX_NAME_LENGTH {
             return Err(AskError::Refused(format!("it lists a name of {} bytes, which none may have", name.len())));
         }
@@ -128,7 +130,7 @@ fn add(names: &mut BTreeSet<String>, length: &mut usize, page: Vec<String>) -> R
 }
 
 /// Where a list goes on (RFC 8288; distribution-spec, "Listing Tags").
-fn next_page(url: &Url, headers: &HeaderMap) -> Result<Option<Url>, AskError> {
+pub fn next_page(url: &Url, headers: &HeaderMap) -> Result<Option<Url>, AskError> {
     let target = headers.get_all(LINK).iter().filter_map(|value| value.to_str().ok()).find_map(next_target);
     let Some(target) = target else { return Ok(None) };
     let next =
@@ -182,12 +184,14 @@ mod tests {
     fn a_list_is_bounded_in_what_it_takes() {
         let mut names = BTreeSet::new();
         let mut length = 0;
-        assert!(add(&mut names, &mut length, vec!["a".repeat(255), "b".into()]).is_ok());
-        let refused = add(&mut names, &mut length, vec!["c".into(), "d".repeat(256)]).expect_err("too long");
+        let page = |names: &[String]| serde_json::json!({ "tags": names }).to_string();
+        let add = |names: &mut BTreeSet<String>, length: &mut usize, page: String| add(names, length, page.as_bytes());
+        assert!(add(&mut names, &mut length, page(&["a".repeat(255), "b".into()])).is_ok());
+        let refused = add(&mut names, &mut length, page(&["c".into(), "d".repeat(256)])).expect_err("too long");
         assert!(matches!(refused, AskError::Refused(reason) if reason.contains("256 bytes")));
         assert_eq!((names.len(), length), (3, 257), "what came before it stays");
         length = MAX_NAMES_LENGTH;
-        assert!(add(&mut names, &mut length, vec!["e".into()]).is_err());
+        assert!(add(&mut names, &mut length, page(&["e".into()])).is_err());
     }
 
     #[test]

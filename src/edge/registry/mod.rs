@@ -9,8 +9,8 @@
 //! left to the caller, and so is asking again after [`Settings::attempts`].
 
 mod gate;
-mod listing;
-mod token;
+pub mod listing;
+pub mod token;
 
 use std::time::Duration;
 
@@ -43,7 +43,7 @@ const USER_AGENT: &str = concat!("tagledger/", env!("CARGO_PKG_VERSION"));
 
 /// Why a registry gave no answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum AskError {
+pub enum AskError {
     /// It may do later.
     Unreachable(String),
     /// It will say the same again.

@@ -22,6 +22,8 @@ use crate::ledger::names::Repository;
 const MAX_ANSWER_LENGTH: usize = 1 << 20;
 /// How long a token is good for if its realm does not say, and the least that it may say (the same specification).
 const SHORTEST_LIFE: Duration = Duration::from_secs(60);
+/// The most that is believed of that.
+const LONGEST_LIFE: Duration = Duration::from_secs(86_400);
 /// A token is not used in the last part of its life: clocks differ, and requests take time.
 const LIFE_USED: f64 = 0.8;
 
@@ -114,12 +116,17 @@ async fn fetch(
     }
     let body = read(response, MAX_ANSWER_LENGTH).await?;
     let unusable = || AskError::Refused(format!("its token realm {} answers without a token", realm.named()));
-    let answer: Answer = serde_json::from_slice(&body).map_err(|_| unusable())?;
-    let token = answer.token.or(answer.access_token).filter(|token| !token.is_empty()).ok_or_else(unusable)?;
-    let mut header = HeaderValue::try_from(format!("Bearer {token}")).map_err(|_| unusable())?;
+    granted(&body).ok_or_else(unusable)
+}
+
+/// The token that a realm answers with, as it is shown to the registry, and how long it is good for.
+pub fn granted(body: &[u8]) -> Option<(HeaderValue, Duration)> {
+    let answer: Answer = serde_json::from_slice(body).ok()?;
+    let token = answer.token.or(answer.access_token).filter(|token| !token.is_empty())?;
+    let mut header = HeaderValue::try_from(format!("Bearer {token}")).ok()?;
     header.set_sensitive(true);
-    let life = answer.expires_in.map_or(SHORTEST_LIFE, |seconds| Duration::from_secs(seconds.min(86_400)));
-    Ok((header, life.max(SHORTEST_LIFE)))
+    let life = answer.expires_in.map_or(SHORTEST_LIFE, Duration::from_secs);
+    Some((header, life.clamp(SHORTEST_LIFE, LONGEST_LIFE)))
 }
 
 fn client_of_realm() -> Result<Client, AskError> {
@@ -186,10 +193,13 @@ impl Realm {
 
 /// What a registry wants to see: `WWW-Authenticate: Bearer realm="...",service="...",scope="..."` (RFC 6750 section 3).
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Challenge {
-    pub(super) realm: String,
-    service: Option<String>,
-    scope: Option<String>,
+pub struct Challenge {
+    /// Who gives tokens.
+    pub realm: String,
+    /// For whom.
+    pub service: Option<String>,
+    /// What for.
+    pub scope: Option<String>,
 }
 
 impl Challenge {
@@ -198,7 +208,8 @@ impl Challenge {
         headers.get_all(WWW_AUTHENTICATE).iter().find_map(|value| Self::parse(value.to_str().ok()?))
     }
 
-    fn parse(text: &str) -> Option<Self> {
+    /// Reads one, if it is for a bearer token.
+    pub fn parse(text: &str) -> Option<Self> {
         let (scheme, rest) = text.trim().split_once(' ')?;
         if !scheme.eq_ignore_ascii_case("bearer") {
             return None;

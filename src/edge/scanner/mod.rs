@@ -27,6 +27,7 @@ pub use self::report::{Failure, Finding, Kind, Report, Watching};
 pub use self::scope::{Scope, ScopeError};
 pub use self::standing::standing;
 pub use self::state::StateError;
+pub use self::state::kept_again;
 
 use self::look::{Found, Interval, Job, Looked, look, now_us, patiently};
 use self::state::{Other, State, StateFile};

@@ -122,6 +122,12 @@ impl State {
     }
 }
 
+/// A state as it is kept, read and written again; none if it is not one of this registry.
+pub fn kept_again(bytes: &[u8], registry: &Registry) -> Option<Vec<u8>> {
+    let state = StateFile::parse(Path::new("scan.json"), bytes, registry).ok()?;
+    serde_json::to_vec(&state).ok()
+}
+
 /// The file, held by this scanner alone; or none, and then what is known is forgotten with the process.
 #[derive(Debug)]
 pub(super) struct StateFile {
