@@ -404,7 +404,8 @@ fn statement(tag: &TagRef, to: Option<char>, disposition: Disposition) -> Statem
 /// not.
 #[test]
 fn a_thousand_rules_decide_within_five_microseconds() {
-    let shapes: [(&str, fn(usize) -> String); 6] = [
+    type Rule = fn(usize) -> String;
+    let shapes: [(&str, Rule); 6] = [
         ("teams", |n| format!("repositories=['team-{n}/**']")),
         ("repositories", |n| format!("repositories=['team-{n}/app']\ntags=['v*']")),
         ("patterns", |n| format!("repositories=['team-{n}/a*p']")),
