@@ -59,6 +59,8 @@ enum On {
     Scratch,
     /// A file beside it in the data directory.
     Side(&'static str),
+    /// The folder that the data directory is in.
+    Parent,
 }
 
 /// What the manifest is called while writing it fails. strace looks at names when a call is made; the server has the file open.
@@ -102,6 +104,7 @@ impl Server {
                     On::Manifest => vec![data_dir.join("db").join(ARMED)],
                     On::Scratch => Vec::new(),
                     On::Side(name) => vec![data_dir.join(name)],
+                    On::Parent => vec![data_dir.parent().expect("a folder").to_owned()],
                 };
                 for file in files {
                     strace.arg("-P").arg(file);
@@ -403,6 +406,21 @@ fn a_start_that_cant_write_what_it_has_to_note_serves_nobody() {
     let told = Server::refusal(&data_dir, &fault("unlink:error=EIO:when=1+", "high-water.closed"));
     assert!(told.contains("the high-water mark") && told.contains("Input/output error"), "{told}");
     goes_on(&data_dir, &acknowledged);
+}
+
+#[test]
+fn a_new_data_directory_is_on_disk_before_anything_is_in_it() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let data_dir = folder.path().join("ledger");
+    let told = Server::refusal(&data_dir, &Fault::Inject("fsync:error=EIO:when=1", On::Parent));
+    assert!(told.contains("Input/output error"), "{told}");
+    assert!(told.contains(&folder.path().display().to_string()), "{told}");
+    assert!(!data_dir.join("origin").exists());
+    // Also where several folders are made at once.
+    let deep = folder.path().join("a/b/ledger");
+    let told = Server::refusal(&deep, &Fault::Inject("fsync:error=EIO:when=1", On::Parent));
+    assert!(told.contains("a/b") && told.contains("Input/output error"), "{told}");
+    Server::start(&deep, &Fault::Nothing).stop();
 }
 
 #[test]

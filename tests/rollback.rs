@@ -61,6 +61,8 @@ struct Place {
     data_dir: PathBuf,
     db: PathBuf,
     backup: PathBuf,
+    /// Where the backup ends.
+    ends: Checkpoint,
 }
 
 /// A ledger with a backup of its database from earlier.
@@ -70,13 +72,14 @@ fn place() -> Place {
     let (db, backup) = (data_dir.join("db"), folder.path().join("backup"));
     append(&data_dir, 0..3);
     copy(&db, &backup);
+    let (_, ends) = mark(&data_dir);
     append(&data_dir, 3..6);
-    Place { _folder: folder, data_dir, db, backup }
+    Place { _folder: folder, data_dir, db, backup, ends }
 }
 
 #[test]
 fn an_older_copy_of_the_database_is_refused_with_sizes_and_roots() {
-    let Place { data_dir, db, backup, _folder } = place();
+    let Place { data_dir, db, backup, ends, _folder } = place();
     let newer = data_dir.with_extension("newer");
     copy(&db, &newer);
     let (_, known) = mark(&data_dir);
@@ -85,7 +88,9 @@ fn an_older_copy_of_the_database_is_refused_with_sizes_and_roots() {
     assert!(refused.contains("an older copy was put back"), "{refused}");
     let expected = format!("a checkpoint over {} entries (root {})", known.size, hex::encode(known.root));
     assert!(refused.contains(&expected), "{refused}");
-    assert!(refused.contains(&format!("ends at {} entries", known.size - 6)), "{refused}");
+    assert_eq!(ends.size, known.size - 6);
+    let found = format!("the database ends at {} entries (root {})", ends.size, hex::encode(ends.root));
+    assert!(refused.contains(&found), "{refused}");
     // Nothing was signed meanwhile, and the newer one goes on.
     assert_eq!(mark(&data_dir).1, known);
     copy(&newer, &db);
@@ -95,7 +100,7 @@ fn an_older_copy_of_the_database_is_refused_with_sizes_and_roots() {
 
 #[test]
 fn a_history_other_than_the_marked_one_is_refused_also_if_it_is_longer() {
-    let Place { data_dir, db, backup, _folder } = place();
+    let Place { data_dir, db, backup, _folder, .. } = place();
     let (note, known) = mark(&data_dir);
     copy(&backup, &db);
     // Somebody helps it along with the mark of the backup, and it signs a second history.

@@ -159,7 +159,7 @@ impl Existing {
 impl DataDir {
     /// Opens a data directory, and initialises it if it is new. `wanted` names the origin a new one gets.
     pub fn open(path: &Path, wanted: Option<&Origin>) -> Result<Self, DataDirError> {
-        fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(io(path))?;
+        make(path)?;
         let lock = lock(path)?;
         let is_new = !is_there(&path.join("origin"));
         if is_new {
@@ -325,6 +325,15 @@ fn initialise(path: &Path, wanted: Option<&Origin>) -> Result<(), DataDirError> 
     sync(path)?;
     write_synced(&path.join("origin"), format!("{}\n", skey.origin()).as_bytes(), 0o644)?;
     sync(path)
+}
+
+/// Makes a directory and those that it is in, where they are not there, durably: what is in one that is lost is lost.
+fn make(path: &Path) -> Result<(), DataDirError> {
+    let parent = |path: &Path| path.parent().map(Path::to_owned).filter(|parent| !parent.as_os_str().is_empty());
+    let holders = std::iter::successors(Some(path.to_owned()), |path| parent(path));
+    let new: Vec<PathBuf> = holders.take_while(|path| !path.exists()).collect();
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(io(path))?;
+    new.iter().try_for_each(|made| sync(parent(made).as_deref().unwrap_or(Path::new("."))))
 }
 
 /// Brings to disk which files a directory holds.

@@ -54,11 +54,9 @@ impl Progress {
         self.bar.set_position(done);
         if let Ok(mut told) = self.told.lock()
             && !self.is_drawn
-            && told.elapsed() >= TELL_EVERY
+            && let Some(line) = line(step, done, of, &mut told, Instant::now())
         {
-            *told = Instant::now();
-            let of = of.map(|of| format!(" of {of}")).unwrap_or_default();
-            eprintln!("tagledgerd: {step}: {done}{of}");
+            eprintln!("{line}");
         }
     }
 
@@ -66,6 +64,16 @@ impl Progress {
     pub fn end(&self) {
         self.bar.finish_and_clear();
     }
+}
+
+/// How far it got, unless that was told just now.
+fn line(step: &str, done: u64, of: Option<u64>, told: &mut Instant, now: Instant) -> Option<String> {
+    if now.saturating_duration_since(*told) < TELL_EVERY {
+        return None;
+    }
+    *told = now;
+    let of = of.map(|of| format!(" of {of}")).unwrap_or_default();
+    Some(format!("tagledgerd: {step}: {done}{of}"))
 }
 
 /// Prints what was found.
@@ -161,4 +169,20 @@ fn document(findings: &Findings, vkey: &Vkey, path: &Path) -> String {
         "damages": findings.damages.iter().map(damage).collect::<Vec<_>>(),
     });
     serde_json::to_string_pretty(&document).unwrap_or_default() + "\n"
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn how_far_a_check_got_is_told_every_ten_seconds_where_no_bar_can_be_drawn() {
+        let begin = Instant::now();
+        let mut told = begin;
+        let mut at = |seconds, done, of| line("entries", done, of, &mut told, begin + Duration::from_secs(seconds));
+        assert_eq!([at(1, 5, Some(90)), at(9, 50, Some(90))], [None, None]);
+        assert_eq!(at(10, 60, Some(90)).as_deref(), Some("tagledgerd: entries: 60 of 90"));
+        assert_eq!(at(19, 70, Some(90)), None);
+        assert_eq!(at(21, 80, None).as_deref(), Some("tagledgerd: entries: 80"));
+    }
 }
