@@ -821,13 +821,6 @@ fn lying_about_intents(cases: &mut Cases) {
             ledger.add(&kind.clone().into());
         });
     }
-    for (what, disposition) in [("a push that asks", Requested), ("a push that is intended", Intended)] {
-        let name = format!("{what} for a manifest that is about to be deleted");
-        cases.lie(&name, "it has to wait", 10, "held", |ledger| {
-            ledger.add(&delete_manifest('b', Intended).into());
-            ledger.add(&push("new", 'b', disposition).into());
-        });
-    }
     cases.lie("the outcome of an intent is judged anew", "what was allowed is no violation", 11, "outcome", |ledger| {
         let intent = intend(ledger);
         ledger.add(&policy(&immutable(&["r/app:*"])));
