@@ -392,26 +392,6 @@ async fn what_changes_nothing_races_nobody() {
 }
 
 #[tokio::test]
-async fn a_push_to_a_manifest_that_another_gateway_is_about_to_delete_waits_for_that() {
-    let stage = Stage::with(|settings| settings.idle_timeout_ms = 10_000).await;
-    let other = stage.another_gateway().await;
-    stage.push("latest", "one").await;
-    stage.registry.set(Mode::DoesSlowly);
-    let url = format!("http://{}/v2/team/app/manifests/v1", other.address);
-    let push = async {
-        stage.until("the deletion is there", async |stage| stage.registry.changes().len() == 2).await;
-        stage.registry.set(Mode::Works);
-        stage.client.put(&url).body("one").send().await.expect("answered").status()
-    };
-    let manifest = stage::digest("one");
-    let (deleted, pushed) = tokio::join!(stage.delete(&manifest), push);
-    assert_eq!((deleted.0, pushed), (StatusCode::ACCEPTED, StatusCode::CREATED));
-    stage.settled().await;
-    assert_eq!(stage.registry.digest_of("team/app", "v1"), Some(manifest), "it was not taken away again");
-    stage.agrees().await;
-}
-
-#[tokio::test]
 async fn a_tag_that_somebody_holds_is_answered_with_later() {
     let stage = Stage::with(|settings| settings.hold_wait_ms = 200).await;
     let holder = stage.intend("latest", "theirs").await;

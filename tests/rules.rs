@@ -327,28 +327,6 @@ fn while_a_tag_is_held_whatever_asks_about_it_waits_and_whatever_tells_does_not(
 }
 
 #[test]
-fn a_manifest_that_is_about_to_be_deleted_gets_no_tag_until_it_is_known_what_became_of_that() {
-    let mut world = World::new(&[]);
-    bring_to(&mut world, "bound A");
-    let holder = world.next_index();
-    assert_eq!(world.outcome(delete_manifest("app", A, Intended)), Noted);
-    for (disposition, waits) in [(Requested, true), (Intended, true), (Happened, false), (Refused, false)] {
-        let held = world.must_wait(push("app", "new", A, disposition));
-        assert_eq!(held.as_ref().map(|held| held.index), waits.then_some(holder), "{disposition:?}");
-        assert!(held.is_none_or(|held| held.tag.to_string() == "r.example/app:v1"), "the tag that says so");
-    }
-    for free in [push("app", "new", B, Intended), push("other", "new", A, Intended), delete("app", "new", Intended)] {
-        assert_eq!(world.must_wait(free.clone()), None, "{free:?}");
-    }
-    assert_eq!(world.outcome(naming(delete_manifest("app", A, Refused), holder)), Failed);
-    assert_eq!(world.must_wait(push("app", "new", A, Intended)), None);
-    // A hold for something else says nothing of the manifest.
-    assert_eq!(world.outcome(push("app", "v1", B, Intended)), Noted);
-    assert_eq!(world.must_wait(push("app", "new", A, Intended)), None);
-    world.check_ledger();
-}
-
-#[test]
 fn the_deletion_of_a_manifest_under_many_tags_holds_all_of_them_for_its_first_entry() {
     let mut world = World::new(&[]);
     let tags: Vec<String> = (0..TAGS_PER_ENTRY + 3).map(|number| format!("t{number:04}")).collect();
@@ -1086,20 +1064,10 @@ impl Model {
             Said::Push(_, _, _, Requested | Intended, _)
             | Said::Delete(_, _, Requested | Intended, _)
             | Said::DeleteManifest(_, _, Requested | Intended, _) => {
-                let about = self.about(said).iter().find_map(|tag| self.holds.get(tag)).map(|(index, _)| *index);
-                about.or_else(|| self.deletes(said))
+                self.about(said).iter().find_map(|tag| self.holds.get(tag)).map(|(index, _)| *index)
             }
             _ => None,
         }
-    }
-
-    /// Index of the intent to delete the manifest that a push is of.
-    fn deletes(&self, said: &Said) -> Option<u64> {
-        let Said::Push(r, _, d, ..) = *said else { return None };
-        let mut tags = self.bound_to(r, d);
-        tags.sort_by_key(|(_, t)| TAGS[*t]);
-        let of_manifest = |tag| self.holds.get(&tag).filter(|(_, intent)| *intent == Intent::DeleteManifest);
-        tags.into_iter().find_map(of_manifest).map(|(index, _)| *index)
     }
 
     /// Who is mentioned for the first time.

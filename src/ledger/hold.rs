@@ -9,8 +9,7 @@
 //! - for the deletion of a manifest also with anything that takes the digest from under the tag.
 //!
 //! While a tag is held, nothing else may be intended or asked about it ([`must_wait`]): two gateways that both were allowed
-//! could otherwise reach the registry in the other order than the ledger. Nor may a tag be pushed to a manifest that is about to be
-//! deleted: the registry deletes it under whatever tags it has by then. Facts are recorded all the same; the world is as
+//! could otherwise reach the registry in the other order than the ledger. Facts are recorded all the same; the world is as
 //! it is. There is no time in here: whoever finds a hold too old looks into the registry and says what is there.
 
 use super::names::Digest;
@@ -72,24 +71,11 @@ pub fn must_wait<V: View>(view: &V, statement: &Statement) -> Result<Option<Held
         _ => return Ok(None),
     };
     for tag in tags {
-        if let Some(Hold { index, .. }) = hold_of(view, &tag)? {
-            return Ok(Some(Held { tag, index }));
-        }
-    }
-    let Kind::TagPush { tag: TagName { registry, repository, .. }, digest, .. } = &statement.kind else {
-        return Ok(None);
-    };
-    for tag in view.tags_bound_to(registry, repository, digest)? {
-        let tag = TagName { registry: registry.clone(), repository: repository.clone(), tag };
-        if let Some(Hold { index, aim: Aim::DeleteManifest, .. }) = hold_of(view, &tag)? {
+        if let Some(Hold { index, .. }) = view.subject(&Subject::Tag(tag.clone()).key())?.hold {
             return Ok(Some(Held { tag, index }));
         }
     }
     Ok(None)
-}
-
-fn hold_of<V: View>(view: &V, tag: &TagName) -> Result<Option<Hold>, V::Error> {
-    Ok(view.subject(&Subject::Tag(tag.clone()).key())?.hold)
 }
 
 /// Whether a statement wants to be decided, and so to know what the tag will be.

@@ -1789,7 +1789,7 @@ class Audit:
     # 12. Holds
 
     def must_not_wait(self, s: SimpleNamespace) -> None:
-        """Nothing is asked or intended about a tag that is held, and no push to a manifest that is about to be deleted."""
+        """Nothing is asked or intended about a tag that is held."""
         said = s.said
         if s.kind not in ("tag_push", "tag_delete", "manifest_delete") or said.disposition not in (REQUESTED, INTENDED):
             return
@@ -1797,11 +1797,6 @@ class Audit:
         for tag in sorted(tags):
             hold = self.holds.get((said.registry, said.repository, tag))
             require(hold is None, f'it asks about the tag "{tag}", which an intent held')
-        if s.kind == "tag_push":
-            for tag in sorted(self.bound.get((said.registry, said.repository, said.digest), ())):
-                hold = self.holds.get((said.registry, said.repository, tag))
-                require(hold is None or hold.kind != "manifest_delete",
-                        f'it asks for a manifest that was about to be deleted from under the tag "{tag}"')
 
     def settled(self, tag: Tuple[str, ...], kind: str, said: SimpleNamespace) -> bool:
         """Whether a push or a delete says what became of the intent that holds the tag."""
