@@ -449,14 +449,14 @@ fn a_high_water_mark_whose_disk_hangs_stops_acknowledgement_and_holds_up_no_stop
     let acknowledged = recorded(&server, &data_dir, 0..5);
     soon("health says so", || server.http("/readyz").starts_with("HTTP/1.1 503"));
     let ready = server.http("/readyz");
-    assert!(ready.contains("high-water was not written within 10 s: its disk does not answer"), "{ready}");
+    assert!(ready.contains("high-water was not written within 30 s: its disk does not answer"), "{ready}");
     let refused = tokio::runtime::Runtime::new()
         .expect("a runtime")
         .block_on(async { append(&server.channel().await, &token(&data_dir), 5).await.expect_err("refused") });
     assert_eq!(refused.code(), tonic::Code::Unavailable, "{refused:?}");
     assert!(refused.message().contains("its disk does not answer"), "{refused:?}");
     let took = server.stop_hung();
-    assert!(took < std::time::Duration::from_secs(15), "{took:?}");
+    assert!(took < std::time::Duration::from_secs(25), "{took:?}");
     assert!(!data_dir.join("high-water.closed").exists(), "nobody believes that it was stopped in order");
     goes_on(&data_dir, &acknowledged);
 }
@@ -471,7 +471,7 @@ fn a_high_water_mark_that_hangs_at_the_end_holds_up_no_stop() {
     let acknowledged = recorded(&server, &data_dir, 0..5);
     let log = server.log.clone();
     let took = server.stop_hung();
-    assert!(took < std::time::Duration::from_secs(15), "{took:?}");
+    assert!(took < std::time::Duration::from_secs(25), "{took:?}");
     assert!(read(&log).contains("it can't be noted that the ledger was stopped in order"), "{}", read(&log));
     goes_on(&data_dir, &acknowledged);
 }
@@ -503,7 +503,7 @@ fn lines(data_dir: &Path, name: &str) -> usize {
 
 /// Waits for what the server does by itself.
 fn soon(what: &str, mut is_so: impl FnMut() -> bool) {
-    let patience = std::time::Instant::now() + std::time::Duration::from_secs(30);
+    let patience = std::time::Instant::now() + std::time::Duration::from_secs(90);
     while !is_so() {
         assert!(std::time::Instant::now() < patience, "{what}");
         std::thread::sleep(std::time::Duration::from_millis(20));
@@ -694,7 +694,7 @@ async fn a_webhook_that_nobody_understands_takes_no_room_on_a_disk_that_is_nearl
     let data_dir = folder.path().join("ledger");
     World::open(&data_dir).await.stop().await;
     let secret = folder.path().join("secret");
-    std::fs::write(&secret, "the secret of this test").expect("written");
+    std::fs::write(&secret, "the-secret-of-this-test").expect("written");
     std::fs::set_permissions(&secret, std::os::unix::fs::PermissionsExt::from_mode(0o600)).expect("set");
     let text = format!(
         "keep_free_mib = 1000000000000\n[webhooks.lab]\nregistry = \"registry.example\"\nsecret_file = {secret:?}\n"
@@ -702,7 +702,7 @@ async fn a_webhook_that_nobody_understands_takes_no_room_on_a_disk_that_is_nearl
     let world = World::open_with(&data_dir, toml::from_str(&text).expect("settings")).await;
     let answer = reqwest::Client::new()
         .post(format!("http://{}/webhooks/distribution/lab", world.address))
-        .header("authorization", "Bearer the secret of this test")
+        .header("authorization", "Bearer the-secret-of-this-test")
         .body("hello")
         .send()
         .await

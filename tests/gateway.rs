@@ -414,7 +414,7 @@ async fn however_many_wait_for_a_tag_each_waits_only_for_so_long() {
     });
     let answers = futures_util::future::join_all(waiting).await;
     assert_eq!(answers, [(StatusCode::SERVICE_UNAVAILABLE, true); 5]);
-    assert!(begun.elapsed() < std::time::Duration::from_secs(2), "{:?}", begun.elapsed());
+    assert!(begun.elapsed() < std::time::Duration::from_secs(4), "{:?}: not one after the other", begun.elapsed());
     assert!(stage.registry.changes().is_empty());
 }
 

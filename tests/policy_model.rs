@@ -400,10 +400,10 @@ fn statement(tag: &TagRef, to: Option<char>, disposition: Disposition) -> Statem
     Statement::parse(&bytes).expect("valid")
 }
 
-/// `tools/micro/policy.rs` measures it in an optimised build. Here the best fifty in a row count, so that what else the machine does does
-/// not.
+/// `tools/micro/policy.rs` measures it in an optimised build, where 5 us are demanded; this one is not, and has twice as long. The best fifty in
+/// a row count, so that what else the machine does does not.
 #[test]
-fn a_thousand_rules_decide_within_five_microseconds() {
+fn a_thousand_rules_are_not_gone_through_one_by_one() {
     type Rule = fn(usize) -> String;
     let shapes: [(&str, Rule); 6] = [
         ("teams", |n| format!("repositories=['team-{n}/**']")),
@@ -434,7 +434,7 @@ fn a_thousand_rules_decide_within_five_microseconds() {
         }
         println!("a thousand rules, {shape}: {best:?} a decision, {forbidden} of 2000 forbidden");
         assert!((100..=1000).contains(&forbidden), "{shape}: {forbidden}");
-        assert!(best < Duration::from_micros(5), "{shape}: {best:?} a decision");
+        assert!(best < Duration::from_micros(10), "{shape}: {best:?} a decision");
     }
 }
 

@@ -13,10 +13,10 @@ use super::derive::{Derivation, DeriveError, EXAMINED_AT_ONCE, Sealing, Signers,
 use crate::ledger::answer::subject_words;
 use crate::ledger::checkpoint::Checkpoint;
 use crate::ledger::entry::{Body, SignedEntry};
-use crate::ledger::keys::{Chain, Keys as _};
+use crate::ledger::keys::Chain;
 use crate::ledger::merkle::hash::leaf_hash;
 use crate::ledger::merkle::{Nodes as _, Tree};
-use crate::ledger::note::{Vkey, line_by_none_of};
+use crate::ledger::note::Vkey;
 use crate::ledger::subject::{SubjectKey, named_by};
 use crate::store::log_tree::StoredNodes;
 use crate::store::rows::{self, Head};
@@ -260,16 +260,14 @@ impl Log<'_, '_> {
     }
 }
 
-/// The checkpoint in the head: signed, by nobody but the key in force and the one before it, and over what was derived, if that is all.
+/// The checkpoint in the head: signed, and over what was derived, if that is all. That nobody else signed it, the comparison of the rows
+/// tells.
 fn checkpoint(head: &Head, derived: Option<&Checkpoint>, keys: &Chain, findings: &mut Findings) {
     let expected = derived.map_or("a checkpoint that the ledger signed".to_owned(), shown);
-    let may_sign = keys.all().rev().take(2);
-    let found = match (Checkpoint::open(&head.checkpoint, keys), line_by_none_of(&head.checkpoint, may_sign)) {
-        // The derivation takes the note as it is, so a line that nobody can check is nothing that it could show.
-        (Ok(_), Some(line)) => format!("the line {line:?}, by no key that may sign"),
-        (Ok(found), None) if derived.is_none_or(|derived| *derived == found) => return,
-        (Ok(found), None) => shown(&found),
-        (Err(error), _) => error.to_string(),
+    let found = match Checkpoint::open(&head.checkpoint, keys) {
+        Ok(found) if derived.is_none_or(|derived| *derived == found) => return,
+        Ok(found) => shown(&found),
+        Err(error) => error.to_string(),
     };
     findings.differs(Table::Meta, rows::KEY_HEAD, found, expected);
 }

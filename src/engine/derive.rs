@@ -19,7 +19,7 @@ use crate::ledger::hold::{Held, must_wait};
 use crate::ledger::keys::{Chain, Keys as _};
 use crate::ledger::map;
 use crate::ledger::merkle::Hash;
-use crate::ledger::note::{Origin, Skey, Vkey};
+use crate::ledger::note::{Origin, Skey, Vkey, without_others};
 use crate::ledger::policy::Policy;
 use crate::ledger::principals::Principals;
 use crate::ledger::statement::{Kind, Statement};
@@ -245,6 +245,7 @@ impl<'a> Derivation<'a> {
 
     /// Writes the checkpoint that was recorded over what is derived. Before, the store is not a ledger.
     pub fn finish(self, checkpoint: String) -> Result<(), DeriveError> {
+        let checkpoint = without_others(&checkpoint, self.keys().all());
         let mut batch = Batch::default();
         rows::put_head(&mut batch, &Head { size: self.size(), recorded_at_us: self.last_time_us, checkpoint });
         Ok(self.store.commit(self.size(), batch)?)

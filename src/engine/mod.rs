@@ -321,7 +321,7 @@ impl Ledger {
 
     /// Whether appends are accepted.
     pub fn accepts_entries(&self) -> bool {
-        self.shared.stopped.borrow().is_none() && self.shared.shortage.borrow().is_none()
+        self.shared.stopped.borrow().is_none() && self.check_accepts().is_ok()
     }
 
     /// Something is wrong with the service, though it goes on, or is well again: for health. Returns whether that is news.

@@ -109,6 +109,9 @@ impl Sequencer {
             }
             None => desk.abandon(),
         }
+        // Whoever was about to put something into the queue may do so after it is dropped, and would wait for ever.
+        commands.close();
+        while commands.blocking_recv().is_some() {}
     }
 
     /// What is odd about the clock, and tells it.

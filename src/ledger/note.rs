@@ -246,14 +246,17 @@ pub fn open_by<'a, 'k>(
     signer.map(|(_, vkey)| (text, vkey)).ok_or_else(unsigned)
 }
 
-/// The first signature line of a note that is by none of these keys, if there is one.
-pub fn line_by_none_of<'a, 'k>(note: &'a str, keys: impl Iterator<Item = &'k Vkey> + Clone) -> Option<&'a str> {
+/// A note without the lines of all others than these keys: witnesses may add theirs to a copy. One that is none stays as it is.
+pub fn without_others<'k>(note: &str, keys: impl Iterator<Item = &'k Vkey> + Clone) -> String {
     let is_by_one = |line: &&str| {
         parse_signature_line(line).is_ok_and(|(name, signature)| {
             keys.clone().any(|vkey| name == vkey.origin().as_str() && signature[..4] == vkey.hash())
         })
     };
-    split_note(note).ok()?.1.lines().find(|line| !is_by_one(line))
+    let Ok((text, signatures)) = split_note(note) else { return note.to_owned() };
+    let kept: String =
+        signatures.split_inclusive('\n').filter(|line| is_by_one(&line.trim_end_matches('\n'))).collect();
+    format!("{text}\n{kept}")
 }
 
 fn split_note(note: &str) -> Result<(&str, &str), NoteError> {
@@ -311,6 +314,18 @@ mod tests {
         let again = Skey::from_text(&skey.to_text()).expect("own text");
         assert_eq!(again.vkey(), skey.vkey());
         assert_eq!(skey.vkey().to_string().parse::<Vkey>().as_ref(), Ok(&skey.vkey()));
+    }
+
+    #[test]
+    fn lines_of_others_are_left_out() {
+        let (text, witness) =
+            ("ledger.example/tags\n1\n", Skey::from_seed("w.example".parse().expect("valid"), &[8; 32]));
+        let [own, by_witness] = [skey().sign_note(text), witness.sign_note(text)];
+        let (_, line) = by_witness.rsplit_once("\n\n").expect("a note");
+        let vkeys = [skey().vkey()];
+        assert_eq!(without_others(&format!("{own}{line}"), vkeys.iter()), own);
+        assert_eq!(without_others(&own, vkeys.iter()), own);
+        assert_eq!(without_others("no note", vkeys.iter()), "no note");
     }
 
     #[test]

@@ -25,10 +25,10 @@ use crate::ledger::checkpoint::Checkpoint;
 
 /// How far the mark is behind the ledger at most, but for the time one synced write takes.
 pub const BEHIND: Duration = Duration::from_secs(1);
-/// How long a write of it may take.
-const WRITTEN_WITHIN: Duration = Duration::from_secs(10);
+/// How many seconds a write of it may take. A snapshot of a disk, or a server of files that starts anew, may take most of that.
+const WRITTEN_WITHIN: u64 = 30;
 /// The same for each of the last two, while others wait for the end.
-const CLOSED_WITHIN: Duration = Duration::from_secs(4);
+const CLOSED_WITHIN: u64 = 4;
 /// Longest checkpoint, in bytes.
 const MAX_LENGTH: u64 = 64 * 1024;
 
@@ -97,7 +97,7 @@ impl HighWater {
 
     /// The same at the end of a service, which waits for no disk that does not answer.
     pub async fn close_in_time(&self, note: String) -> Result<(), HighWaterError> {
-        self.timed(CLOSED_WITHIN, move |mark| mark.close(&note)).await
+        self.timed(|| CLOSED_WITHIN, move |mark| mark.close(&note)).await
     }
 
     /// From now on something may be signed that is not in it. Durable when this returns.
@@ -135,7 +135,8 @@ impl HighWater {
                 _ = stopped.wait_for(Option::is_some) => is_last = true,
             }
             let note = newest.borrow_and_update().head.checkpoint.clone();
-            let within = if is_last { CLOSED_WITHIN } else { WRITTEN_WITHIN };
+            let ends = stopped.clone();
+            let within = move || if ends.borrow().is_some() { CLOSED_WITHIN } else { WRITTEN_WITHIN };
             self.timed(within, move |mark| mark.write(&note)).await?;
             if !is_last {
                 // One write for all commits of a while; the last one is written at once.
@@ -148,17 +149,20 @@ impl HighWater {
     /// Does something with it that may hang. It is left alone then: what a disk keeps, nobody can take back.
     async fn timed(
         &self,
-        within: Duration,
+        within: impl Fn() -> u64,
         work: impl FnOnce(&Self) -> Result<(), HighWaterError> + Send + 'static,
     ) -> Result<(), HighWaterError> {
         let mark = self.clone();
-        match tokio::time::timeout(within, tokio::task::spawn_blocking(move || work(&mark))).await {
-            Ok(done) => done.unwrap_or_else(|bug| Err(self.failed(io::Error::other(bug)))),
-            Err(_) => {
-                let path = self.0.display().to_string();
-                Err(HighWaterError::Hangs { path, within_seconds: within.as_secs() })
+        let mut working = tokio::task::spawn_blocking(move || work(&mark));
+        // Second by second: a process that stood still itself must not find that all of its time is over.
+        let mut waited = 0;
+        while waited < within() {
+            if let Ok(done) = tokio::time::timeout(Duration::from_secs(1), &mut working).await {
+                return done.unwrap_or_else(|bug| Err(self.failed(io::Error::other(bug))));
             }
+            waited += 1;
         }
+        Err(HighWaterError::Hangs { path: self.0.display().to_string(), within_seconds: waited })
     }
 
     fn failed(&self, reason: io::Error) -> HighWaterError {

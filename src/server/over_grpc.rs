@@ -31,6 +31,8 @@ use crate::proto;
 
 /// Entries of a tag's history in which a gateway looks for an open intent.
 const NEWEST: u64 = 16;
+/// How many times longer than another one an answer of many pages may take.
+const FOR_MANY_PAGES: u32 = 12;
 
 /// A ledger at the other end of a connection.
 pub struct OverGrpc {
@@ -69,6 +71,12 @@ impl OverGrpc {
         self.in_time(asking).await
     }
 
+    /// The same where the answer has many pages.
+    async fn ask_at_length(&self, question: Question) -> Result<Answer, PortError> {
+        let asking = async { Ok(self.ledger().await?.ask(question).await?.0) };
+        within(self.timeout * FOR_MANY_PAGES, &self.server, asking).await
+    }
+
     /// Has a statement recorded, if its tag's history has so many entries where that is given.
     async fn recorded(&self, statement: proto::Statement, only_at: Option<u64>) -> Result<Recorded, PortError> {
         let recording = async {
@@ -90,12 +98,20 @@ impl OverGrpc {
     }
 
     async fn in_time<T>(&self, call: impl Future<Output = Result<T, ClientError>> + Send) -> Result<T, PortError> {
-        match tokio::time::timeout(self.timeout, call).await {
-            Ok(answered) => answered.map_err(|error| port_error(&error)),
-            Err(_) => {
-                let (server, seconds) = (&self.server, self.timeout.as_secs_f32());
-                Err(PortError::Unavailable(format!("{server} did not answer within {seconds} seconds")))
-            }
+        within(self.timeout, &self.server, call).await
+    }
+}
+
+async fn within<T>(
+    limit: Duration,
+    server: &Server,
+    call: impl Future<Output = Result<T, ClientError>> + Send,
+) -> Result<T, PortError> {
+    match tokio::time::timeout(limit, call).await {
+        Ok(answered) => answered.map_err(|error| port_error(&error)),
+        Err(_) => {
+            let seconds = limit.as_secs_f32();
+            Err(PortError::Unavailable(format!("{server} did not answer within {seconds} seconds")))
         }
     }
 }

@@ -14,8 +14,8 @@ use crate::engine::Ledger;
 /// How often it is looked at. What a ledger can write in that time has to fit into what is kept free.
 const EVERY: Duration = Duration::from_secs(1);
 const MEBIBYTE: u64 = 1 << 20;
-/// What is kept free for the high-water mark at most, in MiB. It takes 128 KiB; the rest is for who else fills the disk.
-const FOR_MARK_MIB: u64 = 16;
+/// What is kept free for the high-water mark at most, in MiB. It takes 128 KiB, and may have a small disk of its own.
+const FOR_MARK_MIB: u64 = 1;
 
 /// What is kept free, and where.
 #[derive(Debug)]
@@ -102,6 +102,10 @@ impl Disk {
 /// What may be written by anybody but the superuser.
 fn free_mib(directory: &Path) -> Result<u64, Errno> {
     let disk = rustix::fs::statvfs(directory)?;
+    // Some file systems don't say how large they are.
+    if disk.f_blocks == 0 {
+        return Err(Errno::NOTSUP);
+    }
     Ok(disk.f_bavail.saturating_mul(disk.f_frsize) / MEBIBYTE)
 }
 

@@ -60,7 +60,8 @@ impl<P: GatewayPort> Gateway<P> {
             Ok(found) => found,
             Err(reason) if self.protection.covers_some(manifest.registry, manifest.repository) => {
                 let message = format!(
-                    "can't tell which tags of {} go with {}: {reason}; let tagledgerd scan look through it first",
+                    "can't tell which tags of {} go with {}: {reason}; let tagledgerd scan look through it first, or \
+                     give the gateway a user that may list and pull (upstream_user)",
                     manifest.repository, manifest.digest
                 );
                 return Err(Refusal::new(StatusCode::BAD_GATEWAY, Code::Upstream, message));

@@ -14,7 +14,8 @@ use crate::proto;
 impl ScannerPort for OverGrpc {
     async fn tags(&self, registry: &Registry, repository: &Repository) -> Result<BTreeMap<Tag, TagView>, PortError> {
         let repository = RepositoryName { registry: registry.clone(), repository: repository.clone() };
-        let answer = self.ask(Question::TagsAt { repository, at_us: 0, include_unbound: true, limit: 0 }).await?;
+        let answer =
+            self.ask_at_length(Question::TagsAt { repository, at_us: 0, include_unbound: true, limit: 0 }).await?;
         let Finding::States(list) = answer.finding else { return Err(beside()) };
         let view = |state: State| {
             let Subject::Tag(name) = &state.subject else { return None };
@@ -26,7 +27,7 @@ impl ScannerPort for OverGrpc {
     }
 
     async fn repositories(&self, registry: &Registry) -> Result<Vec<Repository>, PortError> {
-        let answer = self.ask(Question::RepositoriesAt { at_us: 0, limit: 0 }).await?;
+        let answer = self.ask_at_length(Question::RepositoriesAt { at_us: 0, limit: 0 }).await?;
         let Finding::States(list) = answer.finding else { return Err(beside()) };
         let here = |state: State| match state.subject {
             Subject::TagsOf(of, repository) if of == *registry => Some(repository),
