@@ -2,7 +2,7 @@
 //!
 //! (Distribution, "Token Authentication Specification".) A token is kept for its scope until it expires. The configured
 //! credentials go to the realm and to the registry, and a realm is only believed if nobody on the way could have named it, or
-//! read what is sent to it: see [`Realm::new`].
+//! read what is sent to it: see `Realm::new`.
 
 use std::collections::HashMap;
 use std::fmt;
