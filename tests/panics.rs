@@ -1,12 +1,13 @@
 //! Bugs that are hit while a request is answered: the caller gets an error and no silence, others are served, health is red.
 //!
 //! The bugs are in doubles behind the real service: a store that panics when it is read, or when it commits, and a port that
-//! panics when a webhook records. Nothing in the product can be told to panic.
+//! panics when a webhook or a gateway records. Nothing in the product can be told to panic.
 
 #![cfg(feature = "server")]
 
 mod world;
 
+use std::collections::BTreeMap;
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
@@ -23,14 +24,19 @@ use tagledger::api::principals::{Access, Reads};
 use tagledger::api::{grpc, http};
 use tagledger::edge::aside;
 use tagledger::edge::confirm::Pace;
+use tagledger::edge::gateway::figures::Figures;
+use tagledger::edge::gateway::protection::Unreachable;
+use tagledger::edge::gateway::{Gateway, GatewayConfig};
 use tagledger::edge::metrics::Metrics;
-use tagledger::edge::port::{Claim, LedgerPort, PortError, TagView};
+use tagledger::edge::port::{Claim, GatewayPort, Intended, LedgerPort, PortError, Recorded, Standing, TagView};
 use tagledger::edge::source::{Secret, SourceConfig};
 use tagledger::edge::webhook::{WebhookConfig, webhook};
 use tagledger::engine::{Ledger, Options, clock};
-use tagledger::ledger::names::TagRef;
+use tagledger::ledger::names::{Registry, Repository, Tag, TagRef};
 use tagledger::ledger::note::Skey;
+use tagledger::ledger::policy::Policy;
 use tagledger::proto;
+use tagledger::server::gateway::routes as gateway_routes;
 use tagledger::server::in_process::{EngineSource, register_metrics};
 use tagledger::server::{listen, panics};
 use tagledger::store::memory::MemoryStore;
@@ -110,6 +116,125 @@ impl LedgerPort for BuggyPort {
     async fn tag(&self, _: &TagRef) -> Result<TagView, PortError> {
         panic!("the bug that this test is about")
     }
+}
+
+/// A gateway's port with a bug, in the recording of so many statements to come.
+#[derive(Default)]
+struct BuggyGatewayPort {
+    good: Arc<AtomicU8>,
+}
+
+impl GatewayPort for BuggyGatewayPort {
+    async fn record(&self, _: proto::Statement) -> Result<Recorded, PortError> {
+        if self.good.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_err() {
+            panic!("the bug that this test is about")
+        }
+        Ok(Recorded { index: 7, outcome: proto::Outcome::Noted, rule: String::new(), detail: String::new() })
+    }
+
+    async fn standing_of(&self, _: &TagRef) -> Result<Standing, PortError> {
+        let view = TagView { version: 1, digest: digest('a').parse().ok() };
+        Ok(Standing { view, claim: None, intent: None })
+    }
+
+    async fn record_if_at(&self, statement: proto::Statement, _: u64) -> Result<Recorded, PortError> {
+        self.record(statement).await
+    }
+
+    async fn tags_of(&self, _: &Registry, _: &Repository) -> Result<BTreeMap<Tag, TagView>, PortError> {
+        Ok(BTreeMap::new())
+    }
+
+    async fn policy(&self) -> Result<Policy, PortError> {
+        Ok(Policy::default())
+    }
+
+    async fn intent(&self, _: u64) -> Result<Intended, PortError> {
+        Err(PortError::Unavailable("there is none".into()))
+    }
+}
+
+/// Serves routes on a free port.
+async fn served(routes: axum::Router) -> SocketAddr {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = listener.local_addr().expect("bound");
+    tokio::spawn(async move {
+        let crowd = tagledger::server::crowd::Crowd::new(0, 0, Vec::new());
+        let settings = LimitSettings::default();
+        listen::serve(listener, None, crowd, axum::Router::new(), routes, &settings, std::future::pending()).await;
+    });
+    address
+}
+
+/// A registry that takes every manifest.
+async fn registry() -> SocketAddr {
+    served(axum::Router::new().fallback(|body: axum::body::Bytes| async move {
+        let digest = format!("sha256:{}", hex::encode(Sha256::digest(&body)));
+        (axum::http::StatusCode::CREATED, [("docker-content-digest", digest)])
+    }))
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_bug_in_a_change_of_a_gateway_is_answered_turns_it_red_and_leaves_no_tag_locked() {
+    panics::watch();
+    let good = Arc::new(AtomicU8::new(u8::MAX));
+    let config = GatewayConfig {
+        name: "gateway".into(),
+        registry: REGISTRY.parse().expect("a registry"),
+        upstream: format!("http://{}", registry().await).parse().expect("an address"),
+        credentials: None,
+        token_realm: None,
+        keeps_host: false,
+        passed: Vec::new(),
+        manifest_limit: 1 << 20,
+        manifest_memory: 4 << 20,
+        when_unreachable: Unreachable::default(),
+        hold_wait: AT_ONCE,
+        // Longer than everything that comes before.
+        hold_bound: AT_ONCE * 6,
+        late_bound: AT_ONCE,
+        manifest_timeout: AT_ONCE,
+        proxies: Vec::new(),
+        has_tls: false,
+        look_pause: Duration::from_millis(10),
+        ledger_timeout: AT_ONCE,
+        connect_timeout: AT_ONCE,
+        idle_timeout: AT_ONCE,
+        policy_every: AT_ONCE,
+        journal: None,
+    };
+    let mut figures = prometheus_client::registry::Registry::default();
+    let port = BuggyGatewayPort { good: Arc::clone(&good) };
+    let gateway = Gateway::new(config, port, Box::new(|_| Ok(())), Figures::register(&mut figures)).expect("a gateway");
+    let following = tokio::spawn({
+        let gateway = Arc::clone(&gateway);
+        async move { gateway.follow_policy().await }
+    });
+    let address = served(gateway_routes(&gateway, figures)).await;
+    let push = |tag: &str| {
+        let head = format!(
+            "PUT /v2/{REPOSITORY}/manifests/{tag} HTTP/1.1\r\ncontent-type: application/vnd.oci.image.manifest.v1+json"
+        );
+        http_at(address, &head, "{}")
+    };
+    assert!(push("v1").starts_with("HTTP/1.1 201"), "{}", push("v1"));
+    // In the intent, and in the outcome, when the registry has carried it out.
+    for goes_well in [0, 1] {
+        good.store(goes_well, Ordering::SeqCst);
+        let answer = push("v1");
+        assert!(answer.starts_with("HTTP/1.1 500") && answer.contains("the gateway failed"), "{answer}");
+    }
+    let ready = http_at(address, "GET /readyz HTTP/1.1", "");
+    assert!(ready.starts_with("HTTP/1.1 503") && ready.contains("a bug was hit at tests/panics.rs"), "{ready}");
+    assert!(!ready.contains("that this test is about"), "not what it said: {ready}");
+    // Whoever comes next gets the tag.
+    good.store(u8::MAX, Ordering::SeqCst);
+    for tag in ["v1", "v2"] {
+        let answer = push(tag);
+        assert!(answer.starts_with("HTTP/1.1 201"), "{tag}: {answer}");
+    }
+    following.abort();
 }
 
 /// The real service over a store with a bug.
@@ -201,17 +326,21 @@ impl Stage {
         tokio::time::timeout(AT_ONCE, answered).await.unwrap_or_else(|_| panic!("{method} hangs"))
     }
 
-    /// What plain HTTP answers, to the end of the connection.
     fn http(&self, head: &str, body: &str) -> String {
-        let mut stream = TcpStream::connect(self.address).expect("it listens");
-        stream.set_read_timeout(Some(AT_ONCE)).expect("set");
-        let length = body.len();
-        let common = format!("host: x\r\nconnection: close\r\ncontent-length: {length}");
-        write!(stream, "{head}\r\n{common}\r\n\r\n{body}").expect("sent");
-        let mut answer = Vec::new();
-        stream.read_to_end(&mut answer).unwrap_or_else(|error| panic!("{head:?} hangs: {error}"));
-        String::from_utf8_lossy(&answer).into_owned()
+        http_at(self.address, head, body)
     }
+}
+
+/// What plain HTTP answers, to the end of the connection.
+fn http_at(address: SocketAddr, head: &str, body: &str) -> String {
+    let mut stream = TcpStream::connect(address).expect("it listens");
+    stream.set_read_timeout(Some(AT_ONCE)).expect("set");
+    let length = body.len();
+    let common = format!("host: x\r\nconnection: close\r\ncontent-length: {length}");
+    write!(stream, "{head}\r\n{common}\r\n\r\n{body}").expect("sent");
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).unwrap_or_else(|error| panic!("{head:?} hangs: {error}"));
+    String::from_utf8_lossy(&answer).into_owned()
 }
 
 /// Messages as they are on the wire.

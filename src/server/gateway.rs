@@ -26,6 +26,7 @@ use crate::api::limits::{Limit, LimitSettings, Limits, Weight, Who};
 use crate::edge::gateway::figures::Figures;
 use crate::edge::gateway::protection::Unreachable;
 use crate::edge::gateway::{Attempts, Gateway, GatewayConfig, GatewayError, MEMORY_PART};
+use crate::edge::port::GatewayPort;
 use crate::edge::registry::MAX_MANIFEST_LENGTH;
 use crate::edge::source::Credentials;
 use crate::proto::{Role, StatementKind};
@@ -388,7 +389,8 @@ fn attempts(per_second: u32) -> Attempts {
     })
 }
 
-fn routes(gateway: &Arc<Gateway<OverGrpc>>, figures: FigureRegistry) -> Router {
+/// What a gateway serves: what is its own, and everything else.
+pub fn routes<P: GatewayPort>(gateway: &Arc<Gateway<P>>, figures: FigureRegistry) -> Router {
     let ready = Arc::clone(gateway);
     let readyz = move || async move {
         match panics::first().map_or_else(|| ready.readiness(), Err) {
