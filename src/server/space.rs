@@ -132,13 +132,13 @@ mod tests {
     fn the_disk_of_the_mark_is_watched_too() {
         let mut reserve = reserve();
         let free = |on_mark| move |place: &Path| Ok(if place == Path::new("/mark") { on_mark } else { 10_000 });
-        assert_eq!(reserve.judge(free(16)), None);
-        let shortage = reserve.judge(free(15)).expect("too little");
-        assert!(shortage.contains("15 MiB are free on the disk of /mark, and 16 MiB"), "{shortage}");
+        assert_eq!(reserve.judge(free(1)), None);
+        let shortage = reserve.judge(free(0)).expect("too little");
+        assert!(shortage.contains("only 0 MiB are free on the disk of /mark, and 1 MiB"), "{shortage}");
         // Of what is not known of one disk, the other says nothing.
         let unread = |place: &Path| if place == Path::new("/mark") { Err(Errno::IO) } else { Ok(10_000) };
         assert_eq!(reserve.judge(unread), Some(shortage));
-        assert_eq!(reserve.judge(free(16)), None);
+        assert_eq!(reserve.judge(free(1)), None);
     }
 
     #[test]
