@@ -245,7 +245,7 @@ impl<'a> Derivation<'a> {
 
     /// Writes the checkpoint that was recorded over what is derived. Before, the store is not a ledger.
     pub fn finish(self, checkpoint: String) -> Result<(), DeriveError> {
-        let checkpoint = without_others(&checkpoint, self.keys().all());
+        let checkpoint = without_others(&checkpoint, self.keys.all());
         let mut batch = Batch::default();
         rows::put_head(&mut batch, &Head { size: self.size(), recorded_at_us: self.last_time_us, checkpoint });
         Ok(self.store.commit(self.size(), batch)?)
