@@ -328,12 +328,16 @@ fn a_write_that_is_cut_short_stops_acknowledgement() {
 #[test]
 fn a_sorted_file_that_cant_be_written_stops_acknowledgement() {
     strikes(&Fault::Inject("write:error=EIO:when=1+", On::Tables), "Input/output error");
+    strikes(&Fault::Inject("write:error=ENOSPC:when=1+", On::Tables), "No space left on device");
+    strikes(&Fault::Inject("write:error=EDQUOT:when=1+", On::Tables), "Disk quota exceeded");
     strikes(&Fault::Inject("fdatasync:error=EIO:when=1+", On::Tables), "Input/output error");
 }
 
 #[test]
 fn a_list_of_files_that_cant_be_written_stops_acknowledgement() {
     strikes(&Fault::Inject("write:error=EIO:when=1+", On::Manifest), "Input/output error");
+    strikes(&Fault::Inject("write:error=ENOSPC:when=1+", On::Manifest), "No space left on device");
+    strikes(&Fault::Inject("write:error=EDQUOT:when=1+", On::Manifest), "Disk quota exceeded");
     strikes(&Fault::Inject("fdatasync:error=EIO:when=1+", On::Manifest), "Input/output error");
 }
 
