@@ -30,7 +30,8 @@ pub struct Known {
 /// What one batch looked at and changed.
 #[derive(Debug, Default)]
 pub struct Learned {
-    pub(super) subjects: HashMap<SubjectKey, SubjectRow>,
+    /// Each once.
+    pub(super) subjects: Vec<(SubjectKey, SubjectRow)>,
     pub(super) bound: Bound,
     pub(super) events: Events,
 }
@@ -42,7 +43,7 @@ impl Known {
         if self.young.len() >= KEPT {
             self.old = std::mem::take(&mut self.young);
         }
-        self.young.extend(learned.subjects.drain());
+        self.young.extend(std::mem::take(&mut learned.subjects));
         self.last = learned;
     }
 

@@ -540,7 +540,7 @@ impl<'a> Writer<'a> {
 
     /// Plans what a record makes of a subject, except of its history: that takes the record's hash.
     fn touch(&mut self, touch: &Touch, version: Version) -> Result<Place, ReadError> {
-        let key = touch.subject.key();
+        let key = touch.key;
         let subject = self.overlay.change(key)?;
         assert_eq!(subject.count, touch.version, "the rules count the entries of a history as it does");
         subject.count += 1;

@@ -26,7 +26,7 @@ impl<'a, V: View> Trial<'a, V> {
         for touch in steps.iter().flat_map(|step| &step.touches) {
             let state =
                 SubjectState { count: touch.version + 1, binding: touch.after.clone(), hold: touch.hold.clone() };
-            self.states.insert(touch.subject.key(), state);
+            self.states.insert(touch.key, state);
             let Subject::Tag(name) = &touch.subject else { continue };
             for (digest, is_bound) in [(touch.before.digest(), false), (touch.after.digest(), true)] {
                 let Some(digest) = digest else { continue };

@@ -224,9 +224,9 @@ impl LittleLedger {
             {
                 self.principals = Arc::new(after);
             }
-            self.extend_history(touch.subject.key(), index, touch.after.effective());
+            self.extend_history(touch.key, index, touch.after.effective());
             let state = SubjectState { count: touch.version + 1, binding: touch.after, hold: touch.hold };
-            self.states.insert(touch.subject.key(), state);
+            self.states.insert(touch.key, state);
         }
     }
 

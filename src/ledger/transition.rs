@@ -157,6 +157,8 @@ pub struct Step {
 pub struct Touch {
     /// Which.
     pub subject: Subject,
+    /// Its key.
+    pub key: SubjectKey,
     /// The entry's place in the subject's history.
     pub version: u64,
     /// What the statement does not say: the tag, where a deletion by digest unbinds it.
@@ -576,7 +578,7 @@ impl<V: View> Rules<'_, V> {
             None => self.view.subject(&key)?.count,
         };
         self.counts.insert(key, version + 1);
-        Ok(Touch { subject, version, name, before, after, hold })
+        Ok(Touch { subject, key, version, name, before, after, hold })
     }
 }
 

@@ -468,7 +468,7 @@ impl Replay {
             if let Some(what_if) = &mut self.what_if {
                 what_if.touch(touch);
             }
-            let key = touch.subject.key();
+            let key = touch.key;
             let leaf = history_leaf(record.index, &hash, touch.after.effective());
             let is_new = self.subjects.touch(key, touch, leaf);
             // A subject that is new stays so until the next commitment.
