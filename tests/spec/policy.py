@@ -18,6 +18,15 @@ REFERRER = re.compile(r"(sha256|sha512)-([0-9a-f]{64})(|\.sig|\.att|\.sbom)")
 ASCII = frozenset(map(chr, range(128)))
 DIGITS = frozenset(string.digits)
 WORDS = frozenset(string.ascii_letters + string.digits + "_")
+GRAPH = frozenset(map(chr, range(0x21, 0x7f)))
+CLASSES = {
+    "alnum": frozenset(string.ascii_letters + string.digits), "alpha": frozenset(string.ascii_letters), "ascii": ASCII,
+    "blank": frozenset(" \t"), "cntrl": ASCII - GRAPH - {" "}, "digit": DIGITS, "graph": GRAPH,
+    "lower": frozenset(string.ascii_lowercase), "print": GRAPH | {" "}, "punct": frozenset(string.punctuation),
+    "space": frozenset(" \t\n\v\f\r"), "upper": frozenset(string.ascii_uppercase), "word": WORDS, "xdigit": frozenset(string.hexdigits)}
+PERL = {"d": DIGITS, "s": frozenset(" \t\n\f\r"), "w": WORDS}
+CONTROL = {"a": "\a", "f": "\f", "n": "\n", "r": "\r", "t": "\t", "v": "\v"}
+PLACES = {"^": "begin", r"\A": "begin", "$": "end", r"\z": "end", r"\b": "border", r"\B": "no border"}
 
 
 class PolicyRefused(Exception):
@@ -158,11 +167,12 @@ class Glob:
 
 
 class Regex:
-    """A regular expression, as a machine of states; `^` and `$` are moves that only an end of the text lets through."""
+    """A regular expression, as a machine of states. Its moves are sets of characters, or places in the name: the ends, borders of words."""
 
     def __init__(self, text: str):
         check_characters(text)
         self.text, self.at, self.depth = text, 0, 0
+        self.folds, self.quotes = False, False  # after `(?i)`; between `\Q` and `\E`
         tree, self.size = self._alternatives()
         require(self.at == len(text), f"{text!r} has a ) that closes nothing")
         self.moves: List[List[Tuple[Any, int]]] = [[]]
@@ -172,7 +182,10 @@ class Regex:
         """Whether there is a match anywhere in the name."""
         states: set = set()
         for at in range(len(name) + 1):
-            states = self._closure(states | {0}, at == 0, at == len(name))
+            border = (at > 0 and name[at - 1] in WORDS) != (at < len(name) and name[at] in WORDS)
+            here = {None, "border" if border else "no border"}
+            here |= ({"begin"} if at == 0 else set()) | ({"end"} if at == len(name) else set())
+            states = self._closure(states | {0}, here)
             if self.final in states:
                 return True
             if at < len(name):
@@ -180,17 +193,16 @@ class Regex:
                 states = {after for test, after in moves if isinstance(test, frozenset) and name[at] in test}
         return False
 
-    def _closure(self, states: set, begin: bool, end: bool) -> set:
-        open_ = {None} | ({"^"} if begin else set()) | ({"$"} if end else set())
+    def _closure(self, states: set, here: set) -> set:
         states, todo = set(states), list(states)
         while todo:
             for test, after in self.moves[todo.pop()]:
-                if not isinstance(test, frozenset) and test in open_ and after not in states:
+                if not isinstance(test, frozenset) and test in here and after not in states:
                     states.add(after)
                     todo.append(after)
         return states
 
-    # A tree is a set of characters, "^", "$", or a tuple: ("or", trees), ("then", trees), ("times", tree, least, most or None).
+    # A tree is a set of characters, a place, or a tuple: ("or", trees), ("then", trees), ("times", tree, least, most or None).
 
     def _peek(self) -> str:
         return self.text[self.at:self.at + 1]
@@ -200,12 +212,22 @@ class Regex:
         self.at += 1
         return self.text[self.at - 1]
 
+    def _skip(self, text: str) -> bool:
+        found = self.text.startswith(text, self.at)
+        self.at += len(text) if found else 0
+        return found
+
+    def _form(self, form: str) -> Optional[re.Match]:
+        found = re.compile(form).match(self.text, self.at)
+        if found:
+            self.at = found.end()
+        return found
+
     def _alternatives(self) -> Tuple[Any, int]:
         branches: List[List[Any]] = [[]]
         size = 1
-        while self._peek() not in ("", ")"):
-            if self._peek() == "|":
-                self.at += 1
+        while self._peek() and (self.quotes or self._peek() != ")"):
+            if not self.quotes and self._skip("|"):
                 branches.append([])
                 size += 1
                 continue
@@ -217,20 +239,23 @@ class Regex:
 
     def _piece(self) -> Tuple[Any, int]:
         tree, size = self._atom()
-        sign = self._peek()
-        if sign == "" or sign not in "*+?{":
+        counts = self._repetition() if size else None
+        if counts is None:
             return tree, size
-        self.at += 1
-        least, most = {"*": (0, None), "+": (1, None), "?": (0, 1)}.get(sign) or self._counts()
-        if self._peek() == "?":  # as little as possible: no matter for whether there is a match
-            self.at += 1
-        require(self._peek() == "" or self._peek() not in "*+?{", f"{self.text!r} repeats a repetition")
+        self._skip("?")  # as little as possible: no matter for whether there is a match
+        require(self._repetition() is None, f"{self.text!r} repeats a repetition")
+        least, most = counts
         return ("times", tree, least, most), size * max(1, least + 1 if most is None else most)
 
-    def _counts(self) -> Tuple[int, Optional[int]]:
-        form = re.compile(r"(0|[1-9][0-9]*)(,(0|[1-9][0-9]*)?)?\}").match(self.text, self.at)
-        require(form is not None, f"{self.text!r} has a {{ that begins no repetition")
-        self.at = form.end()
+    def _repetition(self) -> Optional[Tuple[int, Optional[int]]]:
+        if self.quotes:
+            return None
+        sign = self._form(r"[*+?]")
+        if sign:
+            return {"*": (0, None), "+": (1, None), "?": (0, 1)}[sign.group()]
+        form = self._form(r"\{(0|[1-9][0-9]*)(,(0|[1-9][0-9]*)?)?\}")
+        if form is None:
+            return None
         least = int(form.group(1))
         most = least if form.group(2) is None else None if form.group(3) is None else int(form.group(3))
         require(max(least, most or 0) <= MAX_REPETITIONS, f"{self.text!r} repeats too often")
@@ -238,56 +263,91 @@ class Regex:
         return least, most
 
     def _atom(self) -> Tuple[Any, int]:
-        c = self._take()
-        if c == "(":
-            self.depth += 1
-            require(self.depth <= MAX_NESTING, f"{self.text!r} has groups nested too deep")
-            if self._peek() == "?":
-                require(self.text.startswith("?:", self.at), f"{self.text!r} has a group with an option")
-                self.at += 2
-            tree, size = self._alternatives()
-            require(self._peek() == ")", f"{self.text!r} has a group that does not end")
-            self.at += 1
-            self.depth -= 1
-            return tree, size
-        if c in "^$":
-            return c, 1
-        if c == ".":
+        """With its size, which is 0 for what matches nothing itself and can't be repeated."""
+        require(self._repetition() is None, f"{self.text!r} repeats nothing")
+        if self.quotes:
+            c = self._take()
+            self.quotes = not self._skip(r"\E")
+            return self._fold(frozenset(c)), 1
+        place = self._form(r"[$^]|\\[AzbB]")
+        if place:
+            return PLACES[place.group()], 1
+        if self._skip("("):
+            return self._group()
+        if self._skip(r"\Q"):
+            self.quotes = not self._skip(r"\E")
+            return ("then", []), 0
+        if self._skip("."):
             return ASCII, 1
-        if c == "[":
+        if self._skip("["):
             return self._set(), 1
-        if c == "\\":
-            return self._escape(), 1
-        require(c not in "*+?{]}", f"{self.text!r} has a {c} that has to be escaped")
-        return frozenset(c), 1
+        return self._class() or self._fold(frozenset(self._character())), 1
 
-    def _escape(self) -> FrozenSet[str]:
+    def _group(self) -> Tuple[Any, int]:
+        outside = folds = self.folds
+        if self._skip("?") and not self._form(r"P?<[0-9A-Za-z_]+>"):
+            flags = self._form(r"([imsU]*)(?:-([imsU]+))?(?=[:)])")
+            require(flags is not None, f"{self.text!r} has a group with an option")
+            folds = (folds or "i" in flags.group(1)) and "i" not in (flags.group(2) or "")
+            if self._take() == ")":
+                self.folds = folds
+                return ("then", []), 0
+        self.depth += 1
+        require(self.depth <= MAX_NESTING, f"{self.text!r} has groups nested too deep")
+        self.folds = folds
+        tree, size = self._alternatives()
+        require(self._skip(")"), f"{self.text!r} has a group that does not end")
+        self.folds = outside
+        self.depth -= 1
+        return tree, size
+
+    def _fold(self, members: FrozenSet[str]) -> FrozenSet[str]:
+        return frozenset(other for c in members for other in (c.upper(), c.lower())) if self.folds else members
+
+    def _class(self) -> Optional[FrozenSet[str]]:
+        form = self._form(r"\\[dDsSwW]")
+        if form is None:
+            return None
+        letter = form.group()[1]
+        return PERL[letter] if letter in PERL else ASCII - PERL[letter.lower()]
+
+    def _character(self) -> str:
         c = self._take()
-        known = {"d": DIGITS, "D": ASCII - DIGITS, "w": WORDS, "W": ASCII - WORDS}
-        require(c in known or c in string.punctuation, f"{self.text!r} has \\{c}")
-        return known.get(c) or frozenset(c)
+        if c != "\\":
+            return c
+        number = self._form(r"0[0-7]{0,2}|[1-7][0-7]{1,2}|x[0-9A-Fa-f]{2}|x\{[0-9A-Fa-f]+\}")
+        if number:
+            digits = number.group()
+            code = int(digits.strip("x{}"), 16 if digits[0] == "x" else 8)
+            require(code < 128, f"{self.text!r} has a character beyond ASCII")
+            return chr(code)
+        c = self._take()
+        require(c in CONTROL or c in string.punctuation, f"{self.text!r} has \\{c}")
+        return CONTROL.get(c, c)
 
     def _set(self) -> FrozenSet[str]:
-        negated = self._peek() == "^"
-        self.at += negated
+        negated = self._skip("^")
         members: FrozenSet[str] = frozenset()
-        while self._peek() != "]" or not members:
-            first = self._member()
-            if self._peek() == "-" and self.text[self.at + 1:self.at + 2] not in ("", "]"):
+        first = True
+        while first or not self._skip("]"):
+            first = False
+            named = self._form(r"\[:(\^?)(.*?):\]")
+            if named:
+                require(named.group(2) in CLASSES, f"{self.text!r} has a class that RE2 does not know")
+                class_ = self._fold(CLASSES[named.group(2)])
+                members |= ASCII - class_ if named.group(1) else class_
+                continue
+            class_ = self._class()
+            if class_ is not None:
+                members |= class_
+                continue
+            low = high = self._character()
+            if self.text[self.at:self.at + 1] == "-" and self.text[self.at + 1:self.at + 2] not in ("", "]"):
                 self.at += 1
-                last = self._member()
-                require(len(first) == 1 and len(last) == 1, f"{self.text!r} has a range of more than characters")
-                (low,), (high,) = first, last
-                require(low <= high, f"{self.text!r} has a range that falls")
-                first = frozenset(map(chr, range(ord(low), ord(high) + 1)))
-            members |= first
-        self.at += 1
+                high = self._character()
+            require(low <= high, f"{self.text!r} has a range that falls")
+            members |= self._fold(frozenset(map(chr, range(ord(low), ord(high) + 1))))
         return ASCII - members if negated else members
-
-    def _member(self) -> FrozenSet[str]:
-        c = self._take()
-        require(c not in "[]", f"{self.text!r} has a {c} in a set that has to be escaped")
-        return self._escape() if c == "\\" else frozenset(c)
 
     def _new(self) -> int:
         self.moves.append([])

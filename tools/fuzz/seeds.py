@@ -47,7 +47,8 @@ notes = [log["checkpoint"]["note"], log["cosigned"], log["earlier"]["note"]]
 write("note", notes + [keys["ledger"]["vkey"], keys["ledger"]["skey"]])
 bodies = ["ledger.example/vectors\n{}\n{}\n".format(size, base64.b64encode(bytes(32)).decode()) for size in (0, 42)]
 write("checkpoint", notes[:1] + bodies)
-write("policy", smallest([text for text in policies if text], 8))
+rich = [text for text in policies if any(sign in text for sign in ("(?", "[:", "\\Q", "\\x"))]
+write("policy", smallest([text for text in policies if text], 8) + smallest(rich, 8))
 write("tile", [case["path"].removeprefix("/tile/") for case in tiles["valid"]] + [bytes.fromhex(log["bundle"])[:1500]])
 write("webhook", [file.read_bytes() for file in sorted((root / "tests/payloads/distribution").glob("*.json"))[:6]])
 

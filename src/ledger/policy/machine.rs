@@ -5,7 +5,8 @@
 
 use std::collections::HashMap;
 
-use super::pattern::{Glob, Set, Step};
+use super::classes::Set;
+use super::pattern::{Glob, Step};
 
 /// Patterns, ready to be matched.
 #[derive(Debug, Clone, Default)]

@@ -2,10 +2,11 @@
 //!
 //! A policy is a TOML document (docs/POLICY.md; the exact language is appendix B of docs/SPEC.md). Its text is what the log
 //! holds, and two policies are the same if their texts are. From outside in: `document` (what the text may say), `rule` (what
-//! one rule says, and of which tags), `pattern`, `machine` and `regex` (how a name is matched, within bounds that no text can
-//! exceed), `index` (which of a thousand rules match a tag, in microseconds), `decide` (what they say to a change). [`import`] writes
+//! one rule says, and of which tags), `pattern`, `machine`, `regex` and `classes` (how a name is matched, within bounds that no
+//! text can exceed), `index` (which of a thousand rules match a tag, in microseconds), `decide` (what they say to a change). [`import`] writes
 //! policies from what registries export.
 
+mod classes;
 mod decide;
 mod difference;
 mod document;

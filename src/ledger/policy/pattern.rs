@@ -5,6 +5,7 @@
 
 use std::sync::OnceLock;
 
+use super::classes::{Set, of, range};
 use super::machine::Machine;
 use super::{MAX_NESTING, MAX_PATTERN_LENGTH};
 
@@ -12,9 +13,6 @@ use super::{MAX_NESTING, MAX_PATTERN_LENGTH};
 const MAX_SIZE: usize = 1_000;
 /// Most of them in a policy. One without alternatives never has more: its text is not longer.
 pub const MAX_POLICY_SIZE: usize = super::MAX_TEXT_LENGTH;
-
-/// ASCII characters, one bit each.
-pub(super) type Set = u128;
 
 /// What a name has to have next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -208,7 +206,7 @@ impl Parser<'_> {
             if last < first {
                 return Err("has a range that falls".to_owned());
             }
-            set |= (of(last) - of(first)) | of(last);
+            set |= range(first, last);
         }
     }
 
@@ -221,10 +219,6 @@ impl Parser<'_> {
         self.at += 1;
         Some(next)
     }
-}
-
-fn of(character: u8) -> Set {
-    1 << character
 }
 
 /// Names are ASCII, so nothing else could match; and bytes are characters in every language.

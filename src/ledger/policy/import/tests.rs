@@ -65,6 +65,11 @@ fn docker_hub_expressions_are_found_anywhere() {
     assert_eq!(forbidden(&policy, "docker.io/acme/app:1.0"), both("dockerhub/acme/app"));
     assert_eq!(forbidden(&policy, "docker.io/acme/app:very-stable-1"), both("dockerhub/acme/app"));
     assert_eq!(forbidden(&policy, "docker.io/acme/app:1.0-rc"), neither());
+    let odd = json.replace("stable", r"(?i)\\bRC\\b|^[[:alpha:]]+(?P<build>-\\d{2,})?\\z|[]{}]");
+    let (_, policy) = read(Format::DockerHub, &odd, &Place::default());
+    let of = |tag: &str| forbidden(&policy, &format!("docker.io/acme/app:{tag}"));
+    assert_eq!((of("v1-rc.2"), of("main-17")), (both("dockerhub/acme/app"), both("dockerhub/acme/app")));
+    assert_eq!((of("v1-rc2"), of("main-1")), (neither(), neither()));
     let mutable = json.replace("true, \"rules\"", "false, \"rules\"");
     let (imported, policy) = read(Format::DockerHub, &mutable, &Place::default());
     assert_eq!((policy.rules().len(), imported.notes.len()), (0, 1));
@@ -82,6 +87,11 @@ fn quay_expressions_match_from_the_beginning() {
     assert_eq!(forbidden(&policy, "quay.io/team/app2:v1"), neither());
     let (_, policy) = read(Format::Quay, json, &place("quay.io", "team"));
     assert_eq!(forbidden(&policy, "quay.io/team/app2:v1"), both("quay/4d1b"));
+    let json = r#"{"policies": [{"uuid": "a", "tagPattern": "(?i)v1|rc\\b"}]}"#;
+    let (_, policy) = read(Format::Quay, json, &place("quay.io", "team"));
+    let of = |tag: &str| forbidden(&policy, &format!("quay.io/team/app:{tag}"));
+    assert_eq!((of("V1.0"), of("RC-1")), (both("quay/a"), both("quay/a")));
+    assert_eq!((of("xV1"), of("xrc"), of("RC1")), (neither(), neither(), neither()));
 }
 
 #[test]
@@ -269,8 +279,12 @@ fn what_is_no_export_or_says_what_a_policy_cannot_is_refused_with_the_reason() {
         ((Format::Harbor, selector("doublestar", "matches").replace("repository", "project")), "has 0 selectors"),
         (dockerhub(r#"{"enabled": true, "rules": []}"#), "without a rule"),
         (dockerhub(r#"{"enabled": true, "rules": ["a"], "mode": "x"}"#), "unknown field `mode`"),
-        (dockerhub(r#"{"enabled": true, "rules": ["(?i)v1"]}"#), "has a group with an option"),
-        (quay("v(?=1)"), "has a group with an option"),
+        (dockerhub(r#"{"enabled": true, "rules": ["(?x)v1"]}"#), "has a group with an option"),
+        (quay("v(?=1)"), "looks ahead"),
+        (quay("v{,2}"), "one thing at Quay (Python) and another in a policy (RE2)"),
+        (quay("v1{02}"), "one thing at Quay"),
+        (quay("[[:digit:]]"), "one thing at Quay"),
+        (quay(r"\\12"), "one thing at Quay"),
         (quay("v[0-9"), "has a set that does not end"),
         (ecr("FROZEN"), "the mutability \"FROZEN\" with 0 exclusion filters"),
         (ecr("IMMUTABLE_WITH_EXCLUSION"), "\"IMMUTABLE_WITH_EXCLUSION\" with 0 exclusion filters"),
