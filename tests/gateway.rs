@@ -26,6 +26,8 @@ mod late;
 mod lost;
 #[path = "gateway/passing.rs"]
 mod passing;
+#[path = "gateway/rivals.rs"]
+mod rivals;
 #[path = "gateway/stage.rs"]
 mod stage;
 #[path = "gateway/strangers.rs"]

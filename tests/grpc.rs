@@ -571,33 +571,49 @@ fn a_part_of_a_history_is_proven_to_be_all_of_it() {
 #[test]
 fn sightings_of_a_digest_are_proven_to_be_all() {
     runtime().block_on(async {
-        let (world, _) = eventful().await;
+        let (world, times) = eventful().await;
         for digit in ['a', 'b', 'c'] {
             let subject = Subject::Digest(digest(digit).parse().expect("a digest"));
-            let (mut token, mut versions) = (String::new(), Vec::new());
-            loop {
-                let request = proto::ListDigestSightingsRequest {
-                    digest: digest(digit),
-                    page_size: 3,
-                    page_token: token,
-                    without_evidence: false,
-                };
-                let mut bare = request.clone();
-                bare.without_evidence = true;
-                let page = world.query().list_digest_sightings(request).await.expect("a page").into_inner();
-                let proven = prove(page.evidence.as_ref().expect("evidence"), &world.vkey);
-                check_versions(&proven, &subject, &page.versions, [0, 0]);
-                assert_eq!(proven.subjects[&subject.key()].count, page.total);
-                let left_out = world.query().list_digest_sightings(bare).await.expect("a page").into_inner();
-                let mut expected = page.clone();
-                (expected.evidence, expected.evidence_left_out) = (None, true);
-                assert_eq!(left_out, expected);
-                versions.extend(page.versions.iter().map(|version| version.version));
-                token = page.next_page_token;
-                if token.is_empty() {
-                    assert_eq!(versions, (0..page.total).collect::<Vec<_>>());
-                    break;
+            let mut all = Vec::new();
+            let both_ways = |(since_us, until_us)| [(since_us, until_us, false), (since_us, until_us, true)];
+            for (since_us, until_us, newest_first) in std::iter::once((0, 0)).chain(pairs(&times)).flat_map(both_ways) {
+                let (mut token, mut versions) = (String::new(), Vec::new());
+                loop {
+                    let request = proto::ListDigestSightingsRequest {
+                        digest: digest(digit),
+                        page_size: 3,
+                        page_token: token,
+                        without_evidence: false,
+                        since_us: time(since_us),
+                        until_us: time(until_us),
+                        newest_first,
+                    };
+                    let mut bare = request.clone();
+                    bare.without_evidence = true;
+                    let page = world.query().list_digest_sightings(request).await.expect("a page").into_inner();
+                    let proven = prove(page.evidence.as_ref().expect("evidence"), &world.vkey);
+                    check_versions(&proven, &subject, &page.versions, [since_us, until_us]);
+                    assert_eq!(proven.subjects[&subject.key()].count, page.total);
+                    let left_out = world.query().list_digest_sightings(bare).await.expect("a page").into_inner();
+                    let mut expected = page.clone();
+                    (expected.evidence, expected.evidence_left_out) = (None, true);
+                    assert_eq!(left_out, expected);
+                    versions.extend(page.versions);
+                    token = page.next_page_token;
+                    if token.is_empty() {
+                        if newest_first {
+                            versions.reverse();
+                        }
+                        if (since_us, until_us) == (0, 0) {
+                            assert_eq!(u64::try_from(versions.len()), Ok(page.total));
+                            all.clone_from(&versions);
+                        }
+                        break;
+                    }
                 }
+                let inside = |us: u64| us >= since_us && (until_us == 0 || us < until_us);
+                let expected: Vec<_> = all.iter().filter(|version| inside(version.recorded_at_us)).cloned().collect();
+                assert_eq!(versions, expected, "{since_us} to {until_us}, newest first: {newest_first}");
             }
         }
     });

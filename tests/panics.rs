@@ -28,11 +28,13 @@ use tagledger::edge::gateway::figures::Figures;
 use tagledger::edge::gateway::protection::Unreachable;
 use tagledger::edge::gateway::{Gateway, GatewayConfig};
 use tagledger::edge::metrics::Metrics;
-use tagledger::edge::port::{Claim, GatewayPort, Intended, LedgerPort, PortError, Recorded, Standing, TagView};
+use tagledger::edge::port::{
+    Claim, GatewayPort, Intended, Intent, LedgerPort, PortError, Recorded, Sighting, Standing, TagView,
+};
 use tagledger::edge::source::{Secret, SourceConfig};
 use tagledger::edge::webhook::{WebhookConfig, webhook};
 use tagledger::engine::{Ledger, Options, clock};
-use tagledger::ledger::names::{Registry, Repository, Tag, TagRef};
+use tagledger::ledger::names::{Digest, Registry, Repository, Tag, TagRef};
 use tagledger::ledger::note::Skey;
 use tagledger::ledger::policy::Policy;
 use tagledger::proto;
@@ -129,7 +131,8 @@ impl GatewayPort for BuggyGatewayPort {
         if self.good.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_err() {
             panic!("the bug that this test is about")
         }
-        Ok(Recorded { index: 7, outcome: proto::Outcome::Noted, rule: String::new(), detail: String::new() })
+        let (rule, detail) = (String::new(), String::new());
+        Ok(Recorded { index: 7, recorded_at_us: 7, outcome: proto::Outcome::Noted, rule, detail })
     }
 
     async fn standing_of(&self, _: &TagRef) -> Result<Standing, PortError> {
@@ -151,6 +154,14 @@ impl GatewayPort for BuggyGatewayPort {
 
     async fn intent(&self, _: u64) -> Result<Intended, PortError> {
         Err(PortError::Unavailable("there is none".into()))
+    }
+
+    async fn sightings(&self, _: &Digest, _: u64) -> Result<Vec<Sighting>, PortError> {
+        Ok(Vec::new())
+    }
+
+    async fn holds(&self, _: Intent, _: &TagRef) -> Result<bool, PortError> {
+        Ok(false)
     }
 }
 

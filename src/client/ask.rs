@@ -212,9 +212,17 @@ impl RemoteLedger {
                 let response = self.queries().list_tag_history(request).await?.into_inner();
                 turned(response.evidence, response.next_page_token, response.versions.len())
             }
-            Question::Sightings { digest, .. } => {
-                let digest = digest.to_string();
-                let request = proto::ListDigestSightingsRequest { digest, page_size, page_token, without_evidence };
+            Question::Sightings { digest, part } => {
+                let Part { since_us, until_us, newest_first, .. } = *part;
+                let request = proto::ListDigestSightingsRequest {
+                    digest: digest.to_string(),
+                    page_size,
+                    page_token,
+                    without_evidence,
+                    since_us: on_wire(since_us),
+                    until_us: on_wire(until_us),
+                    newest_first,
+                };
                 let response = self.queries().list_digest_sightings(request).await?.into_inner();
                 turned(response.evidence, response.next_page_token, response.versions.len())
             }

@@ -8,6 +8,7 @@ use std::future::Future;
 
 use crate::ledger::names::{Digest, Registry, Repository, Tag, TagRef};
 use crate::ledger::policy::Policy;
+use crate::ledger::statement::Statement;
 use crate::proto;
 
 /// What the edge needs of a ledger.
@@ -96,6 +97,32 @@ pub trait GatewayPort: Send + Sync + 'static {
 
     /// An intent, by the index of its entry.
     fn intent(&self, index: u64) -> impl Future<Output = Result<Intended, PortError>> + Send;
+
+    /// The entries that name a digest, of those recorded at or after a time, in their order. Of what this port had recorded before,
+    /// none is left out.
+    fn sightings(
+        &self,
+        digest: &Digest,
+        since_us: u64,
+    ) -> impl Future<Output = Result<Vec<Sighting>, PortError>> + Send;
+
+    /// Whether an intent holds a tag.
+    fn holds(&self, intent: Intent, tag: &TagRef) -> impl Future<Output = Result<bool, PortError>> + Send;
+}
+
+/// An entry that names a digest.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Sighting {
+    /// Its index.
+    pub index: u64,
+    /// When it was recorded, microseconds since the Unix epoch.
+    pub recorded_at_us: u64,
+    /// Whose it is.
+    pub principal: String,
+    /// What the ledger made of it.
+    pub outcome: proto::Outcome,
+    /// What it says.
+    pub statement: Statement,
 }
 
 /// What somebody is about to make of a tag.
@@ -112,6 +139,8 @@ pub struct Intended {
 pub struct Recorded {
     /// Index of its entry; of the first, where it became several.
     pub index: u64,
+    /// When that was recorded, microseconds since the Unix epoch.
+    pub recorded_at_us: u64,
     /// What the ledger made of it.
     pub outcome: proto::Outcome,
     /// The rule that decided; empty if none did.

@@ -20,10 +20,10 @@ pub use self::rights::{Needs, RightsError};
 pub use self::settings::{LedgerSettings, LedgerSettingsError, Shown, warn_if_plain};
 use crate::client::trust::TrustFolder;
 use crate::client::{ClientError, Pin, RemoteLedger, Server};
-use crate::edge::port::{GatewayPort, Intended, PortError, Recorded, ScannerPort, Standing, TagView};
-use crate::ledger::answer::{Answer, Finding, Question};
+use crate::edge::port::{GatewayPort, Intended, Intent, PortError, Recorded, ScannerPort, Sighting, Standing, TagView};
+use crate::ledger::answer::{Answer, Finding, HistoryVersion, Part, Question};
 use crate::ledger::entry::Body;
-use crate::ledger::names::{Registry, Repository, Tag, TagRef};
+use crate::ledger::names::{Digest, Registry, Repository, Tag, TagRef};
 use crate::ledger::note::Vkey;
 use crate::ledger::policy::Policy;
 use crate::ledger::statement::Kind;
@@ -94,7 +94,8 @@ impl OverGrpc {
             return Err(PortError::Untrusted(format!("entry {index} is not shown")));
         };
         let (rule, detail) = (record.rule.clone(), record.detail.clone());
-        Ok(Recorded { index, outcome: receipt.recorded.outcome, rule, detail })
+        let recorded_at_us = record.recorded_at_us;
+        Ok(Recorded { index, recorded_at_us, outcome: receipt.recorded.outcome, rule, detail })
     }
 
     async fn in_time<T>(&self, call: impl Future<Output = Result<T, ClientError>> + Send) -> Result<T, PortError> {
@@ -162,6 +163,37 @@ impl GatewayPort for OverGrpc {
         };
         Ok(Intended { recorded_at_us: record.recorded_at_us, digest })
     }
+
+    // No answer is from before a receipt that this client has checked.
+    async fn sightings(&self, digest: &Digest, since_us: u64) -> Result<Vec<Sighting>, PortError> {
+        let part = Part { since_us, ..Part::default() };
+        let answer = self.ask(Question::Sightings { digest: digest.clone(), part }).await?;
+        let Finding::History(history) = &answer.finding else { return Err(beside()) };
+        let sighting = |version: &HistoryVersion| {
+            let index = version.place.index;
+            let Some(Body::Record(record, statement)) = answer.entries.get(index).map(|entry| &entry.body) else {
+                return Err(PortError::Untrusted(format!("entry {index} is not shown")));
+            };
+            Ok(Sighting {
+                index,
+                recorded_at_us: record.recorded_at_us,
+                principal: record.principal.clone(),
+                outcome: record.outcome(),
+                statement: (**statement).clone(),
+            })
+        };
+        history.versions.iter().map(sighting).collect()
+    }
+
+    async fn holds(&self, intent: Intent, tag: &TagRef) -> Result<bool, PortError> {
+        // However much came since: all that could have settled it.
+        let part = Part { since_us: intent.recorded_at_us, newest_first: true, ..Part::default() };
+        Ok(self.standing_in(tag, part).await?.intent == Some(intent))
+    }
+}
+
+fn beside() -> PortError {
+    PortError::Untrusted("the answer is of another kind than the question".to_owned())
 }
 
 fn port_error(error: &ClientError) -> PortError {

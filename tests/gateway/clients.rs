@@ -9,6 +9,7 @@ use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::json;
+use tagledger::server::gateway::Settings;
 
 use crate::stage::{RULE, Running, Stage, digest};
 use crate::world::World;
@@ -169,6 +170,32 @@ async fn a_real_registry_judges_who_pushes_before_anything_is_recorded() {
         }
     }
     real.world.check_ledger().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_real_registry_agrees_with_the_ledger_whatever_two_gateways_push_and_delete_at_once() {
+    let real = Real::start().await;
+    let gateway = async |name: &str| {
+        let settings = Stage::settings(&real.world, &real.registry.to_string(), &real.folder.path().join(name));
+        Running::start(Settings { name: name.into(), changes_per_second: 0, ..settings }).await
+    };
+    let (one, other) = (gateway("one").await, gateway("other").await);
+    // What all manifests speak of.
+    let url = |path: &str| format!("http://{}{path}", real.registry);
+    let begun = real.client.post(url("/v2/team/app/blobs/uploads/")).send().await.expect("answered");
+    let location = begun.headers()["location"].to_str().expect("text").to_owned();
+    let whole = real.client.put(format!("{location}&digest={}", digest("{}"))).body("{}");
+    assert_eq!(whole.send().await.expect("answered").status(), 201);
+    let config = json!({ "mediaType": "application/vnd.oci.image.config.v1+json", "digest": digest("{}"), "size": 2 });
+    let manifest = |name: &str| {
+        let annotations = json!({ "name": name });
+        json!({ "schemaVersion": 2, "mediaType": IMAGE, "config": config, "layers": [], "annotations": annotations })
+            .to_string()
+    };
+    crate::rivals::contend(&real.client, [one.address, other.address], 8, manifest).await;
+    let said = crate::stage::lines(&real.world).await;
+    assert!(!said.iter().any(|line| line.text.contains("VIOLATION")), "{said:#?}");
+    real.agrees().await;
 }
 
 /// A ledger, a gateway and `docker-registry`.

@@ -298,6 +298,10 @@ pub(crate) enum Mode {
     DoesSlowly,
     /// When it is told to, after whoever asked is gone.
     DoesLate,
+    /// When it is told to.
+    DoesWhenTold,
+    /// Sooner or later, and no two of them equally soon.
+    Dawdles,
     /// Is slow to tell what it has.
     TellsSlowly,
     StoresAnother,
@@ -375,7 +379,7 @@ impl Registry {
         self.inner.lock().expect("free").mode = mode;
     }
 
-    /// Carries out what it was asked for in [`Mode::DoesLate`].
+    /// Carries out what it was asked for in [`Mode::DoesLate`] or [`Mode::DoesWhenTold`].
     pub(crate) fn do_what_is_late(&self) {
         self.late.notify_one();
     }
@@ -397,6 +401,12 @@ impl Registry {
         for reference in [reference.to_owned(), digest(content)] {
             inner.manifests.insert((repository.to_owned(), reference), content.to_owned());
         }
+    }
+
+    /// A manifest goes, and its tags with it, as somebody past every gateway would have it.
+    pub(crate) fn forget(&self, repository: &str, digest_gone: &str) {
+        let mut inner = self.inner.lock().expect("free");
+        inner.manifests.retain(|(within, _), content| within != repository || digest(content) != digest_gone);
     }
 
     pub(crate) fn digest_of(&self, repository: &str, reference: &str) -> Option<String> {
@@ -498,8 +508,14 @@ impl Registry {
             return std::future::pending().await;
         }
         let does = !matches!(mode, Mode::Answers(_) | Mode::Breaks | Mode::Stalls | Mode::Garbage);
-        if mode == Mode::DoesSlowly {
-            tokio::time::sleep(Duration::from_millis(400)).await;
+        match mode {
+            Mode::DoesSlowly => tokio::time::sleep(Duration::from_millis(400)).await,
+            Mode::DoesWhenTold => self.late.notified().await,
+            Mode::Dawdles => {
+                let number = self.inner.lock().expect("free").requests.len() as u64;
+                tokio::time::sleep(Duration::from_millis(number * 13 % 37)).await;
+            }
+            _ => {}
         }
         let mut done = unknown();
         if does {

@@ -1396,9 +1396,6 @@ class Answer:
 
 
 def check_question(q: Dict[str, Any]) -> None:
-    part = q.get("part", {})
-    require(q["kind"] != "sightings" or not (part["since_us"] or part["until_us"] or part["newest_first"]),
-            "question: sightings have no bounds of time, and are oldest first")
     for name, value in {**q, **q.get("part", {})}.items():
         require(not name.endswith("_us") or value <= MAX_TIME_US, f"question: {name} is beyond the year 9999")
         if name in ("environment", "workload"):

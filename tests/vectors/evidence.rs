@@ -444,6 +444,16 @@ fn histories(cases: &mut Cases, ledger: &LittleLedger) {
         &sightings(ledger, 'd', part(0, 0, false, 0), 0..5),
         "10- 14- 25- 29- 33- of 5",
     );
+    cases.holds(
+        "sightings of a digest, newest of a part first",
+        &sightings(ledger, 'd', part(t(14), t(30), true, 0), 1..4),
+        "29- 25- 14- of 5",
+    );
+    cases.holds(
+        "sightings of a digest, since a time",
+        &sightings(ledger, 'd', part(t(26), 0, false, 0), 3..5),
+        "29- 33- of 5",
+    );
     cases.holds("sightings of a digest, cut", &sightings(ledger, 'd', part(0, 0, false, 2), 0..2), "10- 14- ... of 5");
     cases.holds(
         "sightings of a digest whose push was denied",

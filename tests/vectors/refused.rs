@@ -18,8 +18,8 @@ use tagledger::proto::Disposition::Happened;
 use tagledger::proto::subject_proof::Terminal;
 
 use crate::evidence::{
-    Cases, LATEST, V1, absent, catalogue, compact, growth, history_on_pages, inclusion, sightings, single, story,
-    subject, t, tag, tag_at, tag_history, tags_at, tags_on_pages, workload,
+    Cases, LATEST, V1, absent, catalogue, compact, growth, history_on_pages, inclusion, single, story, subject, t, tag,
+    tag_at, tag_history, tags_at, tags_on_pages, workload,
 };
 use crate::ledger::little_ledger::{LittleLedger, attest, delete, push};
 use crate::page::Page;
@@ -252,15 +252,6 @@ fn questions(cases: &mut Cases, ledger: &LittleLedger) {
         &running("prod", "\u{1b}[2J"),
         "question.workload",
     );
-    for (name, part) in [
-        ("since a time", Part { since_us: t(7), ..Part::default() }),
-        ("until a time", Part { until_us: t(12), ..Part::default() }),
-        ("newest first", Part { newest_first: true, ..Part::default() }),
-    ] {
-        let claimed = sightings(ledger, 'd', part, 0..5);
-        let why = "the sightings of a digest have no bounds of time, and are oldest first";
-        cases.claimed(&format!("sightings {name}"), why, &claimed, "question.part");
-    }
     let part = Part { until_us: 253_402_300_800_000_000, ..Part::default() };
     let (name, why) = ("a part until a time beyond time", "the time is above 253402300799999999");
     cases.claimed(name, why, &tag_history(ledger, part, 0..7), "question.part.until_us");

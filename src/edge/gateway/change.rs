@@ -6,8 +6,9 @@
 //! 2. the intent stands in the journal, then in the ledger: DENIED ends here, and NOTED holds the tag against every other
 //!    gateway. A tag that the ledger lets change and has no binding of is looked at first: the registry may have had it
 //!    before there was a ledger. What is found is recorded, and decided anew by whatever policy is in force then;
-//! 3. the registry is asked;
-//! 4. what it said is recorded, and ends the hold. Where that can't be told from its answer, or there was none, or the ledger
+//! 3. a push and a deletion of one manifest keep out of each other's way, whatever the tag ([`super::rivals`]);
+//! 4. the registry is asked;
+//! 5. what it said is recorded, and ends the hold. Where that can't be told from its answer, or there was none, or the ledger
 //!    is gone, [`super::settle`] goes on until it is known. A request that was left unanswered keeps its hold until the
 //!    registry can be expected not to carry it out any more.
 
@@ -21,7 +22,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use prost::Message as _;
 use serde_json::json;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::Instant;
 
 use super::Gateway;
 use super::errors::{Code, Refusal};
@@ -29,7 +30,8 @@ use super::journal::Left;
 use super::locks::Guard;
 use super::unknown::Manifest;
 use super::upstream::{Outgoing, Unanswered};
-use crate::edge::port::{GatewayPort, PortError, Recorded};
+use super::waiting::Waiting;
+use crate::edge::port::{GatewayPort, Intent, PortError, Recorded};
 use crate::ledger::names::{Digest, Registry, Repository, TagRef};
 use crate::ledger::statement::{Kind, Statement};
 use crate::proto::{self, Disposition, Outcome};
@@ -37,9 +39,6 @@ use crate::proto::{self, Disposition, Outcome};
 const DIGEST_HEADER: &str = "docker-content-digest";
 /// The tags that a push by parameters has set (distribution-spec, "Pushing manifests with tags").
 const TAG_HEADER: &str = "oci-tag";
-/// Between two tries to get a tag that somebody holds.
-const FIRST_PAUSE: std::time::Duration = std::time::Duration::from_millis(50);
-const LONGEST_PAUSE: std::time::Duration = std::time::Duration::from_secs(1);
 
 /// What is to become of a tag, or of a manifest with all its tags.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -115,12 +114,14 @@ pub(super) struct Open {
     /// As it is (to be) recorded.
     pub(super) intent: proto::Statement,
     /// Its entry, once that is known.
-    pub(super) index: Option<u64>,
+    pub(super) entry: Option<Intent>,
     /// The ledger was not asked about it.
     pub(super) is_unasked: bool,
-    /// It holds its tags.
+    /// Others keep away until it is settled: from its tags; or, if it is the deletion of a manifest, from pushing that.
     pub(super) holds: bool,
-    /// Not later than its tags were held, where this process took the hold.
+    /// It changes nothing that the ledger knows of.
+    pub(super) is_idle: bool,
+    /// Not later than others kept away, where this process began it.
     pub(super) since: Option<Instant>,
     /// What the registry said, if it did: HAPPENED or REFUSED.
     pub(super) known: Option<Disposition>,
@@ -136,9 +137,10 @@ impl Open {
             id,
             aim,
             intent,
-            index: None,
+            entry: None,
             is_unasked: false,
             holds: false,
+            is_idle: false,
             since: None,
             known: None,
             abandoned: None,
@@ -163,17 +165,29 @@ impl Open {
         Some(Self { known, abandoned, ..Self::new(id, aim, intent, None) })
     }
 
+    /// It is recorded, and allowed.
+    pub(super) fn note_entry(&mut self, recorded: &Recorded) {
+        self.entry = Some(Intent { index: recorded.index, recorded_at_us: recorded.recorded_at_us });
+        self.is_idle = recorded.outcome == Outcome::Unchanged;
+        let deletes_manifest = matches!(self.aim, Aim::DeleteManifest { .. });
+        self.holds = recorded.outcome == Outcome::Noted || (self.is_idle && deletes_manifest);
+    }
+
+    /// Index of its entry, once that is known.
+    pub(super) fn index(&self) -> Option<u64> {
+        self.entry.map(|entry| entry.index)
+    }
+
     /// What became of it, as a statement.
     pub(super) fn outcome(&self, disposition: Disposition) -> proto::Statement {
-        let settles = if self.holds { self.index } else { None };
-        let kind = Some(self.aim.kind(disposition, settles));
+        let kind = Some(self.aim.kind(disposition, self.index()));
         proto::Statement { kind, event_id: format!("gateway/{}/outcome", self.id), ..self.intent.clone() }
     }
 
     /// What a look found of its tag, as a statement.
     pub(super) fn observation(&self, tag: &TagRef, seen: Option<&Digest>) -> proto::Statement {
         let event_id = format!("gateway/{}/look", self.id);
-        let kind = Some(observed(tag, seen, self.index));
+        let kind = Some(observed(tag, seen, self.index()));
         proto::Statement { kind, event_id, ..self.intent.clone() }
     }
 }
@@ -270,7 +284,7 @@ pub(super) struct Change {
 enum Taken {
     /// Go on.
     Go(Open),
-    /// It changes nothing, so nobody is kept from the tag. A push goes on, and is looked at afterwards.
+    /// It changes nothing, so nobody is kept from a tag. A push goes on, and is looked at afterwards.
     Same(Open),
     /// Go on without the ledger; what is there is recorded later.
     Unrecorded(Open),
@@ -302,6 +316,11 @@ impl<P: GatewayPort> Gateway<P> {
                     return refusal.into_response();
                 }
             }
+        }
+        if let Err(refusal) = self.await_deletions(&taken, deadline).await {
+            self.release(taken).await;
+            self.figures.change("refused");
+            return refusal.into_response();
         }
         if taken.iter().any(|open| self.may_outlast(open)) {
             self.release(taken).await;
@@ -380,9 +399,9 @@ impl<P: GatewayPort> Gateway<P> {
         let Some(tag) = aim.tag() else { return self.take_manifest(aim, client, deadline).await };
         let taken = self.intend(aim, client, deadline).await?;
         let index = match &taken {
-            Taken::Go(open) => open.index,
+            Taken::Go(open) => open.index(),
             // A delete of what the ledger calls absent leaves no hold. It must not be under way while others push the tag.
-            Taken::Same(open) if matches!(aim, Aim::Delete { .. }) => open.index,
+            Taken::Same(open) if matches!(aim, Aim::Delete { .. }) => open.index(),
             _ => return Ok(taken),
         };
         let (repository, reference) = aim.place();
@@ -429,19 +448,28 @@ impl<P: GatewayPort> Gateway<P> {
         }
     }
 
-    /// The same for a manifest with all its tags, also those that only the registry knows.
+    /// The same for a manifest with all its tags, also those that only the registry knows, and those that are pushed to it meanwhile.
     async fn take_manifest(self: &Arc<Self>, aim: &Aim, client: &Client, deadline: Instant) -> Result<Taken, Refusal> {
         let Aim::DeleteManifest { registry, repository, digest } = aim else {
             return self.intend(aim, client, deadline).await;
         };
-        let was_asked = self.meet_tags(&Manifest { registry, repository, digest }, client).await?;
-        match self.intend(aim, client, deadline).await? {
-            // It is back in between.
-            Taken::Go(open) | Taken::Same(open) if !was_asked => {
-                self.settle_first(Open { known: Some(Disposition::Refused), ..open }).await;
-                Err(Refusal::later("the ledger could not be reached a moment ago; try again"))
+        let manifest = Manifest { registry, repository, digest };
+        loop {
+            let was_asked = self.meet_tags(&manifest, client).await?;
+            let taken = self.intend(aim, client, deadline).await?;
+            let (Taken::Go(open) | Taken::Same(open)) = &taken else { return Ok(taken) };
+            let rival = match open.entry {
+                Some(own) if was_asked => self.rival(&manifest, own).await,
+                // It is back in between.
+                _ => Err(Refusal::later("the ledger could not be reached a moment ago; try again")),
+            };
+            if rival == Ok(None) {
+                return Ok(taken);
             }
-            taken => Ok(taken),
+            self.settle_first(Open { known: Some(Disposition::Refused), ..open.clone() }).await;
+            if let Some(rival) = rival? {
+                self.await_rival(&rival, digest, client.authorization.as_ref(), deadline).await?;
+            }
         }
     }
 
@@ -472,22 +500,18 @@ impl<P: GatewayPort> Gateway<P> {
         if let Some(reason) = passing {
             return self.without_ledger(Open { is_unasked: true, ..open }, &reason);
         }
-        let mut pause = FIRST_PAUSE;
+        let mut waiting = Waiting::until(deadline);
         loop {
             let asked = Instant::now();
             match self.record(open.intent.clone()).await {
-                Ok(recorded) if recorded.outcome == Outcome::Noted => {
-                    open.since = Some(asked);
-                    (open.index, open.holds) = (Some(recorded.index), true);
-                    return Ok(Taken::Go(open));
+                Ok(recorded) if recorded.outcome == Outcome::Denied => {
+                    self.journal.end(&open.id);
+                    return Ok(Taken::Denied(recorded));
                 }
                 Ok(recorded) => {
-                    if recorded.outcome == Outcome::Denied {
-                        self.journal.end(&open.id);
-                        return Ok(Taken::Denied(recorded));
-                    }
-                    open.index = Some(recorded.index);
-                    return Ok(Taken::Same(open));
+                    open.note_entry(&recorded);
+                    open.since = open.holds.then_some(asked);
+                    return Ok(if open.is_idle { Taken::Same(open) } else { Taken::Go(open) });
                 }
                 Err(PortError::Held { tag, index }) => {
                     match self.settle_old(&tag, index, client.authorization.as_ref()).await {
@@ -495,15 +519,13 @@ impl<P: GatewayPort> Gateway<P> {
                         Ok(false) => {}
                         Err(reason) => tracing::warn!(tag, index, reason, "can't settle an old intent"),
                     }
-                    if Instant::now() >= deadline {
+                    if !waiting.pause().await {
                         self.journal.end(&open.id);
                         let message = format!(
                             "tag {tag} is held by the intent in entry {index} of the ledger, of which it is not known yet what became"
                         );
                         return Err(Refusal::later(message));
                     }
-                    sleep_until(deadline.min(Instant::now() + pause)).await;
-                    pause = (pause * 2).min(LONGEST_PAUSE);
                 }
                 Err(PortError::Unavailable(reason)) => return self.without_ledger(open, &reason),
                 // Whoever floods the ledger must not get past it.

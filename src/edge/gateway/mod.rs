@@ -15,10 +15,12 @@ mod judge;
 mod locks;
 mod memory;
 pub mod protection;
+mod rivals;
 mod settle;
 mod target;
 mod unknown;
 mod upstream;
+mod waiting;
 
 use std::net::IpAddr;
 use std::path::PathBuf;

@@ -21,7 +21,7 @@ use super::change::{Aim, Open, observed};
 use super::journal::Left;
 use crate::edge::port::{GatewayPort, PortError};
 use crate::ledger::names::{Digest, Repository, TagRef};
-use crate::proto::{self, Disposition, Outcome};
+use crate::proto::{self, Disposition};
 
 /// After a first failure; doubles with each.
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
@@ -87,13 +87,13 @@ impl<P: GatewayPort> Gateway<P> {
                 }
                 match gateway.settle(&mut open).await {
                     Ok(by) => {
-                        tracing::info!(intent = open.index, aim = ?open.aim.place(), by, "settled");
+                        tracing::info!(intent = open.index(), aim = ?open.aim.place(), by, "settled");
                         gateway.figures.settled(by);
                         gateway.journal.end(&open.id);
                         return;
                     }
                     Err(reason) => {
-                        tracing::warn!(intent = open.index, aim = ?open.aim.place(), reason, "not settled yet");
+                        tracing::warn!(intent = open.index(), aim = ?open.aim.place(), reason, "not settled yet");
                     }
                 }
                 drop(place);
@@ -106,13 +106,11 @@ impl<P: GatewayPort> Gateway<P> {
     }
 
     /// Whether the registry may still carry out what it has of this.
-    async fn may_come_late(&self, open: &Open) -> Result<bool, String> {
+    fn may_come_late(&self, open: &Open) -> bool {
         if open.abandoned.is_none_or(|at| at.elapsed() >= self.config.late_bound) {
-            return Ok(false);
+            return false;
         }
-        let Some(index) = open.index else { return Ok(true) };
-        let intent = self.port.intent(index).await.map_err(|error| error.to_string())?;
-        Ok(age(intent.recorded_at_us) < self.config.hold_bound + self.config.late_bound)
+        open.entry.is_none_or(|entry| age(entry.recorded_at_us) < self.config.hold_bound + self.config.late_bound)
     }
 
     /// Others may have settled it by now and changed the tag since: that it happened says nothing of what is there.
@@ -123,12 +121,10 @@ impl<P: GatewayPort> Gateway<P> {
 
     /// One try. Returns how it was settled.
     async fn settle(&self, open: &mut Open) -> Result<&'static str, String> {
-        if open.index.is_none() {
+        if open.entry.is_none() {
             let is_refused = open.known == Some(Disposition::Refused);
             match self.record(open.intent.clone()).await {
-                Ok(recorded) => {
-                    (open.index, open.holds) = (Some(recorded.index), recorded.outcome == Outcome::Noted);
-                }
+                Ok(recorded) => open.note_entry(&recorded),
                 Err(error @ PortError::Overloaded(_)) => return Err(error.to_string()),
                 // It makes room. While somebody else holds the tag, it has no entry; and where the gateway may not say that it intended
                 // something, it may not say either what became of that.
@@ -164,7 +160,7 @@ impl<P: GatewayPort> Gateway<P> {
                     let standing = self.port.standing_of(tag).await.map_err(|error| error.to_string())?;
                     // Somebody else is at work on it: a look now would end their hold.
                     if let Some(intent) =
-                        standing.intent.filter(|intent| !open.holds && Some(intent.index) != open.index)
+                        standing.intent.filter(|intent| !open.holds && Some(intent.index) != open.index())
                     {
                         self.settle_old(&tag.to_string(), intent.index, open.authorization.as_ref()).await?;
                         return Err(format!("the tag is held by the intent in entry {}", intent.index));
@@ -172,10 +168,10 @@ impl<P: GatewayPort> Gateway<P> {
                     view = Some(standing.view);
                 }
                 let lent = open.authorization.as_ref();
-                let seen = if self.may_come_late(open).await? {
+                let seen = if self.may_come_late(open) {
                     let seen = self.look_once(repository, reference, open.aim.digest(), lent).await?;
-                    // Without a hold somebody else may change the tag, and this come after it.
-                    if !open.holds || seen.as_ref() != open.aim.digest() {
+                    // Without a hold somebody else may change the tag, and this come after it. What changes nothing was as intended before.
+                    if !open.holds || open.is_idle || seen.as_ref() != open.aim.digest() {
                         return Err("the registry left it unanswered and may still carry it out".to_owned());
                     }
                     seen

@@ -16,6 +16,24 @@ use crate::store::rows::{self, Version};
 /// Most versions that one proof of a subject covers.
 const MAX_PROVEN_VERSIONS: u64 = 300_000;
 
+/// What of a history is asked for.
+struct Asked<'a> {
+    since_us: i64,
+    until_us: i64,
+    newest_first: bool,
+    page: Page<'a>,
+    /// What all pages of one answer are asked with.
+    question: &'a [u8],
+}
+
+/// One page of it.
+struct Part {
+    versions: Vec<proto::Version>,
+    next_page_token: String,
+    /// How many versions the history has in all.
+    total: u64,
+}
+
 impl Reader<'_> {
     /// What a tag pointed to at a time.
     pub fn resolve(
@@ -68,19 +86,18 @@ impl Reader<'_> {
         tag: &TagName,
         request: &proto::ListTagHistoryRequest,
     ) -> Result<proto::ListTagHistoryResponse, QueryError> {
-        let since_us = check_time("since_us", request.since_us)?;
-        let until_us = check_time("until_us", request.until_us)?;
         let mut question = request.clone();
         (question.page_size, question.page_token, question.without_evidence) = (0, String::new(), false);
-        let page = Page { size: request.page_size, token: &request.page_token };
-        let cursor = self.cursor(page, ("at_us", 0), &question.encode_to_vec())?;
-        let key = Subject::Tag(tag.clone()).key();
-        let total = self.count_until(&key, cursor.as_of_us)?;
-        let before = |time_us: u64| self.count_until(&key, time_us - 1).map(|count| count.min(total));
-        let first = if since_us == 0 { 0 } else { before(since_us)? };
-        let last = if until_us == 0 { total } else { before(until_us)?.max(first) };
+        let asked = Asked {
+            since_us: request.since_us,
+            until_us: request.until_us,
+            newest_first: request.newest_first,
+            page: Page { size: request.page_size, token: &request.page_token },
+            question: &question.encode_to_vec(),
+        };
         let mut shown = Shown::default();
-        let (versions, next_page_token) = self.slice(key, first..last, &cursor, request.newest_first, &mut shown)?;
+        let Part { versions, next_page_token, total } =
+            self.part(Subject::Tag(tag.clone()).key(), &asked, &mut shown)?;
         Ok(proto::ListTagHistoryResponse {
             versions,
             next_page_token,
@@ -127,12 +144,18 @@ impl Reader<'_> {
         digest: &Digest,
         request: &proto::ListDigestSightingsRequest,
     ) -> Result<proto::ListDigestSightingsResponse, QueryError> {
-        let page = Page { size: request.page_size, token: &request.page_token };
-        let cursor = self.cursor(page, ("at_us", 0), digest.as_str().as_bytes())?;
-        let key = Subject::Digest(digest.clone()).key();
-        let total = self.count_until(&key, cursor.as_of_us)?;
+        let mut question = request.clone();
+        (question.page_size, question.page_token, question.without_evidence) = (0, String::new(), false);
+        let asked = Asked {
+            since_us: request.since_us,
+            until_us: request.until_us,
+            newest_first: request.newest_first,
+            page: Page { size: request.page_size, token: &request.page_token },
+            question: &question.encode_to_vec(),
+        };
         let mut shown = Shown::default();
-        let (versions, next_page_token) = self.slice(key, 0..total, &cursor, false, &mut shown)?;
+        let Part { versions, next_page_token, total } =
+            self.part(Subject::Digest(digest.clone()).key(), &asked, &mut shown)?;
         Ok(proto::ListDigestSightingsResponse {
             versions,
             next_page_token,
@@ -208,6 +231,19 @@ impl Reader<'_> {
             if is_before { low = middle + 1 } else { high = middle }
         }
         Ok(low)
+    }
+
+    /// One page of the part of a history that is asked for.
+    fn part(&self, key: SubjectKey, asked: &Asked<'_>, shown: &mut Shown) -> Result<Part, QueryError> {
+        let since_us = check_time("since_us", asked.since_us)?;
+        let until_us = check_time("until_us", asked.until_us)?;
+        let cursor = self.cursor(asked.page, ("at_us", 0), asked.question)?;
+        let total = self.count_until(&key, cursor.as_of_us)?;
+        let before = |time_us: u64| self.count_until(&key, time_us - 1).map(|count| count.min(total));
+        let first = if since_us == 0 { 0 } else { before(since_us)? };
+        let last = if until_us == 0 { total } else { before(until_us)?.max(first) };
+        let (versions, next_page_token) = self.slice(key, first..last, &cursor, asked.newest_first, shown)?;
+        Ok(Part { versions, next_page_token, total })
     }
 
     /// One page of a history. It shows the version on either side too, as far as there is one: so the page has no gap to what

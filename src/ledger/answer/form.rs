@@ -17,11 +17,6 @@ pub(super) fn check(question: &Question) -> Result<(), Violation> {
         | Question::RepositoriesAt { at_us, .. }
         | Question::PolicyAt { at_us }
         | Question::Principals { at_us } => time("question.at_us", *at_us),
-        // The question has no such form: a digest's sightings are all there are, oldest first.
-        Question::Sightings { part, .. } if part.since_us != 0 || part.until_us != 0 || part.newest_first => {
-            let message = "bounds or reverses the sightings of a digest, which are always whole and oldest first";
-            Err(Violation::new("question.part", "NOT_FOR_SIGHTINGS", message.to_owned()))
-        }
         Question::TagHistory { part, .. } | Question::Sightings { part, .. } => {
             time("question.part.since_us", part.since_us)?;
             time("question.part.until_us", part.until_us)

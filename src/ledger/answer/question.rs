@@ -33,7 +33,7 @@ pub enum Question {
         /// Which digest.
         #[serde(with = "as_text")]
         digest: Digest,
-        /// Which part of them; times are always 0.
+        /// Which part of them.
         part: Part,
     },
     /// Which tags did this repository have?

@@ -1054,10 +1054,7 @@ fn no_choice_of_true_proofs_makes_a_false_answer() {
         let question = match kind {
             0 => Question::TagAt { tag: name, at_us },
             1 => Question::TagHistory { tag: name, part },
-            2 => Question::Sightings {
-                digest: digest('d').parse().expect("a digest"),
-                part: Part { limit, ..Part::default() },
-            },
+            2 => Question::Sightings { digest: digest('d').parse().expect("a digest"), part },
             3 => Question::TagsAt { repository: repository(), at_us, include_unbound: everything, limit },
             4 => Question::RunningAt { environment, workload: String::new(), at_us, include_stopped: false, limit },
             _ => Question::RepositoryDiff { repository: repository(), from_us, to_us: at_us, limit },
@@ -1103,7 +1100,7 @@ fn no_choice_of_true_proofs_makes_a_false_answer() {
                 assert!(state.next.is_none_or(|next| next.version == by_then), "{context}");
             }
             Finding::History(history) => {
-                let (of, part) = if kind == 1 { (&asked, part) } else { (&seen, Part { limit, ..Part::default() }) };
+                let of = if kind == 1 { &asked } else { &seen };
                 let found: Vec<_> = history
                     .versions
                     .iter()

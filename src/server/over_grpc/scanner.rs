@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::OverGrpc;
+use super::{OverGrpc, beside};
 use crate::edge::port::{PortError, Recorded, ScannerPort, Standing, TagView};
 use crate::edge::scanner::standing;
 use crate::ledger::answer::{Finding, Part, Question, RepositoryName, State};
@@ -37,7 +37,17 @@ impl ScannerPort for OverGrpc {
     }
 
     async fn standing(&self, tag: &TagRef, newest: u64) -> Result<Standing, PortError> {
-        let part = Part { newest_first: true, limit: newest.max(1), ..Part::default() };
+        self.standing_in(tag, Part { newest_first: true, limit: newest.max(1), ..Part::default() }).await
+    }
+
+    async fn record_at(&self, statement: proto::Statement, version: u64) -> Result<Recorded, PortError> {
+        self.recorded(statement, Some(version)).await
+    }
+}
+
+impl OverGrpc {
+    /// What is open about a tag in the newest entries of its history.
+    pub(super) async fn standing_in(&self, tag: &TagRef, part: Part) -> Result<Standing, PortError> {
         let answer = self.ask(Question::TagHistory { tag: tag.clone(), part }).await?;
         let Finding::History(history) = &answer.finding else { return Err(beside()) };
         let newest = history.versions.first();
@@ -52,12 +62,4 @@ impl ScannerPort for OverGrpc {
             });
         Ok(standing(view, records))
     }
-
-    async fn record_at(&self, statement: proto::Statement, version: u64) -> Result<Recorded, PortError> {
-        self.recorded(statement, Some(version)).await
-    }
-}
-
-fn beside() -> PortError {
-    PortError::Untrusted("the answer is of another kind than the question".to_owned())
 }
