@@ -98,8 +98,8 @@ pub trait GatewayPort: Send + Sync + 'static {
     /// An intent, by the index of its entry.
     fn intent(&self, index: u64) -> impl Future<Output = Result<Intended, PortError>> + Send;
 
-    /// The entries that name a digest, of those recorded at or after a time, in their order. Of what this port had recorded before,
-    /// none is left out.
+    /// The entries that change or tell a tag of a digest, or delete its manifest, of those recorded at or after a time, in their order.
+    /// Of what this port had recorded before, none is left out.
     fn sightings(
         &self,
         digest: &Digest,

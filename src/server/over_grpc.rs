@@ -172,17 +172,21 @@ impl GatewayPort for OverGrpc {
         let sighting = |version: &HistoryVersion| {
             let index = version.place.index;
             let Some(Body::Record(record, statement)) = answer.entries.get(index).map(|entry| &entry.body) else {
-                return Err(PortError::Untrusted(format!("entry {index} is not shown")));
+                return Some(Err(PortError::Untrusted(format!("entry {index} is not shown"))));
             };
-            Ok(Sighting {
-                index,
-                recorded_at_us: record.recorded_at_us,
-                principal: record.principal.clone(),
-                outcome: record.outcome(),
-                statement: (**statement).clone(),
+            let is_of_tag =
+                matches!(statement.kind, Kind::TagPush { .. } | Kind::TagObserved { .. } | Kind::ManifestDelete { .. });
+            is_of_tag.then(|| {
+                Ok(Sighting {
+                    index,
+                    recorded_at_us: record.recorded_at_us,
+                    principal: record.principal.clone(),
+                    outcome: record.outcome(),
+                    statement: (**statement).clone(),
+                })
             })
         };
-        history.versions.iter().map(sighting).collect()
+        history.versions.iter().filter_map(sighting).collect()
     }
 
     async fn holds(&self, intent: Intent, tag: &TagRef) -> Result<bool, PortError> {

@@ -173,8 +173,10 @@ async fn nothing_is_pushed_to_a_manifest_while_it_is_deleted_through_another_gat
         let said = stage.log().await;
         let intent = stage.entry(said.last().expect("intended")).await;
 
-        let words =
-            format!("manifest {} is about to be deleted by the intent in entry {intent} of the ledger", digest("one"));
+        let words = format!(
+            "manifest {} is about to be deleted by the intent of operator in entry {intent} of the ledger",
+            digest("one")
+        );
         push(&stage, stage.gateway.address, "v1", "one").await.is_later(&words);
         // Several tags at once are one push.
         let many = format!("{}?tag=v2&tag=latest", digest("one"));

@@ -178,6 +178,7 @@ class Regex:
         self.moves: List[List[Tuple[Any, int]]] = [[]]
         self.final = self._build(tree, 0)
 
+    @lru_cache(maxsize=1 << 16)
     def matches(self, name: str) -> bool:
         """Whether there is a match anywhere in the name."""
         states: set = set()
@@ -230,10 +231,11 @@ class Regex:
             if not self.quotes and self._skip("|"):
                 branches.append([])
                 size += 1
-                continue
-            piece, its_size = self._piece()
-            branches[-1].append(piece)
-            size += its_size
+            else:
+                piece, its_size = self._piece()
+                size += its_size
+                if its_size:
+                    branches[-1].append(piece)
             require(size <= MAX_REGEX, f"{self.text!r} is too large once its repetitions are written out")
         return ("or", [("then", pieces) for pieces in branches]), size
 
@@ -386,13 +388,19 @@ class Regex:
         return end
 
 
+@lru_cache(maxsize=None)
+def regex(text: str) -> Regex:
+    """The same text is the same machine: a policy may have it in thousands of places."""
+    return Regex(text)
+
+
 class Names:
     """Which names of one kind a rule means."""
 
     def __init__(self, rule: Dict[str, Any], field: str, has_regexes: bool = True):
         kinds: List[Tuple[str, Callable]] = [(field, Glob), (f"{field}_excluding", Glob)]
         if has_regexes:
-            kinds += [(f"{field}_regex", Regex), (f"{field}_excluding_regex", Regex)]
+            kinds += [(f"{field}_regex", regex), (f"{field}_excluding_regex", regex)]
         lists = {name: [kind(text) for text in rule.get(name, [])] for name, kind in kinds}
         self.including = lists[field] + lists.get(f"{field}_regex", [])
         self.excluding = lists[f"{field}_excluding"] + lists.get(f"{field}_excluding_regex", [])

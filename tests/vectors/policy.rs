@@ -357,6 +357,8 @@ fn refused() -> Vec<(&'static str, String)> {
         ("an expression with a space", regex("a b")),
         ("groups too deep", regex(&nested(17, "(", ")"))),
         ("an expression too large", regex("(a{100}){10}")),
+        ("an expression too large by its repetition once and more", regex("(a{499})+")),
+        ("an expression too large by its last branch", regex("a{999}|")),
         ("an expression with one character too many", regex(r"^(?i)(?P<a>\b[[:alpha:]]\x{41}\Q)*\E{2}){142}(?:){3}{}")),
         ("nothing, too often", regex("((){1000}){1000}")),
         ("expressions too large together", one("tags_regex = ['a{999}', 'b{999}', 'c']")),

@@ -271,7 +271,7 @@ fn cut(text: &str, length: usize) -> String {
 /// A change as a client asks for it.
 pub(super) struct Change {
     pub(super) repository: Repository,
-    /// At least one; tags rise.
+    /// Tags rise. None: a manifest is pushed, and no tag.
     pub(super) aims: Vec<Aim>,
     /// The tag in the path: the registry's answer speaks of it without naming it.
     pub(super) named: Option<TagRef>,
@@ -317,7 +317,14 @@ impl<P: GatewayPort> Gateway<P> {
                 }
             }
         }
-        if let Err(refusal) = self.await_deletions(&taken, deadline).await {
+        let waited = match self.await_deletions(&taken, deadline).await {
+            // What the ledger had of a tag, so that nothing was decided about it, may be gone with its manifest.
+            Ok(true) if taken.iter().any(|open| open.is_idle) => {
+                Err(Refusal::later("its manifest was just deleted, and tags with it; try again"))
+            }
+            waited => waited,
+        };
+        if let Err(refusal) = waited {
             self.release(taken).await;
             self.figures.change("refused");
             return refusal.into_response();

@@ -55,6 +55,8 @@ use crate::ledger::names::{Digest, Registry, Repository, TagRef};
 
 /// Intents settled side by side.
 const SETTLING: usize = 8;
+/// Questions at a time for what was recorded of a manifest: of one that much is said about, the answer takes megabytes.
+const HISTORIES: usize = 4;
 /// Longest media type that is recorded (SPEC section 4).
 const MAX_MEDIA_TYPE: usize = 256;
 /// Most of a body that is read and forgotten once it is too long, in bytes, and for how long.
@@ -150,6 +152,8 @@ pub struct Gateway<P> {
     protection: Protection,
     policy_may_be_new: Notify,
     settling: Arc<Semaphore>,
+    /// Asked for what else is recorded of a manifest.
+    histories: Semaphore,
     attempts: Attempts,
     memory: Arc<Memory>,
     /// Read by every change under way.
@@ -189,6 +193,7 @@ impl<P: GatewayPort> Gateway<P> {
             attempts,
             memory: Memory::new(config.manifest_memory),
             settling: Arc::new(Semaphore::new(SETTLING)),
+            histories: Semaphore::new(HISTORIES),
             changing: Arc::default(),
             ledger_trouble: std::sync::Mutex::new(Some("it was not asked yet".to_owned())),
             untaken: std::sync::Mutex::default(),

@@ -39,24 +39,27 @@ pub(super) enum Rival {
 }
 
 impl<P: GatewayPort> Gateway<P> {
-    /// Before a push is sent: waits until the deletions of its manifest that were intended before are over.
-    pub(super) async fn await_deletions(&self, pushes: &[Open], deadline: Instant) -> Result<(), Refusal> {
+    /// Before a push is sent: waits until the deletions of its manifest that were intended before are over. Returns whether there
+    /// were any.
+    pub(super) async fn await_deletions(&self, pushes: &[Open], deadline: Instant) -> Result<bool, Refusal> {
         // Those of one request are all of one manifest.
-        let Some(Aim::Push { tag, digest, .. }) = pushes.first().map(|open| &open.aim) else { return Ok(()) };
+        let Some(Aim::Push { tag, digest, .. }) = pushes.first().map(|open| &open.aim) else { return Ok(false) };
         let manifest = Manifest { registry: &tag.registry, repository: &tag.repository, digest };
         let entries = || pushes.iter().filter_map(|open| open.entry.map(|entry| (entry, open.holds)));
         // From the first on that holds its tag, deletions that are intended see the request.
         let holding = entries().filter(|(_, holds)| *holds).map(|(entry, _)| entry).min_by_key(|entry| entry.index);
         let Some(own) = holding.or_else(|| entries().map(|(entry, _)| entry).max_by_key(|entry| entry.index)) else {
-            return Ok(());
+            return Ok(false);
         };
-        let mut waiting = Waiting::until(deadline);
+        let (mut waiting, mut waited) = (Waiting::until(deadline), false);
         loop {
-            let Some(index) = self.history_of(&manifest, own).await?.deletion_before(own.index) else { return Ok(()) };
+            let history = self.history_of(&manifest, own).await?;
+            let Some((index, principal)) = history.deletion_before(own.index) else { return Ok(waited) };
+            waited = true;
             if !waiting.pause().await {
                 return Err(Refusal::later(format!(
-                    "manifest {digest} is about to be deleted by the intent in entry {index} of the ledger, of which it is not known yet \
-                     what became; try again later"
+                    "manifest {digest} is about to be deleted by the intent of {principal} in entry {index} of the ledger, of which it is \
+                     not known yet what became; try again later"
                 )));
             }
         }
@@ -127,6 +130,8 @@ impl<P: GatewayPort> Gateway<P> {
         // By the ledger's clock, unless that has leapt ahead.
         let since_us =
             own.recorded_at_us.min(now_us).saturating_sub(u64::try_from(bound.as_micros()).unwrap_or(u64::MAX));
+        // An answer may be large: only some are in memory at a time.
+        let _turn = self.histories.acquire().await.expect("it is never closed");
         let sightings = self.port.sightings(manifest.digest, since_us).await;
         let sightings = sightings.map_err(|error| {
             Refusal::later(format!("can't tell who else changes manifest {}: {error}", manifest.digest))
@@ -142,8 +147,8 @@ struct History<'a> {
 }
 
 impl History<'_> {
-    /// The first deletion that was intended before an entry and is not over.
-    fn deletion_before(&self, index: u64) -> Option<u64> {
+    /// The first deletion that was intended before an entry and is not over, and whose it is.
+    fn deletion_before(&self, index: u64) -> Option<(u64, &str)> {
         let mut open: BTreeMap<u64, &str> = BTreeMap::new();
         // One that became several entries is known by the first.
         let goes_on = |one: &Sighting, next: &Sighting| {
@@ -169,33 +174,37 @@ impl History<'_> {
                 _ => {}
             }
         }
-        open.into_keys().next()
+        open.into_iter().next()
     }
 
     /// The pushes that were intended before an entry and of which none of these says the end; of each tag only the last, as no two
     /// hold it at once.
     fn pushes_before(&self, index: u64) -> Vec<(TagRef, Intent)> {
-        let mut open: BTreeMap<&str, (&TagRef, Intent)> = BTreeMap::new();
+        let mut open: BTreeMap<&str, (&TagRef, Intent, &str)> = BTreeMap::new();
         for sighting in &self.sightings {
-            let (tag, ends) = match &sighting.statement.kind {
+            let (tag, ends, by) = match &sighting.statement.kind {
                 Kind::TagPush { tag, digest, disposition, settles } if self.is_here(tag, Some(digest)) => {
                     if *disposition == Disposition::Intended {
                         if sighting.outcome == Outcome::Noted && sighting.index < index {
                             let intent = Intent { index: sighting.index, recorded_at_us: sighting.recorded_at_us };
-                            open.insert(tag.tag.as_str(), (tag, intent));
+                            open.insert(tag.tag.as_str(), (tag, intent, &sighting.principal));
                         }
                         continue;
                     }
-                    (tag, *settles)
+                    // Nobody else can say what became of it.
+                    (tag, *settles, Some(sighting.principal.as_str()))
                 }
-                Kind::TagObserved { tag, digest, checks } if self.is_here(tag, digest.as_ref()) => (tag, *checks),
+                // But anybody who may look can look.
+                Kind::TagObserved { tag, digest, checks } if self.is_here(tag, digest.as_ref()) => (tag, *checks, None),
                 _ => continue,
             };
-            if open.get(tag.tag.as_str()).is_some_and(|(_, intent)| Some(intent.index) == ends) {
+            let is_its =
+                |(_, intent, of): &(&TagRef, Intent, &str)| Some(intent.index) == ends && by.is_none_or(|by| by == *of);
+            if open.get(tag.tag.as_str()).is_some_and(is_its) {
                 open.remove(tag.tag.as_str());
             }
         }
-        open.into_values().map(|(tag, intent)| (tag.clone(), intent)).collect()
+        open.into_values().map(|(tag, intent, _)| (tag.clone(), intent)).collect()
     }
 
     /// A tag that was bound to it after an entry.
@@ -279,7 +288,11 @@ mod tests {
         let history = History { manifest: &manifest, sightings: (10..).zip(entries).map(sighting).collect() };
         let pushes = history.pushes_before(index);
         let pushes = pushes.into_iter().map(|(tag, intent)| (tag.tag.to_string(), intent.index)).collect();
-        (history.deletion_before(index), pushes, history.bound_after(index).map(|tag| tag.tag.to_string()))
+        (
+            history.deletion_before(index).map(|(index, _)| index),
+            pushes,
+            history.bound_after(index).map(|tag| tag.tag.to_string()),
+        )
     }
 
     #[test]
@@ -325,7 +338,10 @@ mod tests {
             (push("v1", Refused, 11), Outcome::Failed),
             (look("v1", 11), Outcome::Applied),
         ] {
-            assert_eq!(open(&[intended("v1"), ("g", "2", ends, outcome)], 12), none);
+            let is_look = matches!(ends, Wire::TagObserved(_));
+            assert_eq!(open(&[intended("v1"), ("g", "2", ends.clone(), outcome)], 12), none);
+            let by_somebody_else = open(&[intended("v1"), ("somebody", "2", ends, outcome)], 12);
+            assert_eq!(by_somebody_else.is_empty(), is_look, "who only writes ends nobody else's");
         }
         for goes_on in [push("v1", Happened, 0), push("v2", Happened, 11), look("v1", 0), look("v2", 11)] {
             assert_eq!(open(&[intended("v1"), ("g", "2", goes_on, Outcome::Applied)], 12), [("v1".into(), 10)]);

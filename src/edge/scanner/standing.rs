@@ -12,12 +12,13 @@ use crate::proto::{Outcome, Record};
 /// them. An intent is open if nothing says what became of it.
 pub fn standing<'a>(view: TagView, newest_first: impl Iterator<Item = (&'a Record, &'a Statement)>) -> Standing {
     let (mut claim, mut intent, mut has_looked) = (None, None, false);
-    let mut settled = BTreeSet::new();
+    // Anybody who looked settles it, and its own principal with a word.
+    let (mut looked_at, mut settled) = (BTreeSet::new(), BTreeSet::new());
     for (record, statement) in newest_first {
         let (disposition, settles) = match &statement.kind {
             Kind::TagObserved { checks, .. } => {
                 has_looked = true;
-                settled.extend(*checks);
+                looked_at.extend(*checks);
                 continue;
             }
             Kind::TagPush { disposition, settles, .. }
@@ -25,7 +26,7 @@ pub fn standing<'a>(view: TagView, newest_first: impl Iterator<Item = (&'a Recor
             | Kind::ManifestDelete { disposition, settles, .. } => (*disposition, *settles),
             _ => continue,
         };
-        settled.extend(settles);
+        settled.extend(settles.map(|intent| (intent, record.principal.as_str())));
         match disposition {
             Disposition::Intended if record.outcome() == Outcome::Noted && intent.is_none() => {
                 let gone = match &statement.kind {
@@ -34,7 +35,9 @@ pub fn standing<'a>(view: TagView, newest_first: impl Iterator<Item = (&'a Recor
                     _ => false,
                 };
                 // Only one intent holds a tag at a time, so an older one is settled.
-                let open = !gone && !settled.contains(&record.index);
+                let is_settled =
+                    looked_at.contains(&record.index) || settled.contains(&(record.index, record.principal.as_str()));
+                let open = !gone && !is_settled;
                 intent = Some(open.then_some(Intent { index: record.index, recorded_at_us: record.recorded_at_us }));
             }
             Disposition::Happened | Disposition::Requested if !has_looked && claim.is_none() => {
@@ -148,5 +151,24 @@ mod tests {
         assert_eq!(open(&[(push(Intended, 0), Outcome::Denied)]), (None, None));
         assert_eq!(open(&[(delete_manifest('a'), Outcome::Noted)]), (None, Some(10)));
         assert_eq!(open(&[(delete_manifest('b'), Outcome::Noted)]), (None, None), "the tag has moved on");
+    }
+
+    #[test]
+    fn who_may_not_look_settles_nobody_elses_intent() {
+        use proto::Disposition::{Intended, Refused};
+        let entries = [(push(Intended, 0), "g"), (push(Refused, 11), "m"), (look(11), "m")];
+        let record = |(index, (_, principal)): (u64, &(Statement, &str))| Record {
+            index,
+            principal: (*principal).to_owned(),
+            outcome: Outcome::Noted.into(),
+            ..Record::default()
+        };
+        let records: Vec<_> = (10..).zip(&entries).map(record).collect();
+        let intent_after = |count: usize| {
+            let statements = entries.iter().map(|(statement, _)| statement);
+            let newest_first = records[..count].iter().zip(statements).rev();
+            standing(TagView { version: 9, digest: None }, newest_first).intent.map(|intent| intent.index)
+        };
+        assert_eq!([intent_after(1), intent_after(2), intent_after(3)], [Some(10), Some(10), None]);
     }
 }

@@ -61,9 +61,9 @@ impl Parser<'_> {
             if !self.quotes && self.take("|") {
                 self.canonical.push('|');
                 size += 1;
-                continue;
+            } else {
+                size += self.piece()?;
             }
-            size += self.piece()?;
             if size > MAX_SIZE {
                 return Err(format!("has more than {MAX_SIZE} characters once its repetitions are written out"));
             }

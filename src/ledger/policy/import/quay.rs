@@ -55,8 +55,8 @@ pub(super) fn import(json: &str, place: &Place) -> Result<Imported, ImportError>
     Ok(Imported::new(rules.collect(), Vec::new()))
 }
 
-/// In Python `{,2}` and `{02}` repeat, `[[:alpha:]]` is a set of signs and letters, and `\12` may refer to a group.
+/// In Python `{,2}`, `{02}` and `{1,02}` repeat, `[[:alpha:]]` is a set of signs and letters, and `\12` may refer to a group.
 fn is_ambiguous(expression: &str) -> bool {
-    let ambiguous = Regex::new(r"\{(,|0[0-9])|\[:.*:\]|\\[1-7][0-7]").expect("an expression");
+    let ambiguous = Regex::new(r"\{(,|0[0-9]|[0-9]+,0[0-9])|\[:.*:\]|\\[1-7][0-7]").expect("an expression");
     ambiguous.is_match(expression)
 }

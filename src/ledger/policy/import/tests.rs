@@ -283,6 +283,7 @@ fn what_is_no_export_or_says_what_a_policy_cannot_is_refused_with_the_reason() {
         (quay("v(?=1)"), "looks ahead"),
         (quay("v{,2}"), "one thing at Quay (Python) and another in a policy (RE2)"),
         (quay("v1{02}"), "one thing at Quay"),
+        (quay("v1{1,02}"), "one thing at Quay"),
         (quay("[[:digit:]]"), "one thing at Quay"),
         (quay(r"\\12"), "one thing at Quay"),
         (quay("v[0-9"), "has a set that does not end"),
