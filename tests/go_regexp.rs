@@ -2,30 +2,25 @@
 //!
 //! What a policy takes, Go takes and matches alike. What only Go takes is what docs/SPEC.md, appendix B, says a policy does not.
 
+mod random;
+
 use std::convert::Infallible;
 use std::io::Write as _;
 use std::process::{Command, Stdio};
 use std::thread;
 
+use random::Random;
 use tagledger::ledger::names::{Tag, TagRef};
 use tagledger::ledger::policy::{Change, Document, Policy, RuleText};
 
 const EXPRESSIONS: usize = 6_000;
 
-/// A small generator of numbers.
-struct Dice(u64);
+fn roll(random: &mut Random, sides: u64) -> usize {
+    usize::try_from(random.below(sides)).expect("small")
+}
 
-impl Dice {
-    fn roll(&mut self, sides: usize) -> usize {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        usize::try_from(self.0 >> 11).expect("fits") % sides
-    }
-
-    fn pick<'a>(&mut self, from: &[&'a str]) -> &'a str {
-        from[self.roll(from.len())]
-    }
+fn pick<'a>(random: &mut Random, from: &[&'a str]) -> &'a str {
+    from[roll(random, from.len() as u64)]
 }
 
 const ATOMS: [&str; 54] = [
@@ -92,34 +87,36 @@ const STRAYS: [&str; 24] = [
     "\\xff", "(?", "(?=a)", "(?x)", "(?i-)", "(?P<>a)", "[[:a:]]", "[b-a]",
 ];
 
-fn expression(dice: &mut Dice, depth: usize) -> String {
-    let branch = |dice: &mut Dice| (0..dice.roll(4)).map(|_| piece(dice, depth)).collect::<String>();
-    let branches: Vec<String> = (0..=dice.roll(3) / 2).map(|_| branch(dice)).collect();
+fn expression(random: &mut Random, depth: usize) -> String {
+    let branch = |random: &mut Random| (0..roll(random, 4)).map(|_| piece(random, depth)).collect::<String>();
+    let branches: Vec<String> = (0..=roll(random, 3) / 2).map(|_| branch(random)).collect();
     branches.join("|")
 }
 
-fn piece(dice: &mut Dice, depth: usize) -> String {
-    let atom = match dice.roll(30) {
-        0 => dice.pick(&STRAYS).to_owned(),
-        1..8 if depth > 0 => format!("{}{})", dice.pick(&GROUPS), expression(dice, depth - 1)),
-        _ => dice.pick(&ATOMS).to_owned(),
+fn piece(random: &mut Random, depth: usize) -> String {
+    let atom = match roll(random, 30) {
+        0 => pick(random, &STRAYS).to_owned(),
+        1..8 if depth > 0 => format!("{}{})", pick(random, &GROUPS), expression(random, depth - 1)),
+        _ => pick(random, &ATOMS).to_owned(),
     };
-    if dice.roll(3) == 0 { atom + dice.pick(&REPETITIONS) } else { atom }
+    if roll(random, 3) == 0 { atom + pick(random, &REPETITIONS) } else { atom }
 }
 
-fn tag(dice: &mut Dice) -> String {
+fn tag(random: &mut Random) -> String {
     let rest: String =
-        (0..dice.roll(7)).map(|_| dice.pick(&["a", "A", "b", "k", "K", "1", "8", "0", "_", "-", "."])).collect();
-    format!("{}{rest}", dice.pick(&["a", "b", "K", "1", "_"]))
+        (0..roll(random, 7)).map(|_| pick(random, &["a", "A", "b", "k", "K", "1", "8", "0", "_", "-", "."])).collect();
+    format!("{}{rest}", pick(random, &["a", "b", "K", "1", "_"]))
 }
 
 #[test]
 fn what_a_policy_takes_go_takes_and_matches_alike() {
-    let mut dice = Dice(0x9e37_79b9_7f4a_7c15);
+    let mut random = Random::new();
     let cases: Vec<(String, Vec<String>)> = (0..EXPRESSIONS)
         .map(|_| {
-            let expression = ["", "^"][dice.roll(2)].to_owned() + &expression(&mut dice, 3) + ["", "$"][dice.roll(2)];
-            (expression, (0..10).map(|_| tag(&mut dice)).collect())
+            let expression = ["", "^"][roll(&mut random, 2)].to_owned()
+                + &expression(&mut random, 3)
+                + ["", "$"][roll(&mut random, 2)];
+            (expression, (0..10).map(|_| tag(&mut random)).collect())
         })
         .filter(|(expression, _): &(String, _)| (1..=512).contains(&expression.len()))
         .collect();

@@ -66,6 +66,20 @@ async fn until_at_work(stage: &Stage, changes: usize) {
     stage.registry.set(Mode::Works);
 }
 
+/// A deletion that the registry has and did not carry out yet, of a manifest under a tag or under none; and how many changes it had before.
+async fn deletion_at_work(stage: &Stage, gateway: SocketAddr, is_bound: bool) -> (usize, JoinHandle<Answered>) {
+    if is_bound {
+        stage.push("old", "one").await;
+    } else {
+        stage.registry.put(REPOSITORY, &digest("one"), "one");
+    }
+    let before = stage.registry.changes().len();
+    stage.registry.set(Mode::DoesWhenTold);
+    let deleting = send(stage, "DELETE", gateway, &digest("one"), "");
+    until_at_work(stage, before + 1).await;
+    (before, deleting)
+}
+
 /// What the registry was asked to delete.
 fn deletions(stage: &Stage) -> Vec<String> {
     stage.registry.changes().into_iter().filter(|line| line.starts_with("DELETE ")).collect()
@@ -161,15 +175,7 @@ async fn nothing_is_pushed_to_a_manifest_while_it_is_deleted_through_another_gat
     for is_bound in [true, false] {
         let stage = Stage::with(short).await;
         let other = stage.another_gateway().await;
-        if is_bound {
-            stage.push("old", "one").await;
-        } else {
-            stage.registry.put(REPOSITORY, &digest("one"), "one");
-        }
-        let before = stage.registry.changes().len();
-        stage.registry.set(Mode::DoesWhenTold);
-        let deleting = send(&stage, "DELETE", other.address, &digest("one"), "");
-        until_at_work(&stage, before + 1).await;
+        let (before, deleting) = deletion_at_work(&stage, other.address, is_bound).await;
         let said = stage.log().await;
         let intent = stage.entry(said.last().expect("intended")).await;
 
@@ -212,15 +218,7 @@ async fn a_push_waits_for_a_deletion_and_goes_on_whatever_became_of_it() {
         for refuses in [true, false] {
             let stage = Stage::with(|settings| settings.idle_timeout_ms = 10_000).await;
             let other = stage.another_gateway().await;
-            if is_bound {
-                stage.push("old", "one").await;
-            } else {
-                stage.registry.put(REPOSITORY, &digest("one"), "one");
-            }
-            let before = stage.registry.changes().len();
-            stage.registry.set(Mode::DoesWhenTold);
-            let deleting = send(&stage, "DELETE", other.address, &digest("one"), "");
-            until_at_work(&stage, before + 1).await;
+            let (before, deleting) = deletion_at_work(&stage, other.address, is_bound).await;
             if refuses {
                 // By then it is not there any more.
                 stage.registry.forget(REPOSITORY, &digest("one"));

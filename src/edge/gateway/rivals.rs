@@ -11,7 +11,8 @@
 //!
 //! Who is earlier waits for nobody who is later, and what is taken back is over, so no two wait for each other. An intent counts
 //! for as long as something of it may come, should its gateway be gone: `hold_bound` and `late_bound`. A push that changes nothing
-//! keeps nobody away: a deletion after it holds its tag, or finds it unbound. What passes without the ledger is not seen.
+//! keeps nobody away: a deletion after it holds its tag, or finds it unbound. What passes without the ledger is not seen, nor is a
+//! manifest that is pushed under no tag.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{SystemTime, UNIX_EPOCH};
