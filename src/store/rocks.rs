@@ -24,6 +24,10 @@ const WRITE_BUFFER: usize = 16 << 20;
 const MEMORY_FILTER: f64 = 0.02;
 /// Files of a table's newest writes before they are merged with what is there.
 const YOUNG_FILES: i32 = 8;
+/// RocksDB writes each file that was only moved to its last level a second time, once no snapshot needs the order of its rows any more: the
+/// rows lose a number that does not compress. For a log, in which all files are moved, that is everything twice. So old that it
+/// may do so no file gets. Only as text can this be set.
+const WRITTEN_ONCE: &str = "bottommost_file_compaction_delay=4294967295";
 
 /// A RocksDB database.
 pub struct RocksStore {
@@ -217,7 +221,7 @@ fn family_options(table: Table, cache: &Cache) -> Options {
     // whenever it was pushed out. Outside they take one or two percent of the data in open files.
     blocks.set_cache_index_and_filter_blocks(false);
     blocks.set_format_version(5);
-    let mut options = Options::default();
+    let mut options = Options::default().get_options_from_string(WRITTEN_ONCE).expect("an option of RocksDB");
     options.set_block_based_table_factory(&blocks);
     options.set_write_buffer_size(WRITE_BUFFER);
     // Most keys that are asked for are not among the newest writes, and to find that out by searching those costs more than the file does.
@@ -366,6 +370,47 @@ mod tests {
             // Who wrote it opens it still.
             DB::open_cf(&Options::default(), &path, tables).expect("no table was added");
         }
+    }
+
+    #[test]
+    fn files_that_were_moved_are_not_written_again() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("db");
+        let store = RocksStore::open(&path).expect("new");
+        // Files of rows in their order: they are moved down, as there is nothing to merge them with.
+        for number in 0..12u64 {
+            let mut batch = Batch::default();
+            (0..100).for_each(|at| batch.put(Table::Entries, (number * 100 + at).to_be_bytes(), [7; 100]));
+            store.commit(0, batch).expect("stored");
+            store.finish().expect("written");
+        }
+        let entries = store.family(Table::Entries);
+        let files = || {
+            let all = store.db.live_files().expect("listed").into_iter();
+            all.filter(|file| file.column_family_name == Table::Entries.name()).map(|file| (file.name, file.level))
+        };
+        let settled = || {
+            let pending = |what| store.db.property_int_value_cf(entries, what).expect("known").unwrap_or_default();
+            pending("rocksdb.compaction-pending") == 0 && pending("rocksdb.num-running-compactions") == 0
+        };
+        let wait = || {
+            while !settled() {
+                std::thread::sleep(std::time::Duration::from_millis(10))
+            }
+        };
+        wait();
+        let before: std::collections::BTreeSet<_> = files().collect();
+        assert!(before.iter().any(|(_, level)| *level > 0), "some were moved: {before:?}");
+        // With the last snapshot goes what RocksDB would wait for.
+        drop(store.snapshot());
+        let mut batch = Batch::default();
+        batch.put(Table::Entries, 1200u64.to_be_bytes(), [7; 100]);
+        store.commit(0, batch).expect("stored");
+        drop(store.snapshot());
+        store.finish().expect("written");
+        wait();
+        let after: std::collections::BTreeSet<_> = files().collect();
+        assert!(before.is_subset(&after), "{before:?} became {after:?}");
     }
 
     #[test]
