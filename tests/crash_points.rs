@@ -73,6 +73,7 @@ fn open(store: Arc<CrashDisk>, given: &Given) -> Result<Ledger, OpenError> {
         high_water: given.checkpoints.last().cloned(),
         clock: Arc::new(move || clock.fetch_add(1_000_000, Ordering::SeqCst)),
         clock_bounds: Bounds::default(),
+        kept_map: None,
     })
 }
 

@@ -44,6 +44,7 @@ fn open_with(store: Arc<dyn Store>, clock: impl Fn() -> u64 + Send + Sync + 'sta
         high_water: None,
         clock: Arc::new(clock),
         clock_bounds: Bounds::default(),
+        kept_map: None,
     })
 }
 
@@ -176,6 +177,7 @@ async fn a_clock_that_stands_still_is_an_alarm_after_a_while() {
         high_water: None,
         clock: Arc::new(move || reading.load(Ordering::SeqCst)),
         clock_bounds: Bounds { behind_us: 100_000, ..Bounds::default() },
+        kept_map: None,
     });
     let ledger = ledger.expect("it opens");
     let mut alarms = Vec::new();
@@ -244,6 +246,7 @@ async fn a_store_that_contradicts_itself_is_not_opened() {
         high_water: None,
         clock: Arc::new(|| 1),
         clock_bounds: Bounds::default(),
+        kept_map: None,
     });
     assert!(matches!(other_key.err(), Some(OpenError::Checkpoint(_))));
     let lost = Ledger::open(Options {
@@ -254,6 +257,7 @@ async fn a_store_that_contradicts_itself_is_not_opened() {
         high_water: None,
         clock: Arc::new(|| 1),
         clock_bounds: Bounds::default(),
+        kept_map: None,
     });
     assert!(matches!(lost.err(), Some(OpenError::Lost)), "a second log under the same key is never begun");
 }

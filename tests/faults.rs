@@ -55,13 +55,14 @@ enum On {
     Tables,
     /// The list of its files, once it is called [`ARMED`].
     Manifest,
-    /// The leaves of the subject map on disk. The file has no name; nothing else is written to at an offset.
-    Scratch,
     /// A file beside it in the data directory.
     Side(&'static str),
     /// The folder that the data directory is in.
     Parent,
 }
+
+/// The leaves of the subject map on disk.
+const LEAVES: On = On::Side("db/map/leaves");
 
 /// What the manifest is called while writing it fails. strace looks at names when a call is made; the server has the file open.
 const ARMED: &str = "MANIFEST-armed";
@@ -102,7 +103,6 @@ impl Server {
                     On::Logs => numbered(data_dir, "log"),
                     On::Tables => numbered(data_dir, "sst"),
                     On::Manifest => vec![data_dir.join("db").join(ARMED)],
-                    On::Scratch => Vec::new(),
                     On::Side(name) => vec![data_dir.join(name)],
                     On::Parent => vec![data_dir.parent().expect("a folder").to_owned()],
                 };
@@ -343,8 +343,8 @@ fn a_list_of_files_that_cant_be_written_stops_acknowledgement() {
 
 #[test]
 fn leaves_of_the_map_that_cant_be_written_stop_acknowledgement() {
-    strikes(&Fault::Inject("pwrite64:error=EIO:when=20+", On::Scratch), "Input/output error");
-    strikes(&Fault::Inject("pwrite64:error=ENOSPC:when=20+", On::Scratch), "No space left on device");
+    strikes(&Fault::Inject("pwrite64:error=EIO:when=20+", LEAVES), "Input/output error");
+    strikes(&Fault::Inject("pwrite64:error=ENOSPC:when=20+", LEAVES), "No space left on device");
 }
 
 #[test]

@@ -42,6 +42,7 @@ fn open(store: Arc<dyn Store>) -> Ledger {
         high_water: None,
         clock: Arc::new(tick),
         clock_bounds: Bounds::default(),
+        kept_map: None,
     })
     .expect("it opens")
 }

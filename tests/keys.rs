@@ -731,6 +731,7 @@ fn an_entry_that_a_replaced_key_signed_is_named_by_fsck_and_a_change_is_alone_in
         high_water: None,
         clock: Arc::new(move || clock.fetch_add(1_000_000, std::sync::atomic::Ordering::SeqCst)),
         clock_bounds: Bounds::default(),
+        kept_map: None,
     };
     let push = |tag: &str| {
         let push = proto::TagPush {

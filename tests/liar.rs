@@ -27,26 +27,26 @@ use std::sync::Arc;
 use evidence::{entries_at, entry, shown, subject_proof, time_of};
 use proxy::Answer;
 use stage::{Stage, skey, submissions, words};
+use store::LyingStore;
 use tagledger::engine::known::Known;
 use tagledger::engine::plan::{Base, plan};
 use tagledger::ledger::checkpoint::Checkpoint;
 use tagledger::ledger::entry::{Body, SignedEntry, entry_hash, sign_record};
 use tagledger::ledger::keys::Chain;
-use tagledger::ledger::map::Top;
+use tagledger::ledger::map::{LeafHash, LeafHashes, MAX_DEPTH, Top};
 use tagledger::ledger::merkle::{Nodes as _, Tree};
 use tagledger::ledger::names::TagRef;
 use tagledger::ledger::note::Skey;
-use tagledger::ledger::policy::Policy;
-use tagledger::ledger::statement::Workload;
-use tagledger::ledger::subject::Subject;
+use tagledger::ledger::statement::{Kind, Workload};
+use tagledger::ledger::subject::{Subject, SubjectKey};
 use tagledger::ledger::transition::Binding;
 use tagledger::proto::subject_proof::Terminal;
-use tagledger::proto::{self, Evidence, HistoryProof, SubjectProof};
+use tagledger::proto::{self, Evidence, HistoryProof, Outcome, SubjectProof};
 use tagledger::store::leaf_pages::LeafPages;
 use tagledger::store::log_tree::LogTree;
 use tagledger::store::memory::MemoryStore;
 use tagledger::store::rows::{self, StoredHistory, StoredLeaves, SubjectRow, Version};
-use tagledger::store::{Batch, Store as _, Table};
+use tagledger::store::{Batch, Read, ReadError, Store as _, Table};
 use world::{delete, deploy, digest, happened, requested};
 
 const APP: &str = "registry.example/team/app";
@@ -670,7 +670,7 @@ fn parts_without_end_are_not_put_together() {
     assert!(words(&printed).contains("it proves more subjects in parts than it has pages"), "{}", words(&printed));
 }
 
-/// What the sequencer is told becomes what the ledger signs.
+/// What the sequencer is told becomes what the ledger signs, as long as it does not contradict the map.
 fn sign_a_lie(
     stage: &mut Stage,
     changes: impl FnOnce(&MemoryStore, &mut Batch),
@@ -687,6 +687,75 @@ fn sign_a_lie(
     index
 }
 
+/// The same with what contradicts the map: by another program than the service, which would notice.
+fn sign_a_greater_lie(
+    stage: &mut Stage,
+    changes: impl FnOnce(&MemoryStore, &mut Batch),
+    statements: &[proto::Statement],
+) -> u64 {
+    let rows = truth(stage).reopen();
+    let (mut batch, told) = (Batch::default(), LyingStore::new(rows.reopen()));
+    changes(&rows, &mut batch);
+    told.tell_sequencer(batch);
+    let mut leaves = StoredLeaves::new(&rows).all();
+    let top = Top::load(|| Ok::<_, ReadError>(leaves()?.map(|leaf| leaf.hashed()))).expect("readable");
+    drop(leaves);
+    let leaves = TwoTales { of_one: StoredLeaves::new(&told), of_many: StoredLeaves::new(&rows) };
+    let batch = next_batch(&rows, &told, &top, &leaves, statements);
+    drop(leaves);
+    let index = rows::head(&rows).expect("readable").expect("it has begun").size;
+    rows.commit(index, batch).expect("stored");
+    *stage = std::mem::replace(stage, Stage::new()).restarted_over(rows);
+    index
+}
+
+/// Leaves for who asks for one, to decide something, and others for the map.
+struct TwoTales<'a> {
+    of_one: StoredLeaves<'a>,
+    of_many: StoredLeaves<'a>,
+}
+
+impl LeafHashes for TwoTales<'_> {
+    type Error = ReadError;
+
+    fn hashes_under(&self, path: &SubjectKey, depth: usize) -> Result<Vec<LeafHash>, ReadError> {
+        if depth == MAX_DEPTH { self.of_one.hashes_under(path, depth) } else { self.of_many.hashes_under(path, depth) }
+    }
+}
+
+/// The rows of the next batch, from what is read, and with this map.
+fn next_batch(
+    rows: &MemoryStore,
+    read: &dyn Read,
+    top: &Top,
+    leaves: &dyn LeafHashes<Error = ReadError>,
+    statements: &[proto::Statement],
+) -> Batch {
+    let head = rows::head(rows).expect("readable").expect("it has begun");
+    let entries = rows::entries(rows, 0..head.size).expect("all there");
+    let policy = |bytes: &Vec<u8>| match SignedEntry::decode(bytes).expect("whole").body {
+        Body::Record(record, statement) if record.outcome() == Outcome::Applied => match statement.kind {
+            Kind::PolicyChange { policy, .. } => Some(policy),
+            _ => None,
+        },
+        _ => None,
+    };
+    let base = Base {
+        read,
+        known: &Known::default(),
+        tree: &LogTree::load(rows, head.size).expect("all nodes are kept"),
+        top,
+        leaves,
+        last_time_us: head.recorded_at_us,
+        policy: &entries.iter().rev().find_map(policy).unwrap_or_default(),
+        principals: &Arc::default(),
+        keys: &Arc::new(Chain::of(skey().vkey())),
+        seal: &skey(),
+    };
+    let reading_us = head.recorded_at_us + 1_000_000;
+    plan(&base, reading_us, &[submissions(statements)]).expect("planned").batch
+}
+
 /// What the rows become when the map forgets a subject, with the next batch.
 fn forgetting(stage: &Stage, subject: &Subject, statements: &[proto::Statement]) -> MemoryStore {
     let rows = truth(stage).reopen();
@@ -697,25 +766,11 @@ fn forgetting(stage: &Stage, subject: &Subject, statements: &[proto::Statement])
     pages.put(&leaves).expect("written");
     let mut rising = leaves.into_iter();
     let Ok(top) = Top::load(|| Ok::<_, Infallible>(rising.next()));
-    let head = rows::head(&rows).expect("readable").expect("it has begun");
-    let tree = LogTree::load(&rows, head.size).expect("all nodes are kept");
-    let base = Base {
-        read: &rows,
-        known: &Known::default(),
-        tree: &tree,
-        top: &top,
-        leaves: &pages,
-        last_time_us: head.recorded_at_us,
-        policy: &Policy::default(),
-        principals: &Arc::default(),
-        keys: &Arc::new(Chain::of(skey().vkey())),
-        seal: &skey(),
-    };
-    let reading_us = head.recorded_at_us + 1_000_000;
-    let mut batch = plan(&base, reading_us, &[submissions(statements)]).expect("planned").batch;
+    let mut batch = next_batch(&rows, &rows, &top, &pages, statements);
     batch.delete(Table::Subjects, subject.key().0);
     drop(stored);
-    rows.commit(head.size, batch).expect("stored");
+    let size = rows::head(&rows).expect("readable").expect("it has begun").size;
+    rows.commit(size, batch).expect("stored");
     rows
 }
 
@@ -802,7 +857,7 @@ fn a_history_that_skips_an_entry_is_caught_by_its_receipt() {
     let shorten = |rows: &MemoryStore, batch: &mut Batch| {
         rows::put_subject(batch, &tag(twice).key(), &shortened(rows, &tag(twice), 1));
     };
-    let second = sign_a_lie(&mut stage, shorten, &[happened("twice", &digest('c'))]);
+    let second = sign_a_greater_lie(&mut stage, shorten, &[happened("twice", &digest('c'))]);
     assert!(stage.holds(0, &["at", twice]).contains(&digest('c')), "by itself it holds");
     stage.holds(0, &["history", twice]);
     saved(&stage, 0, &["at", twice], "answer.json");
@@ -844,7 +899,7 @@ fn a_catalogue_that_forgets_a_member_is_caught_by_its_receipt() {
     let forget = |rows: &MemoryStore, batch: &mut Batch| {
         rows::put_subject(batch, &tags_of_app().key(), &shortened(rows, &tags_of_app(), 2));
     };
-    let new = sign_a_lie(&mut stage, forget, &[happened("new", &digest('a'))]);
+    let new = sign_a_greater_lie(&mut stage, forget, &[happened("new", &digest('a'))]);
     assert!(!stage.holds(0, &question).contains("gone"), "by itself it holds");
     saved(&stage, 0, &question, "answer.json");
     let reason = format!("it signed entry {GONE} as version 2 of the tags of {APP}, and entry {new} as version 2");
@@ -858,7 +913,7 @@ fn a_tag_that_appears_twice_is_a_contradiction() {
     stage.holds(0, &["tags", APP]);
     stage.is_audited();
     let forget = |_: &MemoryStore, batch: &mut Batch| batch.delete(Table::Subjects, latest().key().0);
-    let again = sign_a_lie(&mut stage, forget, &[happened("latest", &digest('e'))]);
+    let again = sign_a_greater_lie(&mut stage, forget, &[happened("latest", &digest('e'))]);
     let name = "registry.example/team/app:latest";
     let reason = format!("it signed entry {LATEST} as version 0 of {name}, and entry {again} as version 0");
     stage.refused(&["tags", APP], &reason);

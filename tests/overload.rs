@@ -803,7 +803,9 @@ fn a_stop_finishes_what_it_acknowledges_refuses_the_rest_and_takes_no_longer_tha
                             assert!(stopping.load(Ordering::SeqCst), "{status:?}");
                             // The ledger's own word, or the end of the connection.
                             let is_end = matches!(status.code(), Code::Unavailable | Code::Cancelled | Code::Unknown);
-                            assert!(is_end, "{status:?}");
+                            // What the client calls a connection that was ended in order just when it began something.
+                            let is_late = status.code() == Code::Internal && format!("{status:?}").contains("NO_ERROR");
+                            assert!(is_end || is_late, "{status:?}");
                             return acknowledged;
                         }
                     }

@@ -272,6 +272,7 @@ impl Stage {
             high_water: None,
             clock: Arc::new(clock::system_clock),
             clock_bounds: clock::Bounds::default(),
+            kept_map: None,
         });
         let ledger = ledger.expect("it opens");
         ledger.begin_principals(Sha256::digest(TOKEN).into()).await.expect("recorded");

@@ -34,8 +34,13 @@ fn copy(from: &Path, to: &Path) {
     let _ = fs::remove_dir_all(to);
     fs::create_dir(to).expect("made");
     for file in fs::read_dir(from).expect("a folder") {
-        let file = file.expect("listed");
-        fs::copy(file.path(), to.join(file.file_name())).expect("copied");
+        let file = file.expect("listed").path();
+        let copied = to.join(file.file_name().expect("a name"));
+        if file.is_dir() {
+            copy(&file, &copied);
+        } else {
+            fs::copy(file, copied).expect("copied");
+        }
     }
 }
 

@@ -32,6 +32,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::ledger::entry::{SignedEntry, index_and_time};
 use crate::ledger::keys::{Chain, Keys as _, Link};
+use crate::ledger::map;
 use crate::ledger::merkle::multi::multi_proof;
 use crate::ledger::merkle::tree::MemoryNodes;
 use crate::ledger::merkle::{Hash, Nodes};
@@ -41,6 +42,8 @@ use crate::ledger::statement::{Statement, Violation};
 use crate::proto;
 pub use crate::store::ReadError;
 use crate::store::Store;
+use crate::store::kept_map::KeptMap;
+use crate::store::leaf_pages::LeafPages;
 use crate::store::log_tree::{StoredNodes, UpperTiles};
 use crate::store::rows::{self, Head};
 use moments::{Moment, Moments};
@@ -68,6 +71,8 @@ pub struct Options {
     pub clock: clock::ReadClock,
     /// When the clock is an alarm.
     pub clock_bounds: clock::Bounds,
+    /// Where the subject map is kept from an end in order to the next start ([`Ledger::keep_map`]); none: it is read from the store each time.
+    pub kept_map: Option<KeptMap>,
 }
 
 /// A running ledger. Cheap to clone; the sequencer ends with the last clone, or when it is told to.
@@ -109,9 +114,15 @@ struct Shared {
     /// Whether that clock is to be believed.
     watch: Arc<Mutex<clock::Watch>>,
     outcomes: Arc<Tally>,
+    kept_map: Option<KeptMap>,
+    /// The map, once it does not change any more.
+    last_map: LastMap,
     /// Since the last commitment of an idle ledger something was recorded, or evidence asked for.
     has_news: Arc<AtomicBool>,
 }
+
+/// The upper part of the map and its leaves, as an end in order left them.
+type LastMap = Arc<Mutex<Option<(map::Top, LeafPages)>>>;
 
 /// What can be wrong with the service itself while it goes on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -220,6 +231,7 @@ impl Ledger {
         let begin = Moment::new(recovered.tree.clone(), recovered.top.clone());
         let moments = Arc::new(Moments::new(begin));
         let ending = Arc::<ending::Ending>::default();
+        let last_map = LastMap::default();
         let shared = Shared {
             store,
             keys,
@@ -234,6 +246,8 @@ impl Ledger {
             defects: watch::Sender::default(),
             watch: Arc::clone(&watch),
             outcomes: Arc::clone(&outcomes),
+            kept_map: options.kept_map,
+            last_map: Arc::clone(&last_map),
             has_news: Arc::clone(&has_news),
         };
         let committer = committer::Committer {
@@ -264,6 +278,7 @@ impl Ledger {
             leaves: recovered.leaves,
             known: known::Known::default(),
             last_time_us: recovered.last_time_us,
+            last_map,
             ending,
             desk,
         };
@@ -496,6 +511,18 @@ impl Ledger {
     /// The sequencer has ended in order: everything it signed is in the newest commit, or was never shown to anybody.
     pub fn was_closed(&self) -> bool {
         self.shared.stopped.borrow().as_deref() == Some(committer::SHUT_DOWN)
+    }
+
+    /// Keeps the subject map for the next start, if the ledger was closed in order. Blocks on the disk; whoever ends the process meanwhile loses
+    /// nothing else.
+    pub fn keep_map(&self) {
+        let last_map = self.shared.last_map.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let (Some(kept_map), Some((top, leaves))) = (&self.shared.kept_map, last_map) else { return };
+        if self.was_closed()
+            && let Err(error) = kept_map.keep(&top, &leaves)
+        {
+            tracing::warn!(%error, "the subject map can't be kept; the next start reads it from the database");
+        }
     }
 
     /// Ends the sequencer as a failed commit does, for the reason given: what is not planned yet is refused.

@@ -330,6 +330,7 @@ impl<'a> Writer<'a> {
             overlay: Overlay {
                 read: base.read,
                 known: base.known,
+                leaves: base.leaves,
                 subjects: RefCell::default(),
                 changed: BTreeSet::new(),
                 bound: Bound::new(),
@@ -662,6 +663,8 @@ fn named(touch: &Touch) -> proto::Subject {
 pub(super) struct Overlay<'a> {
     read: &'a dyn Read,
     known: &'a Known,
+    /// What the map says of the subjects that were read.
+    leaves: &'a dyn LeafHashes<Error = ReadError>,
     /// Every subject looked at: each is asked for several times.
     subjects: RefCell<HashMap<SubjectKey, Seen>>,
     /// Which of them this batch changes.
@@ -691,7 +694,7 @@ impl Overlay<'_> {
     fn look(&self, key: &SubjectKey) -> Result<Seen, ReadError> {
         let row = match self.known.subject(key) {
             Some(row) => row.clone(),
-            None => rows::subject(self.read, key)?,
+            None => rows::subject_in(self.read, self.leaves, key)?,
         };
         Ok(Seen { count: row.history.size(), row })
     }

@@ -1,5 +1,6 @@
 //! Opening a ledger: what must hold before the sequencer may sign anything.
 
+use std::fs::File;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use rayon::prelude::*;
@@ -126,8 +127,8 @@ pub(super) struct Recovered {
 ///
 /// Every commit writes entries, tree, indexes and checkpoint in one atomic batch, so after a crash they agree, and this only
 /// checks that they do: the checkpoint is this key's, its root is the tree's, its last entry is the commitment that closes
-/// the last batch, the subjects are those whose map it commits to, and nothing lies beyond it. All subjects are read for that:
-/// the upper part of their map is needed in memory anyway.
+/// the last batch, and nothing lies beyond it. And the subjects are those whose map it commits to: all of them are read for that, since the
+/// upper part of their map is needed in memory anyway, or, where that was kept at an end in order, each when it is needed.
 pub(super) fn recover(options: &Options) -> Result<Recovered, OpenError> {
     let store = &*options.store;
     let available = (options.keys)().map_err(OpenError::Keys)?;
@@ -167,7 +168,7 @@ pub(super) fn recover(options: &Options) -> Result<Recovered, OpenError> {
         hold_against(note, &tree, store, keys.all().chain(&vkeys))?;
     }
     let commitment = last_commitment(options, &head, &keys)?;
-    let (top, leaves) = load_map(store, commitment.map_size)?;
+    let (top, leaves) = map_of(options, &commitment)?;
     if top.root() != *commitment.map_root || top.size() != commitment.map_size {
         return Err(OpenError::Inconsistent(format!(
             "its {} subjects are not the {} that the last commitment, entry {}, is over, or their histories differ",
@@ -224,11 +225,27 @@ fn begin(options: &Options, skey: &Skey) -> Result<(), OpenError> {
     Ok(options.store.commit(0, plan.batch)?)
 }
 
-/// The upper part of the map in memory, and its leaves where updates read them; both from the table of subjects, which is read
-/// in parts side by side.
-pub fn load_map(store: &dyn Store, expected: u64) -> Result<(map::Top, LeafPages), ReadError> {
-    let pages = LeafPages::new(store.scratch().map_err(ScratchError::from)?, expected);
-    let pages = Mutex::new(pages);
+/// The map after the last commitment: the one that was kept, or else that of the table of subjects.
+fn map_of(options: &Options, commitment: &proto::Commitment) -> Result<(map::Top, LeafPages), ReadError> {
+    let Some(kept_map) = &options.kept_map else {
+        return load_map(&*options.store, options.store.scratch().map_err(ScratchError::from)?, commitment.map_size);
+    };
+    let root = commitment.map_root.as_slice().try_into().expect("a decoded commitment has a root of 32 bytes");
+    if let Some((top, leaves)) = kept_map.take(&root, commitment.map_size) {
+        // What is in force follows from these, and nobody looks at them again.
+        let mut in_force = [Subject::Policy, Subject::Principals, Subject::Keys].iter();
+        match in_force.try_for_each(|subject| rows::subject_in(&*options.store, &leaves, &subject.key()).map(drop)) {
+            Ok(()) => return Ok((top, leaves)),
+            Err(error) => tracing::warn!(%error, "the map that was kept does not fit; it is made again"),
+        }
+    }
+    load_map(&*options.store, kept_map.begin().map_err(ScratchError::from)?, commitment.map_size)
+}
+
+/// The upper part of the map in memory, and its leaves in a file, where updates read them; both from the table of subjects, which is
+/// read in parts side by side.
+pub fn load_map(store: &dyn Store, file: File, expected: u64) -> Result<(map::Top, LeafPages), ReadError> {
+    let pages = Mutex::new(LeafPages::new(file, expected));
     let parts = (0..1 << PART_BITS).into_par_iter().map(|number: u8| {
         let path = SubjectKey([number << (8 - PART_BITS); 32]);
         let (mut stored, mut read) = (StoredLeaves::new(store).all_under(path, PART_BITS), Vec::with_capacity(LEAVES));

@@ -6,7 +6,7 @@
 //! end: nobody knows how far it came.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use tokio::sync::mpsc;
@@ -17,7 +17,7 @@ use super::ending::Ending;
 use super::known::Known;
 use super::plan::{Base, Plan, Submission, plan, plan_idle};
 use super::signer::{ReadKeys, Signer};
-use super::{Command, Waiting};
+use super::{Command, LastMap, Waiting};
 use crate::ledger::keys::Chain;
 use crate::ledger::map;
 use crate::ledger::policy::Policy;
@@ -61,6 +61,8 @@ pub(super) struct Sequencer {
     pub(super) known: Known,
     /// Time of the last entry.
     pub(super) last_time_us: u64,
+    /// Where the map goes once nothing more is planned.
+    pub(super) last_map: LastMap,
     pub(super) ending: Arc<Ending>,
     pub(super) desk: Desk,
 }
@@ -97,7 +99,11 @@ impl Sequencer {
                 break ends;
             }
         };
-        let Self { store, desk, .. } = self;
+        let Self { store, desk, top, leaves, last_map, .. } = self;
+        if matches!(ends, Some(Order::Close)) {
+            // Should the last batch not be written after all, the next start finds out.
+            *last_map.lock().unwrap_or_else(PoisonError::into_inner) = Some((top, leaves));
+        }
         // Whoever waits for the end may open the store again.
         drop(store);
         // Whoever finds the queue closed asks why it is: that is known before.
@@ -163,6 +169,8 @@ impl Sequencer {
             }
             planned => planned,
         };
+        // Also where nothing is new: to refuse something, subjects are looked at as well.
+        self.leaves.age();
         let mut plan = planned.map_err(|error| error.to_string())?;
         self.known.learn(std::mem::take(&mut plan.learned));
         if let Some(head) = &plan.head {

@@ -207,6 +207,11 @@ impl DataDir {
         self.path.join("db")
     }
 
+    /// Where the subject map is kept from an end in order to the next start: on the disk of the database.
+    pub fn map(&self) -> PathBuf {
+        self.database().join("map")
+    }
+
     /// Where the newest checkpoint is kept a second time, unless another place is configured.
     pub fn high_water(&self) -> PathBuf {
         self.path.join("high-water")

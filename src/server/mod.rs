@@ -42,6 +42,7 @@ use crate::edge::source::SourceConfig;
 use crate::edge::webhook::{WebhookConfig, WebhookError, webhook};
 use crate::engine::{self, Defect, Ledger, clock};
 use crate::ledger::note::Vkey;
+use crate::store::kept_map::KeptMap;
 use crate::store::rocks::RocksStore;
 use config::Config;
 use data_dir::{DataDir, DataDirError};
@@ -141,10 +142,14 @@ pub async fn serve(
         has_begun: data_dir.has_begun(),
         clock: Arc::new(clock::system_clock),
         clock_bounds: config.clock.bounds(),
+        kept_map: Some(KeptMap::new(data_dir.map())),
     })?;
     let served = serve_ledger(config, &data_dir, needs, ledger.clone(), started, shutdown).await;
     // Also where it could not begin: RocksDB aborts a process that ends while a database is open.
     ledger.close().await;
+    // Last of all: it takes as long as it takes to bring the leaves of the map to disk.
+    let keeping = ledger.clone();
+    let _ = tokio::task::spawn_blocking(move || keeping.keep_map()).await;
     drop(ledger);
     closed(&in_use).await;
     served

@@ -5,9 +5,10 @@
 //! store, [`memory`] the double that fails on demand. A replicated store would implement the
 //! same trait; so nothing above this module may know RocksDB.
 //!
-//! What the rows mean is in [`rows`]: keys, values and their encoding; those of the log's tree in [`log_tree`]. [`leaf_pages`] is a copy of some of it in a scratch file,
-//! where updating the subject map finds it faster.
+//! What the rows mean is in [`rows`]: keys, values and their encoding; those of the log's tree in [`log_tree`]. [`leaf_pages`] is a copy of some of it in a file
+//! of its own, where updating the subject map finds it faster, and [`kept_map`] has both from one run to the next.
 
+pub mod kept_map;
 pub mod leaf_pages;
 pub mod log_tree;
 pub mod memory;

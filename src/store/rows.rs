@@ -12,9 +12,9 @@ use bincode::{Decode, Encode};
 use super::log_tree::{self, StoredNodes};
 use super::{Batch, Cursor, Read, ReadError, Table};
 use crate::ledger::entry::{Body, SignedEntry};
-use crate::ledger::history::history_leaf;
+use crate::ledger::history::{history_leaf, map_leaf};
 use crate::ledger::hold::{Aim, Hold};
-use crate::ledger::map::{Leaf, Leaves};
+use crate::ledger::map::{Leaf, LeafHashes, Leaves, MAX_DEPTH};
 use crate::ledger::merkle::tree::edge_root;
 use crate::ledger::merkle::{Hash, Nodes, Tree};
 use crate::ledger::names::{Digest, Registry, Repository, Tag};
@@ -274,6 +274,22 @@ pub fn subject(read: &(impl Read + ?Sized), key: &SubjectKey) -> Result<SubjectR
     let history = Tree::from_edge(count, edge.to_vec()).expect("as many hashes as bits");
     let hold = hold.map(|hold| stated_by(read, hold.index).map(|by| hold.hold(by))).transpose()?;
     Ok(SubjectRow { history, binding, hold })
+}
+
+/// The same, and what the map says it is: an error is any other row than the one that the map has. What the map does not have is not looked
+/// for: most subjects that somebody asks for the first time are new.
+pub fn subject_in<M: LeafHashes<Error = ReadError> + ?Sized>(
+    read: &(impl Read + ?Sized),
+    map: &M,
+    key: &SubjectKey,
+) -> Result<SubjectRow, ReadError> {
+    let Some(leaf) = map.hashes_under(key, MAX_DEPTH)?.pop() else { return Ok(SubjectRow::default()) };
+    let row = subject(read, key)?;
+    if row.history.size() == 0 || map_leaf(*key, &row.history).hashed() != leaf {
+        let what = format!("the row of subject {} is not the one that the map has", hex::encode(key.0));
+        return Err(damaged(Table::Subjects, what));
+    }
+    Ok(row)
 }
 
 /// How many entries a subject's history has; 0 if it never occurred.

@@ -109,6 +109,7 @@ fn a_clock_that_is_not_to_be_believed_retires_no_key() {
                 high_water: None,
                 clock: Arc::new(move || reading.fetch_add(1000, Ordering::SeqCst)),
                 clock_bounds: Bounds::default(),
+                kept_map: None,
             })
             .expect("opened")
         };

@@ -88,6 +88,7 @@ impl Stage {
             high_water: None,
             clock: Arc::new(move || clock_us.fetch_add(1_000_000, Ordering::Relaxed)),
             clock_bounds: clock::Bounds::default(),
+            kept_map: None,
         };
         let ledger = Ledger::open(options).expect("it opens");
         let (stop, stopped) = oneshot::channel::<()>();

@@ -22,7 +22,7 @@ use std::convert::Infallible;
 use sha2::{Digest as _, Sha256};
 
 pub use proof::{MapProof, MapProofError, Terminal};
-pub use top::{Part, Top};
+pub use top::{Outline, Part, Top};
 
 use super::merkle::Hash;
 use super::subject::SubjectKey;

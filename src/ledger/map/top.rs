@@ -22,6 +22,15 @@ pub struct Top {
     size: u64,
 }
 
+/// What a [`Top`] is, subtree by subtree: a whole one before its halves, the one of the bit 0 before the other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outline {
+    /// Its halves follow.
+    Split,
+    /// It is not split; its root.
+    Bucket(Hash),
+}
+
 /// A subtree: its root, and what is known of its inside.
 #[derive(Debug, Clone, Default)]
 struct Subtree {
@@ -46,6 +55,16 @@ impl Top {
         }
         let Part { subtree, size, .. } = parts.pop().expect("one is left");
         Self { root: subtree, size }
+    }
+
+    /// The map of so many keys with this outline; none if the outline is of none. Whether it is the right one, its root tells.
+    pub fn of_outline(size: u64, mut next: impl FnMut() -> Option<Outline>) -> Option<Self> {
+        Some(Self { root: Subtree::of_outline(&mut next, 0)?, size })
+    }
+
+    /// Tells what it is.
+    pub fn outline(&self, mut tell: impl FnMut(Outline)) {
+        self.root.outline(&mut tell);
     }
 
     /// The root of the map.
@@ -97,6 +116,26 @@ impl Subtree {
         }
         let (zero, one) = split(leaves, depth);
         Self::join([Self::of(zero, depth + 1), Self::of(one, depth + 1)])
+    }
+
+    fn of_outline(next: &mut impl FnMut() -> Option<Outline>, depth: usize) -> Option<Self> {
+        match next()? {
+            Outline::Bucket(hash) => Some(Self { hash, halves: None }),
+            Outline::Split if depth == MAX_DEPTH => None,
+            Outline::Split => {
+                Some(Self::join([Self::of_outline(next, depth + 1)?, Self::of_outline(next, depth + 1)?]))
+            }
+        }
+    }
+
+    fn outline(&self, tell: &mut impl FnMut(Outline)) {
+        match &self.halves {
+            None => tell(Outline::Bucket(self.hash)),
+            Some(halves) => {
+                tell(Outline::Split);
+                halves.iter().for_each(|half| half.outline(tell));
+            }
+        }
     }
 
     fn join(halves: [Self; 2]) -> Self {
@@ -272,10 +311,22 @@ mod tests {
                     prop_assert_eq!((parts.root(), parts.size()), (top.root(), top.size()));
                     prop_assert_eq!(shape(&parts.root), shape(&load(&model).root));
                 }
+                let mut outline = Vec::new();
+                top.outline(|subtree| outline.push(subtree));
+                let mut told = outline.iter().copied();
+                let again = Top::of_outline(top.size(), || told.next()).expect("an outline");
+                prop_assert_eq!((shape(&again.root), told.len()), (shape(&top.root), 0));
+                let mut cut = outline[..outline.len() - 1].iter().copied();
+                prop_assert!(Top::of_outline(top.size(), || cut.next()).is_none());
                 // The copy still is what it was.
                 prop_assert_eq!(before.0.root(), root_of(&all(&before.1), 0));
             }
         }
+    }
+
+    #[test]
+    fn an_outline_without_end_is_none() {
+        assert!(Top::of_outline(1, || Some(Outline::Split)).is_none());
     }
 
     #[test]

@@ -169,7 +169,7 @@ fn make(path: &Path, shape: Shape) -> Result<(), Failure> {
     rows::put_subject(&mut writer.batch, &key, &row);
     writer.commit()?;
 
-    let (top, _) = load_map(&writer.store, shape.subjects)?;
+    let (top, _) = load_map(&writer.store, writer.store.scratch()?, shape.subjects)?;
     let closing = commitment(shape.entries - 1, top.root(), top.size());
     let entry = sign_commitment(&closing, &skey);
     writer.append(&entry, true);
@@ -211,6 +211,7 @@ pub(crate) fn measure(
         high_water: None,
         clock: Arc::new(move || Shape::time_us(entries)),
         clock_bounds: Bounds::default(),
+        kept_map: None,
     })?;
     report.figure(&group, &Figure::new("opened", "s", started.elapsed().as_secs_f64()));
     settle();

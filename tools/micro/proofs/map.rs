@@ -102,7 +102,7 @@ pub(crate) fn measure(
     warm(&path)?;
 
     let (memory, started) = (resident_memory(), Instant::now());
-    let (top, leaves) = load_map(&store, subjects)?;
+    let (top, leaves) = load_map(&store, store.scratch()?, subjects)?;
     let load_s = started.elapsed().as_secs_f64();
     // One that is kept grows from run to run.
     let group = format!("map of {} subjects", top.size());
@@ -163,7 +163,7 @@ pub(crate) fn measure(
     report.figure(&group, &Figure::new("memory of the map and the last ones, counted", "MB", held).below(128.0));
     report.figure(&group, &Figure::new("memory of the process at the end", "MB", megabytes(resident_memory())));
 
-    let (again, _) = load_map(&store, subjects)?;
+    let (again, _) = load_map(&store, store.scratch()?, subjects)?;
     assert_eq!((again.root(), again.size()), (updates.top.root(), updates.top.size()), "the map is that of the rows");
     assert_eq!(again.size(), updates.next_index, "and every new subject is in it");
     Ok(())
