@@ -152,7 +152,8 @@ impl Committer {
         match order {
             Order::Commit { first, plan, answers } => {
                 let written = catch_unwind(AssertUnwindSafe(|| self.commit(first, *plan)));
-                let (decisions, committed) = match written.unwrap_or_else(|_| Err(BUG.to_owned())) {
+                let Written { decisions, committed, superseded } = match written.unwrap_or_else(|_| Err(BUG.to_owned()))
+                {
                     Ok(written) => written,
                     Err(reason) => return self.fail(reason, answers),
                 };
@@ -161,6 +162,8 @@ impl Committer {
                     // A client that left has its entry all the same; with an event id it can ask again.
                     let _ = answer.send(decided.map_err(AppendError::from));
                 }
+                // Freed while nobody waits.
+                drop(superseded);
                 true
             }
             Order::Fail { reason, answers } => self.fail(reason, answers),
@@ -180,10 +183,11 @@ impl Committer {
 
     fn commit(&self, first: u64, plan: Plan) -> Result<Written, String> {
         let Some(head) = plan.head else {
-            return Ok((plan.decisions, Arc::clone(&self.newest.borrow())));
+            let committed = Arc::clone(&self.newest.borrow());
+            return Ok(Written { decisions: plan.decisions, committed, superseded: (None, None) });
         };
         // First of all: a reader may see the rows before the commit returns, and also where it returns an error.
-        self.moments.put(Moment::new(plan.tree, plan.top));
+        let moment = self.moments.put(Moment::new(plan.tree, plan.top));
         self.store.commit(first, plan.batch).map_err(|error| error.to_string())?;
         // Durable from here on.
         if let Some(policy) = plan.policy {
@@ -198,9 +202,9 @@ impl Committer {
             self.keys.send_replace(plan.keys);
         }
         let committed = Arc::new(Committed { head, first, entries: plan.entries, nodes: plan.nodes });
-        self.newest.send_replace(Arc::clone(&committed));
+        let before = self.newest.send_replace(Arc::clone(&committed));
         self.tell(&plan.decisions);
-        Ok((plan.decisions, committed))
+        Ok(Written { decisions: plan.decisions, committed, superseded: (moment, Some(before)) })
     }
 
     /// Counts outcomes, and raises the alarm for what policy forbids and what drifted.
@@ -221,4 +225,10 @@ impl Committer {
     }
 }
 
-type Written = (Vec<Result<Vec<Accepted>, Rejected>>, Arc<Committed>);
+/// What was written.
+struct Written {
+    decisions: Vec<Result<Vec<Accepted>, Rejected>>,
+    committed: Arc<Committed>,
+    /// What it took the place of.
+    superseded: (Option<Arc<Moment>>, Option<Arc<Committed>>),
+}

@@ -36,15 +36,13 @@ impl Moments {
         Self(Mutex::new([Arc::new(first)].into()))
     }
 
-    /// Adds the state that is about to be committed.
-    pub(super) fn put(&self, moment: Moment) {
-        let superseded = {
-            let mut moments = self.lock();
-            moments.push_back(Arc::new(moment));
-            if moments.len() > KEPT { moments.pop_front() } else { None }
-        };
-        // Freed by the writer, while no reader waits.
-        drop(superseded);
+    /// Adds the state that is about to be committed. Returns the one that is not kept any more: to free it takes a while, for which nobody
+    /// has to wait.
+    #[must_use]
+    pub(super) fn put(&self, moment: Moment) -> Option<Arc<Moment>> {
+        let mut moments = self.lock();
+        moments.push_back(Arc::new(moment));
+        if moments.len() > KEPT { moments.pop_front() } else { None }
     }
 
     /// That of a log of this size, if it is still kept.

@@ -54,7 +54,7 @@ impl KeptMap {
         Ok(decode(&upper, leaves))
     }
 
-    /// An empty file for leaves; what was there is gone.
+    /// A file for leaves. What is in it counts for nothing, and is written over: that is quicker than to begin with an empty one.
     pub fn begin(&self) -> io::Result<File> {
         let begun = self.try_begin();
         begun.map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", self.folder.display())))
@@ -62,14 +62,12 @@ impl KeptMap {
 
     fn try_begin(&self) -> io::Result<File> {
         fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.folder)?;
-        for stale in ["upper", "leaves"] {
-            match fs::remove_file(self.folder.join(stale)) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-                _ => {}
-            }
+        match fs::remove_file(self.folder.join("upper")) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => self.sync()?,
         }
-        self.sync()?;
-        OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(self.folder.join("leaves"))
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create(true).truncate(false).mode(0o600).open(self.folder.join("leaves"))
     }
 
     /// Keeps the map. The leaves are in the file of [`Self::begin`] or [`Self::take`], and do not change any more.

@@ -103,7 +103,7 @@ impl From<ScratchError> for ReadError {
 }
 
 impl LeafPages {
-    /// Pages for about `expected` leaves, and none in them yet, in an empty file.
+    /// Pages for about `expected` leaves, and none in them yet, in a file whose content counts for nothing.
     pub fn new(file: File, expected: u64) -> Self {
         let bits = (expected / BEGIN_WITH + 1).next_power_of_two().ilog2().min(MAX_BITS);
         let depth = u8::try_from(bits).expect("at most 30");
