@@ -342,12 +342,6 @@ fn a_list_of_files_that_cant_be_written_stops_acknowledgement() {
 }
 
 #[test]
-fn leaves_of_the_map_that_cant_be_written_stop_acknowledgement() {
-    strikes(&Fault::Inject("pwrite64:error=EIO:when=20+", LEAVES), "Input/output error");
-    strikes(&Fault::Inject("pwrite64:error=ENOSPC:when=20+", LEAVES), "No space left on device");
-}
-
-#[test]
 fn a_mark_that_cant_be_written_stops_acknowledgement() {
     // The first is written before anybody is served.
     strikes(&Fault::Inject("write:error=ENOSPC:when=3+", On::Side("high-water.new")), "No space left on device");
@@ -410,6 +404,29 @@ fn a_start_that_cant_write_what_it_has_to_note_serves_nobody() {
     let told = Server::refusal(&data_dir, &fault("unlink:error=EIO:when=1+", "high-water.closed"));
     assert!(told.contains("the high-water mark") && told.contains("Input/output error"), "{told}");
     goes_on(&data_dir, &acknowledged);
+}
+
+#[test]
+fn leaves_of_the_map_that_cant_be_written_cost_the_quick_start_and_nothing_else() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let data_dir = folder.path().join("ledger");
+    Server::start(&data_dir, &Fault::Nothing).stop();
+    let upper = data_dir.join("db/map/upper");
+    for (inject, words) in [
+        ("pwrite64:error=EIO:when=1+", "Input/output error"),
+        ("pwrite64:error=ENOSPC:when=2+", "No space left on device"),
+        ("fdatasync:error=EIO:when=1+", "Input/output error"),
+    ] {
+        assert!(upper.exists(), "kept by the last one");
+        let server = Server::start(&data_dir, &Fault::Inject(inject, LEAVES));
+        let (acknowledged, log) = (recorded(&server, &data_dir, 0..60), server.log.clone());
+        server.stop();
+        let log = read(&log);
+        assert!(log.contains("the subject map can't be kept") && log.contains(words), "{inject}: {log}");
+        assert!(!upper.exists(), "{inject}");
+        goes_on(&data_dir, &acknowledged);
+        std::fs::remove_file(data_dir.with_extension("log")).expect("a log");
+    }
 }
 
 #[test]

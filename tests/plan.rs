@@ -159,7 +159,7 @@ impl Log {
             self.ahead.replace(Some((self.tree.size(), plan.batch)));
         }
         self.leaves.put(&plan.leaves).expect("written");
-        self.known.learn(plan.learned);
+        drop(self.known.learn(plan.learned));
         if let Some(head) = plan.head {
             (self.tree, self.top, self.last_time_us) = (plan.tree, plan.top, head.recorded_at_us);
         }

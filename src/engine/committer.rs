@@ -16,6 +16,7 @@ use std::thread::JoinHandle;
 
 use tokio::sync::watch;
 
+use super::known::Forgotten;
 use super::moments::{Moment, Moments};
 use super::plan::{Accepted, Plan, Rejected};
 use super::{AppendError, Committed, Reply, Tally};
@@ -41,6 +42,8 @@ pub(super) enum Order {
         first: u64,
         plan: Box<Plan>,
         answers: Answers,
+        /// What is not known any more since it was planned.
+        forgotten: Forgotten,
     },
     /// It can't go on, for this reason.
     Fail { reason: String, answers: Answers },
@@ -150,7 +153,7 @@ impl Committer {
     /// Returns whether it can go on.
     fn carry_out(&self, order: Order) -> bool {
         match order {
-            Order::Commit { first, plan, answers } => {
+            Order::Commit { first, plan, answers, forgotten } => {
                 let written = catch_unwind(AssertUnwindSafe(|| self.commit(first, *plan)));
                 let Written { decisions, committed, superseded } = match written.unwrap_or_else(|_| Err(BUG.to_owned()))
                 {
@@ -163,7 +166,7 @@ impl Committer {
                     let _ = answer.send(decided.map_err(AppendError::from));
                 }
                 // Freed while nobody waits.
-                drop(superseded);
+                drop((superseded, forgotten));
                 true
             }
             Order::Fail { reason, answers } => self.fail(reason, answers),

@@ -319,7 +319,7 @@ impl<'a> Derivation<'a> {
         if let Some(policy) = plan.policy {
             self.policy = policy;
         }
-        self.known.learn(plan.learned);
+        drop(self.known.learn(plan.learned));
         self.last_time_us = plan.head.expect("a batch was closed").recorded_at_us;
         Ok(())
     }

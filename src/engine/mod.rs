@@ -476,7 +476,7 @@ impl Ledger {
         let mut new = BTreeMap::new();
         for Submission { principal, statement, .. } in submissions {
             let id = statement.event_id.as_str();
-            if id.is_empty() || rows::event(&*self.shared.store, principal, id)?.is_none() {
+            if id.is_empty() || rows::event(&*self.shared.store, &rows::event_key(principal, id))?.is_none() {
                 *new.entry(principal.clone()).or_default() += 1;
             }
         }
@@ -517,9 +517,9 @@ impl Ledger {
     /// nothing else.
     pub fn keep_map(&self) {
         let last_map = self.shared.last_map.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let (Some(kept_map), Some((top, leaves))) = (&self.shared.kept_map, last_map) else { return };
+        let (Some(kept_map), Some((top, mut leaves))) = (&self.shared.kept_map, last_map) else { return };
         if self.was_closed()
-            && let Err(error) = kept_map.keep(&top, &leaves)
+            && let Err(error) = kept_map.keep(&top, &mut leaves)
         {
             tracing::warn!(%error, "the subject map can't be kept; the next start reads it from the database");
         }

@@ -462,7 +462,8 @@ impl<'a> Writer<'a> {
     /// Plans one statement. `known`: where its event id was used before its request.
     pub(super) fn accept(&mut self, submission: &Submission, known: Option<Event>) -> Result<Accepted, ReadError> {
         let event_id = submission.statement.event_id.as_str();
-        if let Some(event) = known.or_else(|| self.overlay.planned_event(&submission.principal, event_id)) {
+        let event_key = (!event_id.is_empty()).then(|| rows::event_key(&submission.principal, event_id));
+        if let Some(event) = known.or_else(|| self.overlay.planned_event(event_key.as_ref()?)) {
             return Ok(Accepted::Duplicate(event));
         }
         let index = self.next_index();
@@ -484,11 +485,11 @@ impl<'a> Writer<'a> {
             }
         }
         let entry_count = u32::try_from(steps.len()).expect("a statement becomes a bounded number of entries");
-        if !event_id.is_empty() {
+        if let Some(key) = event_key {
             let statement_hash = Sha256::digest(&submission.bytes).into();
             let event = Event { index, entry_count, statement_hash };
-            rows::put_event(&mut self.batch, &submission.principal, event_id, &event);
-            self.overlay.events.insert((submission.principal.clone(), event_id.to_owned()), event);
+            rows::put_event(&mut self.batch, &key, &event);
+            self.overlay.events.insert(key, event);
         }
         let first = steps.into_iter().next().expect("every statement becomes at least one entry");
         let binding = first.touches.iter().find(|touch| matches!(touch.subject, Subject::Tag(_))).map(|touch| {
@@ -552,11 +553,11 @@ impl<'a> Writer<'a> {
         if touch.before.digest() == touch.after.digest() {
             return Ok(place);
         }
-        let key = |digest: &Digest| (name.registry.clone(), name.repository.clone(), digest.clone(), name.tag.clone());
         for (digest, is_bound) in [(touch.before.digest(), false), (touch.after.digest(), true)] {
             let Some(digest) = digest else { continue };
-            rows::put_bound(&mut self.batch, (&name.registry, &name.repository), digest, &name.tag, is_bound);
-            self.overlay.bound.insert(key(digest), is_bound);
+            let key = rows::bound_key(&name.registry, &name.repository, digest, &name.tag);
+            rows::put_bound(&mut self.batch, &key, is_bound);
+            self.overlay.bound.push((key, is_bound));
         }
         Ok(place)
     }
@@ -718,26 +719,25 @@ impl Overlay<'_> {
     ) -> Result<BTreeMap<Tag, bool>, ReadError> {
         let mut tags: BTreeMap<Tag, bool> =
             rows::ever_bound(self.read, registry, repository, digest)?.into_iter().collect();
-        for ((of, within, to, tag), is_bound) in self.known.bound().iter().chain(&self.bound) {
-            if (of, within, to) == (registry, repository, digest) {
-                tags.insert(tag.clone(), *is_bound);
-            }
+        let prefix = rows::bound_prefix(registry, repository, digest);
+        for (key, is_bound) in self.known.bound().iter().chain(&self.bound) {
+            tags.extend(rows::bound_tag(key, &prefix).map(|tag| (tag, *is_bound)));
         }
         Ok(tags)
     }
 
     /// Where an event id was first used; an empty one is none.
     pub(super) fn event(&self, principal: &str, event_id: &str) -> Result<Option<Event>, ReadError> {
-        match self.planned_event(principal, event_id) {
-            None if !event_id.is_empty() => rows::event(self.read, principal, event_id),
-            planned => Ok(planned),
+        if event_id.is_empty() {
+            return Ok(None);
         }
+        let key = rows::event_key(principal, event_id);
+        self.planned_event(&key).map_or_else(|| rows::event(self.read, &key), |planned| Ok(Some(planned)))
     }
 
     /// The same, of what the store may not have yet.
-    fn planned_event(&self, principal: &str, event_id: &str) -> Option<Event> {
-        let id = (principal.to_owned(), event_id.to_owned());
-        self.events.get(&id).or_else(|| self.known.events().get(&id)).cloned()
+    fn planned_event(&self, key: &[u8]) -> Option<Event> {
+        self.events.get(key).or_else(|| self.known.events().get(key)).cloned()
     }
 }
 

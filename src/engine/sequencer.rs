@@ -14,7 +14,7 @@ use tokio::sync::mpsc;
 use super::clock::{Herald, Oddity, ReadClock, Watch};
 use super::committer::{Answers, BUG, Desk, Order};
 use super::ending::Ending;
-use super::known::Known;
+use super::known::{Forgotten, Known};
 use super::plan::{Base, Plan, Submission, plan, plan_idle};
 use super::signer::{ReadKeys, Signer};
 use super::{Command, LastMap, Waiting};
@@ -87,7 +87,7 @@ impl Sequencer {
                     self.plan(reading_us, &requests, commits)
                 }));
                 let order = match planned.unwrap_or_else(|_| Err(BUG.to_owned())) {
-                    Ok(plan) => Order::Commit { first, plan: Box::new(plan), answers },
+                    Ok((plan, forgotten)) => Order::Commit { first, plan: Box::new(plan), answers, forgotten },
                     Err(reason) => Order::Fail { reason, answers },
                 };
                 let is_lone = ends.is_none() && commands.is_empty();
@@ -99,7 +99,9 @@ impl Sequencer {
                 break ends;
             }
         };
-        let Self { store, desk, top, leaves, last_map, .. } = self;
+        let Self { store, desk, top, mut leaves, last_map, .. } = self;
+        // Whoever opens the file of leaves again has it alone. What went wrong with it is told by whoever keeps it.
+        let _ = leaves.wait();
         if matches!(ends, Some(Order::Close)) {
             // Should the last batch not be written after all, the next start finds out.
             *last_map.lock().unwrap_or_else(PoisonError::into_inner) = Some((top, leaves));
@@ -142,7 +144,12 @@ impl Sequencer {
         }
     }
 
-    fn plan(&mut self, reading_us: u64, requests: &[Vec<Submission>], commits: bool) -> Result<Plan, String> {
+    fn plan(
+        &mut self,
+        reading_us: u64,
+        requests: &[Vec<Submission>],
+        commits: bool,
+    ) -> Result<(Plan, Forgotten), String> {
         if let Some(Kind::KeyChange { change }) = requests.last().and_then(|last| Some(&last.first()?.statement.kind)) {
             self.signer.prepare(change.vkey(), &self.read_keys);
         }
@@ -170,9 +177,9 @@ impl Sequencer {
             planned => planned,
         };
         // Also where nothing is new: to refuse something, subjects are looked at as well.
-        self.leaves.age();
+        self.leaves.age().map_err(|error| error.to_string())?;
         let mut plan = planned.map_err(|error| error.to_string())?;
-        self.known.learn(std::mem::take(&mut plan.learned));
+        let forgotten = self.known.learn(std::mem::take(&mut plan.learned));
         if let Some(head) = &plan.head {
             self.leaves.put(&plan.leaves).map_err(|error| error.to_string())?;
             (self.tree, self.top) = (plan.tree.clone(), plan.top.clone());
@@ -186,7 +193,7 @@ impl Sequencer {
             }
             self.last_time_us = head.recorded_at_us;
         }
-        Ok(plan)
+        Ok((plan, forgotten))
     }
 }
 

@@ -71,7 +71,7 @@ impl KeptMap {
     }
 
     /// Keeps the map. The leaves are in the file of [`Self::begin`] or [`Self::take`], and do not change any more.
-    pub fn keep(&self, top: &map::Top, leaves: &LeafPages) -> io::Result<()> {
+    pub fn keep(&self, top: &map::Top, leaves: &mut LeafPages) -> io::Result<()> {
         leaves.sync()?;
         let new = self.folder.join("upper.new");
         let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
@@ -147,7 +147,7 @@ mod tests {
         pages.put(&leaves).expect("written");
         let mut rising = leaves.iter().copied();
         let Ok(top) = map::Top::load(|| Ok::<_, Infallible>(rising.next()));
-        kept_map.keep(&top, &pages).expect("kept");
+        kept_map.keep(&top, &mut pages).expect("kept");
         (folder, kept_map, top, leaves)
     }
 
@@ -159,7 +159,7 @@ mod tests {
         taken.update(&pages, &changed).expect("its leaves");
         pages.put(&changed).expect("written");
         assert!(kept_map.take(&top.root(), 300).is_none(), "it is out of date");
-        kept_map.keep(&taken, &pages).expect("kept");
+        kept_map.keep(&taken, &mut pages).expect("kept");
         assert!(kept_map.take(&taken.root(), 300).is_some());
     }
 

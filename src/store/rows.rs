@@ -436,15 +436,18 @@ const BOUND: u8 = 1;
 const WAS_BOUND: u8 = 0;
 
 /// Writes that a tag is bound to a digest, or that it was.
-pub fn put_bound(
-    batch: &mut Batch,
-    (registry, repository): (&Registry, &Repository),
-    digest: &Digest,
-    tag: &Tag,
-    is_bound: bool,
-) {
-    let key = [&bound_prefix(registry, repository, digest), tag.as_str().as_bytes()].concat();
+pub fn put_bound(batch: &mut Batch, key: &[u8], is_bound: bool) {
     batch.put(Table::Bound, key, [if is_bound { BOUND } else { WAS_BOUND }]);
+}
+
+/// The key of a tag and a digest.
+pub fn bound_key(registry: &Registry, repository: &Repository, digest: &Digest, tag: &Tag) -> Vec<u8> {
+    [registry.as_str(), repository.as_str(), digest.as_str(), tag.as_str()].join("\0").into_bytes()
+}
+
+/// The tag in such a key, if it begins with what those of this digest begin with.
+pub fn bound_tag(key: &[u8], prefix: &[u8]) -> Option<Tag> {
+    std::str::from_utf8(key.strip_prefix(prefix)?).ok()?.parse().ok()
 }
 
 /// The tags that are or ever were bound to a digest, in byte order, and whether they are.
@@ -459,8 +462,7 @@ pub fn ever_bound(
     let mut tags = Vec::new();
     let mut row = cursor.seek(&prefix)?;
     while let Some((key, row_of_tag)) = row {
-        let tag = std::str::from_utf8(&key[prefix.len()..]).ok().and_then(|text| text.parse().ok());
-        let tag = tag.ok_or_else(|| damaged(Table::Bound, "a key does not end in a tag"))?;
+        let tag = bound_tag(key, &prefix).ok_or_else(|| damaged(Table::Bound, "a key does not end in a tag"))?;
         tags.push((
             tag,
             match row_of_tag {
@@ -474,25 +476,25 @@ pub fn ever_bound(
     Ok(tags)
 }
 
-/// Names contain no NUL, so it separates them.
-fn bound_prefix(registry: &Registry, repository: &Repository, digest: &Digest) -> Vec<u8> {
+/// What the keys of all tags of a digest begin with. Names contain no NUL, so it separates them.
+pub fn bound_prefix(registry: &Registry, repository: &Repository, digest: &Digest) -> Vec<u8> {
     [registry.as_str(), repository.as_str(), digest.as_str(), ""].join("\0").into_bytes()
 }
 
 // Event ids.
 
 /// Writes where an event id was first used.
-pub fn put_event(batch: &mut Batch, principal: &str, event_id: &str, event: &Event) {
-    batch.put(Table::Events, event_key(principal, event_id), encode(event));
+pub fn put_event(batch: &mut Batch, key: &[u8], event: &Event) {
+    batch.put(Table::Events, key, encode(event));
 }
 
 /// Where an event id was first used.
-pub fn event(read: &(impl Read + ?Sized), principal: &str, event_id: &str) -> Result<Option<Event>, ReadError> {
-    read.get(Table::Events, &event_key(principal, event_id))?.map(|row| decode(Table::Events, &row)).transpose()
+pub fn event(read: &(impl Read + ?Sized), key: &[u8]) -> Result<Option<Event>, ReadError> {
+    read.get(Table::Events, key)?.map(|row| decode(Table::Events, &row)).transpose()
 }
 
-/// Neither contains control characters, so NUL separates them.
-fn event_key(principal: &str, event_id: &str) -> Vec<u8> {
+/// The key of a principal's event id. Neither contains control characters, so NUL separates them.
+pub fn event_key(principal: &str, event_id: &str) -> Vec<u8> {
     [principal, event_id].join("\0").into_bytes()
 }
 
