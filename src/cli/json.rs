@@ -178,7 +178,7 @@ fn statement(statement: &Statement) -> Value {
     };
     let policy = if let Kind::PolicyChange { policy, .. } = &statement.kind { Some(policy.text()) } else { None };
     let mut document = json!({
-        "repository": place_of(statement).map(|(registry, repository)| repository_words(&registry, &repository)),
+        "repository": place_of(statement).map(|(registry, repository)| repository_words(registry, repository)),
         "tag": tag_of(statement).map(|tag| tag.tag.to_string()),
         "digest": digest_of(statement).map(Digest::as_str),
         "disposition": disposition.map(|disposition| match disposition {

@@ -92,10 +92,10 @@ pub enum Effect {
 /// The subject that a record names with `reference`; `None` if its statement has no such subject.
 pub fn named_by(statement: &Statement, reference: &proto::Subject) -> Option<Subject> {
     let kind = SubjectKind::try_from(reference.kind).ok()?;
-    let place = place_of(statement);
+    let place = || place_of(statement).map(|(registry, repository)| (registry.clone(), repository.clone()));
     match (kind, &statement.kind) {
         (SubjectKind::Tag, Kind::ManifestDelete { .. }) => {
-            let (registry, repository) = place?;
+            let (registry, repository) = place()?;
             Some(Subject::Tag(TagName { registry, repository, tag: reference.name.parse().ok()? }))
         }
         // The digest that a referrer tag of the record hangs on, beside the one that the statement names.
@@ -115,8 +115,8 @@ pub fn named_by(statement: &Statement, reference: &proto::Subject) -> Option<Sub
             Some(Subject::WorkloadsOf(workload.environment.clone()))
         }
         (SubjectKind::Environments, Kind::Deployment { .. }) => Some(Subject::Environments),
-        (SubjectKind::TagsOf, _) => place.map(|(registry, repository)| Subject::TagsOf(registry, repository)),
-        (SubjectKind::Repositories, _) => place.map(|_| Subject::Repositories),
+        (SubjectKind::TagsOf, _) => place().map(|(registry, repository)| Subject::TagsOf(registry, repository)),
+        (SubjectKind::Repositories, _) => place_of(statement).map(|_| Subject::Repositories),
         _ => None,
     }
 }
@@ -193,13 +193,13 @@ pub fn tag_of(statement: &Statement) -> Option<TagName> {
 }
 
 /// The repository that a statement is about.
-pub fn place_of(statement: &Statement) -> Option<(Registry, Repository)> {
+pub fn place_of(statement: &Statement) -> Option<(&Registry, &Repository)> {
     match &statement.kind {
         Kind::TagPush { tag, .. } | Kind::TagDelete { tag, .. } | Kind::TagObserved { tag, .. } => {
-            Some((tag.registry.clone(), tag.repository.clone()))
+            Some((&tag.registry, &tag.repository))
         }
         Kind::ManifestDelete { registry, repository, .. } | Kind::Deployment { registry, repository, .. } => {
-            Some((registry.clone(), repository.clone()))
+            Some((registry, repository))
         }
         Kind::Attestation { .. }
         | Kind::PolicyChange { .. }

@@ -125,6 +125,11 @@ impl Batch {
         })
     }
 
+    /// Bytes of all keys and values.
+    pub fn bytes(&self) -> usize {
+        self.bytes.len()
+    }
+
     /// Number of changes.
     pub fn len(&self) -> usize {
         self.rows.len()

@@ -18,10 +18,14 @@ use super::{Batch, Change, CommitError, Cursor, Read, ReadError, Row, Store, Tab
 
 /// Memory for blocks read from disk, shared by all tables, in bytes.
 const BLOCK_CACHE: usize = 64 << 20;
-/// Memory for one table's newest writes, in bytes.
-const WRITE_BUFFER: usize = 16 << 20;
+/// Memory for one table's newest writes, in bytes, before others are begun; so many are merged into one file. Rows are put into their place in a list
+/// of them, and the shorter that is, the more of it is near the processor.
+const WRITE_BUFFER: usize = 4 << 20;
+const WRITE_BUFFERS: i32 = 4;
 /// And for the filter of their keys, as a part of that.
 const MEMORY_FILTER: f64 = 0.02;
+/// What RocksDB adds to a row of a batch, in bytes, about.
+const ROW: usize = 8;
 /// Files of a table's newest writes before they are merged with what is there.
 const YOUNG_FILES: i32 = 8;
 /// RocksDB writes each file that was only moved to its last level a second time, once no snapshot needs the order of its rows any more: the
@@ -224,6 +228,8 @@ fn family_options(table: Table, cache: &Cache) -> Options {
     let mut options = Options::default().get_options_from_string(WRITTEN_ONCE).expect("an option of RocksDB");
     options.set_block_based_table_factory(&blocks);
     options.set_write_buffer_size(WRITE_BUFFER);
+    options.set_min_write_buffer_number_to_merge(WRITE_BUFFERS);
+    options.set_max_write_buffer_number(3 * WRITE_BUFFERS);
     // Most keys that are asked for are not among the newest writes, and to find that out by searching those costs more than the file does.
     options.set_memtable_whole_key_filtering(true);
     options.set_memtable_prefix_bloom_ratio(MEMORY_FILTER);
@@ -257,7 +263,7 @@ impl Store for RocksStore {
         if found != expected_size {
             return Err(CommitError::Size { expected: expected_size, found });
         }
-        let mut writes = WriteBatch::default();
+        let mut writes = WriteBatch::with_capacity_bytes(batch.bytes() + ROW * batch.len());
         for Change { table, key, value } in batch.changes() {
             match value {
                 Some(value) => writes.put_cf(self.family(table), key, value),

@@ -8,7 +8,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::{Messages, made_by};
+use super::{Made, Messages, made_by};
 use crate::api::failures::Reason;
 use crate::api::limits::{InFlight, Room, TooMuch, Who};
 use crate::api::principals::{Access, Caller, Peer};
@@ -25,6 +25,8 @@ use crate::proto::{
 
 /// Most statements of a stream that wait for their answer, or whose answer waits to be taken; past that the stream is not read.
 const STREAM_WINDOW: usize = 1024;
+/// Answers of a stream that are ready to go out in one piece. Those to the statements of a batch are made at once.
+const AHEAD: usize = 32;
 /// What a statement of a stream holds besides its bytes, about: receipt, proof and checkpoint.
 const ANSWER_BYTES: usize = 2048;
 /// The same of a statement of a batch, which has one proof and one checkpoint for all.
@@ -151,7 +153,7 @@ impl Call {
 /// commit.
 struct Answer {
     made: JoinHandle<AppendStreamResponse>,
-    _room: Arc<Room>,
+    room: Arc<Room>,
 }
 
 #[tonic::async_trait]
@@ -190,12 +192,12 @@ impl AppendService for Append {
         let call = Call::of(&self.access, &request);
         let ledger = self.ledger.clone();
         let incoming = request.into_inner();
-        Ok(Response::new(made_by(1, |sender| async move {
+        Ok(Response::new(made_by(AHEAD, |sender| async move {
             let (answers, mut answered) = mpsc::channel::<Answer>(STREAM_WINDOW);
             let reading = tokio::spawn(read(ledger, call, incoming, answers));
-            while let Some(Answer { made, _room }) = answered.recv().await {
-                let answer = made.await.map_err(|_| status::bug());
-                if sender.send(answer.into()).await.is_err() {
+            while let Some(Answer { made, room }) = answered.recv().await {
+                let message = made.await.map_err(|_| status::bug());
+                if sender.send(Made { message, _room: Some(room) }).await.is_err() {
                     return reading.abort();
                 }
             }
@@ -227,7 +229,7 @@ async fn read(
         let taken = async {
             let room = Arc::new(call.room(submission.statement.len() + ANSWER_BYTES).await);
             call.pace().await;
-            Answer { made: take(&ledger, &call, submission, Arc::clone(&room)).await, _room: room }
+            Answer { made: take(&ledger, &call, submission, Arc::clone(&room)).await, room }
         };
         // There may be no room for long, and nobody left who waits for some.
         let answer = tokio::select! {
