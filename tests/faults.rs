@@ -430,6 +430,38 @@ fn leaves_of_the_map_that_cant_be_written_cost_the_quick_start_and_nothing_else(
 }
 
 #[test]
+fn leaves_of_the_map_that_cant_be_read_stop_acknowledgement() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let data_dir = folder.path().join("ledger");
+    let server = Server::start(&data_dir, &Fault::Nothing);
+    let acknowledged = recorded(&server, &data_dir, 0..5);
+    server.stop();
+    // They were kept, and are read when they are asked for.
+    let server = Server::start(&data_dir, &Fault::Inject("pread64:error=EIO:when=1+", LEAVES));
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    runtime.block_on(async {
+        let (channel, token) = (server.channel().await, token(&data_dir));
+        for _ in 0..2 {
+            let status = append(&channel, &token, 7).await.expect_err("refused");
+            assert_eq!(status.code(), tonic::Code::Unavailable, "{status:?}");
+            assert!(
+                status.message().contains("the file of the subject map's leaves: Input/output error"),
+                "{status:?}"
+            );
+            assert!(status.message().contains("a restart recovers"), "it says what to do: {status:?}");
+        }
+        let ready = server.http("/readyz");
+        assert!(ready.starts_with("HTTP/1.1 503") && ready.contains("Input/output error"), "{ready}");
+        assert!(read(&server.log).contains("the sequencer stops"), "{}", read(&server.log));
+        // Reading goes on.
+        let by = Some(proto::get_entry_request::By::Index(*acknowledged.last_key_value().expect("some").0));
+        LogServiceClient::new(channel).get_entry(GetEntryRequest { by }).await.expect("answered");
+    });
+    server.stop();
+    goes_on(&data_dir, &acknowledged);
+}
+
+#[test]
 fn a_new_data_directory_is_on_disk_before_anything_is_in_it() {
     let folder = tempfile::tempdir().expect("a folder");
     let data_dir = folder.path().join("ledger");

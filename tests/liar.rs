@@ -750,7 +750,7 @@ fn next_batch(
         policy: &entries.iter().rev().find_map(policy).unwrap_or_default(),
         principals: &Arc::default(),
         keys: &Arc::new(Chain::of(skey().vkey())),
-        seal: &skey(),
+        seal: &Arc::new(skey()),
     };
     let reading_us = head.recorded_at_us + 1_000_000;
     plan(&base, reading_us, &[submissions(statements)]).expect("planned").batch

@@ -8,6 +8,7 @@ mod world;
 
 use std::cell::RefCell;
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use proptest::prelude::*;
 use prost::Message as _;
@@ -109,7 +110,7 @@ struct Log {
     policy: Policy,
     principals: std::sync::Arc<tagledger::ledger::principals::Principals>,
     keys: std::sync::Arc<tagledger::ledger::keys::Chain>,
-    skey: Skey,
+    skey: Arc<Skey>,
 }
 
 impl Log {
@@ -125,7 +126,7 @@ impl Log {
             policy: Policy::default(),
             principals: std::sync::Arc::default(),
             keys: std::sync::Arc::new(tagledger::ledger::keys::Chain::of(skey().vkey())),
-            skey: skey(),
+            skey: Arc::new(skey()),
         };
         let genesis = plan_genesis(&log.base(), 1_000).expect("planned");
         log.commit(genesis);

@@ -12,7 +12,7 @@ use std::cell::RefCell;
 use std::sync::Arc;
 
 use super::known::Known;
-use super::plan::{Accepted, Base, Seal, Submission, Writer};
+use super::plan::{Accepted, Base, Seal, Sealed, Submission, Writer};
 use crate::ledger::checkpoint::Checkpoint;
 use crate::ledger::entry::{Body, EntryError, SignedEntry};
 use crate::ledger::hold::{Held, must_wait};
@@ -161,7 +161,7 @@ pub enum Sealing<'a> {
     /// With the bytes that were recorded.
     Recorded,
     /// Signed anew: another log with the same records.
-    Anew(&'a Skey),
+    Anew(&'a Arc<Skey>),
 }
 
 /// A ledger that is being derived.
@@ -395,14 +395,14 @@ impl<'a> Recorded<'a> {
 }
 
 impl Seal for Recorded<'_> {
-    fn records(&self, planned: &[proto::Record]) -> Vec<Vec<u8>> {
+    fn records(&self, planned: Vec<proto::Record>) -> Sealed {
         let record = |planned: &proto::Record| {
             self.next(planned.index, |found| match found {
                 Body::Record(found, _) => (**found != *planned).then(|| record_difference(planned, found)),
                 Body::Commitment(_) => Some("it is a commitment, and a record is due".to_owned()),
             })
         };
-        planned.iter().map(record).collect()
+        Sealed::Made(planned.iter().map(record).collect())
     }
 
     fn commitment(&self, planned: &proto::Commitment) -> Vec<u8> {

@@ -2,15 +2,16 @@
 //! commit and the answers to give. It touches nothing, so a model can check it.
 //!
 //! A request is all or none. Its statements are decided in order, each against the state the one before left; what was decided
-//! is signed, all of the batch at once, and then put into the log and into the histories. The batch closes with a commitment
+//! is signed by other threads meanwhile, and then put into the log and into the histories. The batch closes with a commitment
 //! to the subject map, and the signed checkpoint over all of it is among the rows: what is on disk after the commit is provable
 //! at once.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::sync::mpsc::{Receiver, sync_channel};
 
-use rayon::prelude::*;
 use sha2::{Digest as _, Sha256};
 
 use super::clock;
@@ -41,8 +42,8 @@ use crate::store::{Batch, Read, ReadError};
 const MAX_REQUEST_ENTRIES: usize = 2048;
 /// Past so many entries nothing more is taken into a batch.
 const FULL_BATCH: usize = 4096;
-/// Records that are signed one after the other, at least: fewer are not worth waking another thread for.
-const SIGNED_IN_A_ROW: usize = 8;
+/// Records that are signed one after the other: fewer are not worth waking another thread for.
+const SIGNED_IN_A_ROW: usize = 16;
 
 /// A statement that passed the door: parsed, authenticated, its signature checked.
 #[derive(Debug, Clone)]
@@ -89,8 +90,8 @@ pub struct Base<'a> {
 
 /// Makes entries of what is planned, and the checkpoint: the ledger's key signs them; [`super::derive`] has them from a log.
 pub trait Seal {
-    /// The entries of a batch's records.
-    fn records(&self, records: &[proto::Record]) -> Vec<Vec<u8>>;
+    /// Begins to make the entries of records, which follow those that it was given before.
+    fn records(&self, records: Vec<proto::Record>) -> Sealed;
 
     /// The entry of a commitment.
     fn commitment(&self, commitment: &proto::Commitment) -> Vec<u8>;
@@ -105,9 +106,38 @@ pub trait Seal {
     fn origin(&self) -> &Origin;
 }
 
-impl Seal for Skey {
-    fn records(&self, records: &[proto::Record]) -> Vec<Vec<u8>> {
-        records.par_iter().with_min_len(SIGNED_IN_A_ROW).map(|record| sign_record(record, self)).collect()
+/// Entries that are made, or being made.
+pub enum Sealed {
+    /// These.
+    Made(Vec<Vec<u8>>),
+    /// By another thread.
+    Begun(Receiver<Vec<Vec<u8>>>),
+}
+
+impl Sealed {
+    fn wait(self) -> Vec<Vec<u8>> {
+        match self {
+            Self::Made(entries) => entries,
+            Self::Begun(entries) => entries.recv().expect("whoever makes them hits no bug"),
+        }
+    }
+}
+
+/// Signs on other threads; whoever waits for what they make is none of rayon's.
+impl Seal for Arc<Skey> {
+    fn records(&self, records: Vec<proto::Record>) -> Sealed {
+        let skey = Arc::clone(self);
+        let is_few = records.len() < SIGNED_IN_A_ROW;
+        let sign = move || records.iter().map(|record| sign_record(record, &skey)).collect();
+        if is_few {
+            return Sealed::Made(sign());
+        }
+        let (made, entries) = sync_channel(1);
+        rayon::spawn(move || {
+            // Nobody may wait for them any more. A bug ends whoever does, and not the process.
+            let _ = catch_unwind(AssertUnwindSafe(|| made.send(sign())));
+        });
+        Sealed::Begun(entries)
     }
 
     fn commitment(&self, commitment: &proto::Commitment) -> Vec<u8> {
@@ -123,7 +153,7 @@ impl Seal for Skey {
     }
 
     fn origin(&self) -> &Origin {
-        self.origin()
+        Skey::origin(self)
     }
 }
 
@@ -263,7 +293,7 @@ pub fn plan(base: &Base<'_>, reading_us: u64, requests: &[Vec<Submission>]) -> R
     for request in requests {
         decisions.push(if writer.changes_key() {
             Err(Rejected::ChangingKey)
-        } else if writer.records.len() >= FULL_BATCH {
+        } else if writer.places.len() >= FULL_BATCH {
             Err(Rejected::BatchIsFull)
         } else {
             writer.decide(request)?
@@ -298,7 +328,9 @@ pub(super) struct Writer<'a> {
     new_nodes: MemoryNodes,
     /// Records that are decided, and yet to be signed.
     records: Vec<proto::Record>,
-    /// For each of them its places in histories.
+    /// What becomes of those before them.
+    sealed: Vec<Sealed>,
+    /// For each record that is decided its places in histories.
     places: Vec<Vec<Place>>,
     entries: Vec<Vec<u8>>,
     pub(super) overlay: Overlay<'a>,
@@ -325,6 +357,7 @@ impl<'a> Writer<'a> {
             policy: None,
             new_nodes: base.tree.edge().collect(),
             records: Vec::new(),
+            sealed: Vec::new(),
             places: Vec::new(),
             entries: Vec::new(),
             overlay: Overlay {
@@ -513,7 +546,7 @@ impl<'a> Writer<'a> {
 
     /// The index of the next entry.
     fn next_index(&self) -> u64 {
-        self.tree.size() + u64::try_from(self.records.len()).expect("a batch is in memory")
+        self.tree.size() + u64::try_from(self.places.len()).expect("a batch is in memory")
     }
 
     fn record(&mut self, submission: &Submission, step: &Step) -> Result<(), ReadError> {
@@ -537,6 +570,9 @@ impl<'a> Writer<'a> {
             places.push(self.touch(touch, version)?);
         }
         self.places.push(places);
+        if self.records.len() == SIGNED_IN_A_ROW {
+            self.sealed.push(self.base.seal.records(std::mem::take(&mut self.records)));
+        }
         Ok(())
     }
 
@@ -562,13 +598,14 @@ impl<'a> Writer<'a> {
         Ok(place)
     }
 
-    /// Signs what was decided, and puts it into the log and the histories.
+    /// Signs the rest of what was decided, and puts all of it into the log and the histories.
     fn seal(&mut self) {
         let subjects = self.overlay.subjects.get_mut();
         let first = self.tree.size();
-        let entries = self.base.seal.records(&self.records);
+        let last = self.base.seal.records(std::mem::take(&mut self.records));
+        let entries = std::mem::take(&mut self.sealed).into_iter().chain([last]).flat_map(Sealed::wait);
         let mut completed = Vec::new();
-        for (index, (entry, places)) in (first..).zip(entries.into_iter().zip(std::mem::take(&mut self.places))) {
+        for (index, (entry, places)) in (first..).zip(entries.zip(std::mem::take(&mut self.places))) {
             let hash = push(&mut self.batch, &mut self.tree, &mut self.new_nodes, &entry);
             self.entries.push(entry);
             for Place { key, number, version } in places {
@@ -607,7 +644,7 @@ impl<'a> Writer<'a> {
     }
 
     fn finish(self, decisions: Vec<Result<Vec<Accepted>, Rejected>>) -> Result<Plan, ReadError> {
-        if self.records.is_empty() {
+        if self.places.is_empty() {
             // Nothing but duplicates and refusals: the state of the log stays.
             return Ok(self.into_plan(None, decisions));
         }

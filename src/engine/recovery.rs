@@ -132,7 +132,8 @@ pub(super) struct Recovered {
 pub(super) fn recover(options: &Options) -> Result<Recovered, OpenError> {
     let store = &*options.store;
     let available = (options.keys)().map_err(OpenError::Keys)?;
-    let origin = available.first().map(Skey::origin).ok_or_else(|| OpenError::Keys("there is none".into()))?;
+    let available: Vec<Arc<Skey>> = available.into_iter().map(Arc::new).collect();
+    let origin = available.first().map(|skey| skey.origin()).ok_or_else(|| OpenError::Keys("there is none".into()))?;
     match rows::identity(store)? {
         None if options.has_begun => return Err(OpenError::Lost),
         None => begin(options, &available[0])?,
@@ -143,7 +144,7 @@ pub(super) fn recover(options: &Options) -> Result<Recovered, OpenError> {
         Some(_) => {}
     }
     let head = rows::head(store)?.ok_or_else(|| OpenError::Inconsistent("it has no checkpoint".into()))?;
-    let vkeys: Vec<Vkey> = available.iter().map(Skey::vkey).collect();
+    let vkeys: Vec<Vkey> = available.iter().map(|skey| skey.vkey()).collect();
     let (keys, changed_at_us) = keys_in_log(store, origin)?.unwrap_or_else(|| (alone(&head, &vkeys), 0));
     let tree = LogTree::load(store, head.size)?;
     let checkpoint = match Checkpoint::open(&head.checkpoint, &keys) {
@@ -208,7 +209,7 @@ fn hold_against<'a>(
     Ok(())
 }
 
-fn begin(options: &Options, skey: &Skey) -> Result<(), OpenError> {
+fn begin(options: &Options, skey: &Arc<Skey>) -> Result<(), OpenError> {
     let base = Base {
         read: &*options.store,
         known: &Known::default(),
@@ -239,7 +240,7 @@ fn map_of(options: &Options, commitment: &proto::Commitment) -> Result<(map::Top
             Err(error) => tracing::warn!(%error, "the map that was kept does not fit; it is made again"),
         }
     }
-    load_map(&*options.store, kept_map.begin().map_err(ScratchError::from)?, commitment.map_size)
+    load_map(&*options.store, kept_map.begin()?, commitment.map_size)
 }
 
 /// The upper part of the map in memory, and its leaves in a file, where updates read them; both from the table of subjects, which is

@@ -99,12 +99,13 @@ impl Sequencer {
                 break ends;
             }
         };
-        let Self { store, desk, top, mut leaves, last_map, .. } = self;
-        // Whoever opens the file of leaves again has it alone. What went wrong with it is told by whoever keeps it.
-        let _ = leaves.wait();
+        let Self { store, desk, top, leaves, last_map, .. } = self;
         if matches!(ends, Some(Order::Close)) {
             // Should the last batch not be written after all, the next start finds out.
             *last_map.lock().unwrap_or_else(PoisonError::into_inner) = Some((top, leaves));
+        } else {
+            // Whoever opens their file again has it alone.
+            drop(leaves);
         }
         // Whoever waits for the end may open the store again.
         drop(store);

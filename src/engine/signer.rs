@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use zeroize::Zeroizing;
 
-use super::plan::Seal;
+use super::plan::{Seal, Sealed};
 use crate::ledger::checkpoint::Checkpoint;
 use crate::ledger::keys::{Chain, Keys as _};
 use crate::ledger::note::{Origin, Skey, Vkey};
@@ -25,16 +25,16 @@ pub fn only(skey: &Skey) -> ReadKeys {
 /// Signs what a batch becomes.
 pub(super) struct Signer {
     /// In force.
-    key: Skey,
+    key: Arc<Skey>,
     /// The one before it, and until when it signs checkpoints too, in microseconds since the Unix epoch.
-    before: Option<(Skey, u64)>,
+    before: Option<(Arc<Skey>, u64)>,
     /// The one that a change could bring.
-    prepared: Option<Skey>,
+    prepared: Option<Arc<Skey>>,
 }
 
 impl Signer {
     /// Of these keys those that sign after the last entry. The newest change was recorded at `changed_at_us`.
-    pub(super) fn new(available: Vec<Skey>, keys: &Chain, changed_at_us: u64, overlap_us: u64) -> Option<Self> {
+    pub(super) fn new(available: Vec<Arc<Skey>>, keys: &Chain, changed_at_us: u64, overlap_us: u64) -> Option<Self> {
         let (mut key, mut before) = (None, None);
         let retired = keys.all().rev().nth(1);
         for skey in available {
@@ -53,7 +53,7 @@ impl Signer {
             tracing::error!(error, "the ledger's private keys can't be read");
             Vec::new()
         });
-        self.prepared = available.into_iter().find(|skey| skey.vkey() == *vkey);
+        self.prepared = available.into_iter().find(|skey| skey.vkey() == *vkey).map(Arc::new);
     }
 
     /// Forgets the key before, once its time is over.
@@ -70,7 +70,7 @@ impl Signer {
 }
 
 impl Seal for Signer {
-    fn records(&self, records: &[proto::Record]) -> Vec<Vec<u8>> {
+    fn records(&self, records: Vec<proto::Record>) -> Sealed {
         self.key.records(records)
     }
 
@@ -103,7 +103,8 @@ mod tests {
     fn a_key_that_was_prepared_is_forgotten_when_the_keys_cannot_be_read_again() {
         let key = |seed: u8| Skey::from_seed("ledger.example".parse().expect("an origin"), &[seed; 32]);
         let next = key(2).vkey();
-        let mut signer = Signer::new(vec![key(1)], &Chain::of(key(1).vkey()), 0, 0).expect("its key is there");
+        let mut signer =
+            Signer::new(vec![Arc::new(key(1))], &Chain::of(key(1).vkey()), 0, 0).expect("its key is there");
         let readable: ReadKeys = Arc::new(move || Ok(vec![key(1), key(2)]));
         signer.prepare(&next, &readable);
         assert!(signer.can_change_to(&next));

@@ -12,6 +12,7 @@ use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::PathBuf;
 
+use super::ReadError;
 use super::leaf_pages::LeafPages;
 use crate::ledger::map::{self, Outline};
 use crate::ledger::merkle::Hash;
@@ -55,9 +56,12 @@ impl KeptMap {
     }
 
     /// A file for leaves. What is in it counts for nothing, and is written over: that is quicker than to begin with an empty one.
-    pub fn begin(&self) -> io::Result<File> {
-        let begun = self.try_begin();
-        begun.map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", self.folder.display())))
+    pub fn begin(&self) -> Result<File, ReadError> {
+        self.try_begin().map_err(|error| {
+            let what = "the subject map can't be kept there, and nothing that is there is needed";
+            let reason = format!("{}: {error}; {what}: take it away, or see to its disk", self.folder.display());
+            ReadError::Storage { table: "subjects", reason }
+        })
     }
 
     fn try_begin(&self) -> io::Result<File> {
@@ -70,7 +74,7 @@ impl KeptMap {
         options.read(true).write(true).create(true).truncate(false).mode(0o600).open(self.folder.join("leaves"))
     }
 
-    /// Keeps the map. The leaves are in the file of [`Self::begin`] or [`Self::take`], and do not change any more.
+    /// Keeps the map. The leaves are those of the file of [`Self::begin`] or [`Self::take`], and do not change any more.
     pub fn keep(&self, top: &map::Top, leaves: &mut LeafPages) -> io::Result<()> {
         leaves.sync()?;
         let new = self.folder.join("upper.new");

@@ -38,8 +38,6 @@ const MAX_BITS: u32 = 30;
 /// Pages that are kept in memory, at least, after those of the last batch: 32 MiB of them. The pages of a ledger of a million
 /// entries are about twice as many.
 const KEPT: usize = 1 << 14;
-/// Room for pages that is kept for others, in pages.
-const SPARE: usize = KEPT / 4;
 
 /// The hashes of all leaves. The caller puts every change, or it is out of step with the map.
 pub struct LeafPages {
@@ -49,6 +47,8 @@ pub struct LeafPages {
     bits: u32,
     pages: Vec<Page>,
     kept: RefCell<Kept>,
+    /// A page could not be put where it belongs: what is here is not what was put.
+    is_broken: bool,
 }
 
 /// Pages that were asked for or changed lately.
@@ -58,8 +58,6 @@ struct Kept {
     young: HashMap<u32, KeptPage>,
     old: HashMap<u32, KeptPage>,
     leaving: Option<Leaving>,
-    /// Room for others.
-    spare: Vec<Vec<LeafHash>>,
 }
 
 /// The leaves of a page, and of those that go on from it.
@@ -74,79 +72,74 @@ impl Kept {
     fn with<T>(
         &mut self,
         page: u32,
-        read: impl FnOnce(Vec<LeafHash>) -> io::Result<Vec<LeafHash>>,
+        read: impl FnOnce() -> io::Result<Vec<LeafHash>>,
         work: impl FnOnce(&mut KeptPage) -> T,
     ) -> io::Result<T> {
-        let Self { young, old, leaving, spare } = self;
+        let Self { young, old, leaving } = self;
         match young.entry(page) {
             Entry::Occupied(mut kept) => Ok(work(kept.get_mut())),
             Entry::Vacant(place) => {
-                let kept = match old.remove(&page) {
-                    Some(kept) => kept,
-                    None => {
-                        let mut room = spare.pop().unwrap_or_else(|| Vec::with_capacity(PAGE_LEAVES));
-                        let leaves = match leaving.as_ref().and_then(|leaving| leaving.pages.get(&page)) {
-                            Some(leaves) => {
-                                room.extend_from_slice(leaves);
-                                room
-                            }
-                            None => read(room)?,
-                        };
-                        KeptPage { leaves, is_new: false }
-                    }
+                let kept = match (old.remove(&page), leaving.as_ref().and_then(|leaving| leaving.pages.get(&page))) {
+                    (Some(kept), _) => kept,
+                    (None, Some(leaving)) => KeptPage { leaves: leaving.leaves.clone(), is_new: false },
+                    (None, None) => KeptPage { leaves: read()?, is_new: false },
                 };
                 Ok(work(place.insert(kept)))
             }
         }
-    }
-
-    /// Leaves that are not needed any more make room for others.
-    fn spare(&mut self, leaves: impl Iterator<Item = Vec<LeafHash>>) {
-        let room = SPARE.saturating_sub(self.spare.len());
-        self.spare.extend(leaves.take(room).map(|mut leaves| {
-            leaves.clear();
-            leaves
-        }));
     }
 }
 
 /// Pages that were written, and their checksums.
 type Written = Vec<(u32, u32)>;
 
-/// Pages that nobody asked for lately, on their way into the file.
+/// Pages that nobody asked for lately. Those that are new are on their way into the file.
 struct Leaving {
-    pages: Arc<HashMap<u32, Vec<LeafHash>>>,
-    /// Nobody else writes to these pages before it has ended.
-    writing: Option<JoinHandle<io::Result<Written>>>,
+    pages: Arc<HashMap<u32, KeptPage>>,
+    writing: Option<Writing>,
+}
+
+/// Nobody else writes to these pages before it has ended.
+enum Writing {
+    Begun(JoinHandle<io::Result<Written>>),
+    Done(io::Result<Written>),
 }
 
 impl Leaving {
-    fn new(file: &Arc<File>, pages: HashMap<u32, Vec<LeafHash>>) -> io::Result<Self> {
+    fn new(file: &Arc<File>, pages: HashMap<u32, KeptPage>) -> Self {
         let pages = Arc::new(pages);
-        let (file, written) = (Arc::clone(file), Arc::clone(&pages));
-        let write = move || {
-            let mut rising: Vec<_> = written.iter().collect();
-            rising.sort_unstable_by_key(|(page, _)| **page);
-            rising.into_iter().map(|(page, leaves)| Ok((*page, write_page(&file, *page, leaves)?))).collect()
+        let of_thread = (Arc::clone(file), Arc::clone(&pages));
+        let begun =
+            std::thread::Builder::new().name("leaves".into()).spawn(move || write_new(&of_thread.0, &of_thread.1));
+        let writing = match begun {
+            Ok(thread) => Writing::Begun(thread),
+            // The system has no thread to spare: it takes longer.
+            Err(_) => Writing::Done(write_new(file, &pages)),
         };
-        let writing = std::thread::Builder::new().name("leaves".into()).spawn(write)?;
-        Ok(Self { pages, writing: Some(writing) })
+        Self { pages, writing: Some(writing) }
     }
 
     /// Waits until they are written, and returns their checksums. After an error there is no other end.
     fn end(&mut self) -> io::Result<Written> {
-        let writing = self.writing.take().ok_or_else(|| io::Error::other("it could not be written before"))?;
-        writing.join().unwrap_or_else(|_| Err(io::Error::other("a bug was hit while it was written")))
+        match self.writing.take() {
+            Some(Writing::Begun(thread)) => {
+                thread.join().unwrap_or_else(|_| Err(io::Error::other("a bug was hit while it was written")))
+            }
+            Some(Writing::Done(done)) => done,
+            None => Err(not_written()),
+        }
     }
 }
 
 impl Drop for Leaving {
     /// Whoever opens the file after this was dropped has it alone.
     fn drop(&mut self) {
-        if let Some(writing) = self.writing.take() {
-            let _ = writing.join();
-        }
+        let _ = self.end();
     }
+}
+
+fn not_written() -> io::Error {
+    io::Error::other("it could not be written before")
 }
 
 /// What is known of a page without reading it; of one that the file does not have as it is, only where it goes on and its depth.
@@ -181,7 +174,11 @@ impl LeafPages {
         let depth = u8::try_from(bits).expect("at most 30");
         let count = 1 << bits;
         let pages = vec![Page { depth, ..EMPTY_PAGE }; count as usize];
-        Self { file: Arc::new(file), directory: (0..count).collect(), bits, pages, kept: RefCell::default() }
+        Self::of(file, (0..count).collect(), bits, pages)
+    }
+
+    fn of(file: File, directory: Vec<u32>, bits: u32, pages: Vec<Page>) -> Self {
+        Self { file: Arc::new(file), directory, bits, pages, kept: RefCell::default(), is_broken: false }
     }
 
     /// Puts leaves, by rising key and each key once, over what was there.
@@ -197,7 +194,9 @@ impl LeafPages {
                 (kept.leaves.len() > PAGE_LEAVES).then(|| std::mem::take(&mut kept.leaves))
             })?;
             if let Some(leaves) = too_many {
+                self.is_broken = true;
                 self.place(page, leaves)?;
+                self.is_broken = false;
             }
             rest = beyond;
         }
@@ -211,29 +210,26 @@ impl LeafPages {
 
     /// What was young is old, and what was old goes.
     fn turn(&mut self) -> io::Result<()> {
+        if self.is_broken {
+            return Err(not_written());
+        }
         self.wait()?;
         let kept = self.kept.get_mut();
         let gone = std::mem::replace(&mut kept.old, std::mem::take(&mut kept.young));
-        let (new, others): (Vec<_>, Vec<_>) = gone.into_iter().partition(|(_, kept)| kept.is_new);
-        kept.spare(others.into_iter().map(|(_, kept)| kept.leaves));
-        if !new.is_empty() {
-            let pages = new.into_iter().map(|(page, kept)| (page, kept.leaves)).collect();
-            kept.leaving = Some(Leaving::new(&self.file, pages)?);
-        }
+        kept.leaving = Some(Leaving::new(&self.file, gone));
         Ok(())
     }
 
     /// Waits until what is being written is written. Where it could not be, what should have been stays here, and nothing more is
     /// written.
-    pub fn wait(&mut self) -> io::Result<()> {
+    fn wait(&mut self) -> io::Result<()> {
         let kept = self.kept.get_mut();
         let Some(leaving) = &mut kept.leaving else { return Ok(()) };
         for (page, checksum) in leaving.end()? {
-            let leaves = u8::try_from(leaving.pages[&page].len()).expect("at most a page");
+            let leaves = u8::try_from(leaving.pages[&page].leaves.len()).expect("at most a page");
             self.pages[page as usize] = Page { checksum, leaves, ..self.pages[page as usize] };
         }
-        let pages = kept.leaving.take().and_then(|mut leaving| Arc::get_mut(&mut leaving.pages).map(std::mem::take));
-        kept.spare(pages.into_iter().flat_map(HashMap::into_values));
+        kept.leaving = None;
         Ok(())
     }
 
@@ -272,7 +268,7 @@ impl LeafPages {
                 && u32::from(page.depth) <= bits
         };
         let is_whole = directory.iter().all(|page| is_there(*page)) && (0..).zip(&pages).all(is_page);
-        is_whole.then(|| Self { file: Arc::new(file), directory, bits, pages, kept: RefCell::default() })
+        is_whole.then(|| Self::of(file, directory, bits, pages))
     }
 
     /// Brings all of it to disk.
@@ -287,11 +283,10 @@ impl LeafPages {
     pub fn memory(&self) -> u64 {
         let kept = self.kept.borrow();
         let leaving = kept.leaving.iter().flat_map(|leaving| leaving.pages.values());
-        let kept =
-            kept.young.values().chain(kept.old.values()).map(|kept| &kept.leaves).chain(leaving).chain(&kept.spare);
+        let kept = kept.young.values().chain(kept.old.values()).chain(leaving);
         let bytes = self.directory.capacity() * size_of::<u32>()
             + self.pages.capacity() * size_of::<Page>()
-            + kept.map(|leaves| leaves.capacity() * LEAF).sum::<usize>();
+            + kept.map(|kept| kept.leaves.capacity() * LEAF).sum::<usize>();
         u64::try_from(bytes).expect("it is in memory")
     }
 
@@ -307,11 +302,14 @@ impl LeafPages {
 
     /// Does something with the leaves of a page, and of those that go on from it.
     fn with<T>(&self, page: u32, work: impl FnOnce(&mut KeptPage) -> T) -> io::Result<T> {
-        self.kept.borrow_mut().with(page, |room| self.read(page, room), work)
+        if self.is_broken {
+            return Err(not_written());
+        }
+        self.kept.borrow_mut().with(page, || self.read(page), work)
     }
 
-    fn read(&self, first: u32, mut found: Vec<LeafHash>) -> Result<Vec<LeafHash>, io::Error> {
-        let (mut at, mut bytes) = (first, [0; PAGE_LEAVES * LEAF]);
+    fn read(&self, first: u32) -> Result<Vec<LeafHash>, io::Error> {
+        let (mut found, mut at, mut bytes) = (Vec::with_capacity(PAGE_LEAVES), first, [0; PAGE_LEAVES * LEAF]);
         loop {
             let page = &self.pages[at as usize];
             let bytes = &mut bytes[..usize::from(page.leaves) * LEAF];
@@ -337,8 +335,11 @@ impl LeafPages {
         let is_new = leaves.len() <= PAGE_LEAVES;
         if is_new || !self.may_split(u32::from(depth)) {
             if !is_new {
-                // An older form of this page may be on its way into the file.
-                self.wait()?;
+                let leaving = &self.kept.get_mut().leaving;
+                if leaving.as_ref().is_some_and(|leaving| leaving.pages.contains_key(&page)) {
+                    // An older form of this page is on its way into the file.
+                    self.wait()?;
+                }
                 self.write(page, &leaves)?;
             }
             self.kept.get_mut().young.insert(page, KeptPage { leaves, is_new });
@@ -394,6 +395,13 @@ impl LeafPages {
         self.pages.push(page);
         Ok(number)
     }
+}
+
+/// Writes the pages that the file does not have yet, and returns their checksums.
+fn write_new(file: &File, pages: &HashMap<u32, KeptPage>) -> io::Result<Written> {
+    let mut new: Vec<_> = pages.iter().filter(|(_, kept)| kept.is_new).collect();
+    new.sort_unstable_by_key(|(page, _)| **page);
+    new.into_iter().map(|(page, kept)| Ok((*page, write_page(file, *page, &kept.leaves)?))).collect()
 }
 
 /// Writes the leaves of a page, and returns their checksum.
@@ -561,9 +569,15 @@ mod tests {
             many.put(&leaves)
         };
         assert!(batches.any(|begin| put(begin).is_err()));
-        // A page that has to go on elsewhere is written at once.
-        let alike: Vec<LeafHash> = (0..100).map(|number| leaf(number, 160)).collect();
-        assert!(LeafPages::new(read_only(), 0).put(&alike).is_err());
+        // A page that has to go on elsewhere is written at once. What can't be is nowhere, and so nothing is answered any more.
+        let mut alike: Vec<LeafHash> = (0..100).map(|number| leaf(number, 160)).collect();
+        alike.sort_unstable_by_key(|leaf| leaf.key);
+        let mut pages = LeafPages::new(read_only(), 0);
+        for _ in 0..2 {
+            assert!(pages.put(&alike).is_err());
+            assert!(pages.hashes_under(&alike[0].key, 0).is_err());
+            assert!(pages.sync().is_err());
+        }
     }
 
     #[test]
@@ -592,7 +606,6 @@ mod tests {
             let kept = pages.kept.borrow();
             assert!(kept.young.len() + kept.old.len() <= 2 * (KEPT + 3000), "{begin}");
             assert!(kept.leaving.as_ref().is_none_or(|leaving| leaving.pages.len() <= KEPT + 3000), "{begin}");
-            assert!(kept.spare.len() <= SPARE && kept.spare.iter().all(Vec::is_empty), "{begin}");
         }
         for number in (0..60_000).step_by(501) {
             check(&pages, &model, &leaf(number, 0).key, 256);

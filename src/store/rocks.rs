@@ -229,7 +229,7 @@ fn family_options(table: Table, cache: &Cache) -> Options {
     options.set_block_based_table_factory(&blocks);
     options.set_write_buffer_size(WRITE_BUFFER);
     options.set_min_write_buffer_number_to_merge(WRITE_BUFFERS);
-    options.set_max_write_buffer_number(3 * WRITE_BUFFERS);
+    options.set_max_write_buffer_number(2 * WRITE_BUFFERS);
     // Most keys that are asked for are not among the newest writes, and to find that out by searching those costs more than the file does.
     options.set_memtable_whole_key_filtering(true);
     options.set_memtable_prefix_bloom_ratio(MEMORY_FILTER);

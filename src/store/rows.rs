@@ -442,7 +442,9 @@ pub fn put_bound(batch: &mut Batch, key: &[u8], is_bound: bool) {
 
 /// The key of a tag and a digest.
 pub fn bound_key(registry: &Registry, repository: &Repository, digest: &Digest, tag: &Tag) -> Vec<u8> {
-    [registry.as_str(), repository.as_str(), digest.as_str(), tag.as_str()].join("\0").into_bytes()
+    let mut key = bound_prefix(registry, repository, digest);
+    key.extend_from_slice(tag.as_str().as_bytes());
+    key
 }
 
 /// The tag in such a key, if it begins with what those of this digest begin with.

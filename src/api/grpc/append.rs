@@ -193,7 +193,7 @@ impl AppendService for Append {
         let ledger = self.ledger.clone();
         let incoming = request.into_inner();
         Ok(Response::new(made_by(AHEAD, |sender| async move {
-            let (answers, mut answered) = mpsc::channel::<Answer>(STREAM_WINDOW);
+            let (answers, mut answered) = mpsc::channel::<Answer>(STREAM_WINDOW - AHEAD);
             let reading = tokio::spawn(read(ledger, call, incoming, answers));
             while let Some(Answer { made, room }) = answered.recv().await {
                 let message = made.await.map_err(|_| status::bug());

@@ -15,6 +15,7 @@
 use std::fs;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use super::backup::copy_file;
 use super::{CHECKPOINT, Copy, Known, derive, in_force, keys_of, opened, without_retired};
@@ -142,7 +143,7 @@ impl Restore {
         let newest = known.iter().max_by_key(|(.., known)| known.size);
         let target = newest.ok_or(CareError::NoCheckpoint)?.2;
         let new = DataDir::open(&anew.into, Some(&anew.origin))?;
-        let skey = new.take_key();
+        let skey = Arc::new(new.take_key());
         let database = new.database();
         let store = RocksStore::create(&database)?;
         let mut derivation = Derivation::begin(&store, Sealing::Anew(&skey), keys.first())?;
