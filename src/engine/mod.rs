@@ -72,6 +72,7 @@ pub struct Options {
     /// When the clock is an alarm.
     pub clock_bounds: clock::Bounds,
     /// Where the subject map is kept from an end in order to the next start ([`Ledger::keep_map`]); none: it is read from the store each time.
+    /// Whoever opens it again there has let go of the [`Ledger`] before, or kept its map.
     pub kept_map: Option<KeptMap>,
 }
 
@@ -217,6 +218,7 @@ pub struct Appended {
 impl Ledger {
     /// Recovers the ledger from its store, or begins a new one, and starts its sequencer.
     pub fn open(options: Options) -> Result<Self, recovery::OpenError> {
+        signer::begin_threads()?;
         let recovered = recovery::recover(&options)?;
         let store = Arc::clone(&options.store);
         let (newest_sender, newest) = watch::channel(Arc::new(recovered.committed));

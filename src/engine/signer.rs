@@ -3,11 +3,13 @@
 //! Which key is in force follows from the log; where the private keys are is for whoever opens the ledger to say ([`ReadKeys`]). They
 //! are read again when a change of the key is to be recorded: the new one was prepared while the ledger ran.
 
+use std::error::Error as _;
 use std::sync::Arc;
 
 use zeroize::Zeroizing;
 
 use super::plan::{Seal, Sealed};
+use super::recovery::OpenError;
 use crate::ledger::checkpoint::Checkpoint;
 use crate::ledger::keys::{Chain, Keys as _};
 use crate::ledger::note::{Origin, Skey, Vkey};
@@ -20,6 +22,15 @@ pub type ReadKeys = Arc<dyn Fn() -> Result<Vec<Skey>, String> + Send + Sync>;
 pub fn only(skey: &Skey) -> ReadKeys {
     let (origin, seed) = (skey.origin().clone(), Zeroizing::new(*skey.key().as_bytes()));
     Arc::new(move || Ok(vec![Skey::from_seed(origin.clone(), &seed)]))
+}
+
+/// Begins the threads that sign, which also read the map at the start: not only when the first of them is needed, for then it
+/// may be that the system has none to spare. A process that has such threads keeps them.
+pub(super) fn begin_threads() -> Result<(), OpenError> {
+    match rayon::ThreadPoolBuilder::new().thread_name(|_| "signer".to_owned()).build_global() {
+        Err(error) if error.source().is_some() => Err(OpenError::Thread(error.to_string())),
+        _ => Ok(()),
+    }
 }
 
 /// Signs what a batch becomes.

@@ -81,7 +81,7 @@ impl Kept {
             Entry::Vacant(place) => {
                 let kept = match (old.remove(&page), leaving.as_ref().and_then(|leaving| leaving.pages.get(&page))) {
                     (Some(kept), _) => kept,
-                    (None, Some(leaving)) => KeptPage { leaves: leaving.leaves.clone(), is_new: false },
+                    (None, Some(leaving)) => KeptPage { leaves: with_room(&leaving.leaves), is_new: false },
                     (None, None) => KeptPage { leaves: read()?, is_new: false },
                 };
                 Ok(work(place.insert(kept)))
@@ -220,8 +220,8 @@ impl LeafPages {
         Ok(())
     }
 
-    /// Waits until what is being written is written. Where it could not be, what should have been stays here, and nothing more is
-    /// written.
+    /// Waits until what is being written is written. Where it could not be, what should have been stays here, and nothing that is here
+    /// is forgotten any more.
     fn wait(&mut self) -> io::Result<()> {
         let kept = self.kept.get_mut();
         let Some(leaving) = &mut kept.leaving else { return Ok(()) };
@@ -336,7 +336,8 @@ impl LeafPages {
         if is_new || !self.may_split(u32::from(depth)) {
             if !is_new {
                 let leaving = &self.kept.get_mut().leaving;
-                if leaving.as_ref().is_some_and(|leaving| leaving.pages.contains_key(&page)) {
+                let leaving = leaving.as_ref().and_then(|leaving| leaving.pages.get(&page));
+                if leaving.is_some_and(|leaving| leaving.is_new) {
                     // An older form of this page is on its way into the file.
                     self.wait()?;
                 }
@@ -353,8 +354,8 @@ impl LeafPages {
         let width = 1 << (self.bits - u32::from(depth));
         let begin = self.place_of(&leaves[0].key) & !(width - 1);
         self.directory[begin + width / 2..begin + width].fill(half);
-        self.place(page, zero.to_vec())?;
-        self.place(half, one.to_vec())
+        self.place(page, with_room(zero))?;
+        self.place(half, with_room(one))
     }
 
     /// Whether the directory can tell the halves of a page at a depth apart; makes it, if it may grow.
@@ -414,6 +415,13 @@ fn write_page(file: &File, page: u32, leaves: &[LeafHash]) -> io::Result<u32> {
     }
     file.write_all_at(&bytes[..length], offset(page))?;
     Ok(crc32fast::hash(&bytes[..length]))
+}
+
+/// These leaves, and room for as many as a page takes.
+fn with_room(leaves: &[LeafHash]) -> Vec<LeafHash> {
+    let mut page = Vec::with_capacity(leaves.len().max(PAGE_LEAVES));
+    page.extend_from_slice(leaves);
+    page
 }
 
 /// Puts a leaf among others, by rising key.
